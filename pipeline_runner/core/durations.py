@@ -1,0 +1,83 @@
+"""Durations as the language writes them: ``500ms``, ``30s``, ``5m``, ``1h30m``, ``2d``."""
+
+import re
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+PATTERN = r"^(?=\d)(\d+d)?(\d+h)?(\d+m(?!s))?(\d+(\.\d+)?s)?(\d+ms)?$"
+"""The same language as a JSON Schema pattern (ECMA 262)."""
+
+MAXIMUM = 10 * 365 * 86400.0
+"""The longest duration that is accepted, in seconds: ten years."""
+
+_ISO = re.compile(
+    r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE
+)
+_WORDS = re.compile(
+    r"(\d+(?:\.\d+)?)\s*"
+    r"(milliseconds?|msecs?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|d|h|m|s|ms)",
+    re.IGNORECASE,
+)
+_WORD_UNITS = {"mi": "m", "ms": "ms", "s": "s", "h": "h", "d": "d", "m": "m"}
+
+
+class DurationError(ValueError):
+    """A text is no duration. The message says what would be right."""
+
+
+def parse(text: str) -> float:
+    """Return the seconds that a duration such as ``1h30m`` stands for.
+
+    Raises:
+        DurationError: The text is no duration; the message names the right spelling.
+    """
+    match = _DURATION.fullmatch(text) if text else None
+    if match is None:
+        raise DurationError(f'"{text}" is not a duration, {suggestion(text)}')
+    seconds = sum(
+        float(number) * unit
+        for number, unit in zip(match.groups(), _UNITS.values(), strict=True)
+        if number
+    )
+    if seconds > MAXIMUM:
+        raise DurationError(f'"{text}" is longer than ten years')
+    return seconds
+
+
+def suggestion(text: str) -> str:
+    """Say how a duration like this is written, for a help line."""
+    right = _respell(text.strip())
+    return f'write "{right}"' if right else 'write for example "500ms", "30s", "5m" or "1h30m"'
+
+
+def _respell(text: str) -> str | None:
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return f"{text}s"
+    iso = _ISO.fullmatch(text)
+    if iso and any(iso.groups()):
+        return "".join(f"{n}{u}" for n, u in zip(iso.groups(), "dhms", strict=True) if n)
+    words = _WORDS.findall(text)
+    if words and not re.sub(r"[\s,]|and", "", _WORDS.sub("", text)):
+        candidate = "".join(n + _unit_of(word.lower()) for n, word in words)
+        return candidate if _DURATION.fullmatch(candidate) else None
+    return None
+
+
+def _unit_of(word: str) -> str:
+    if word.startswith(("milli", "ms")):
+        return "ms"
+    return _WORD_UNITS["mi" if word.startswith("min") else word[0]]
+
+
+def spell(seconds: float) -> str:
+    """Write seconds as the language does: 90.0 gives ``1m30s``.
+
+    Anything below a millisecond is dropped; nothing at all is ``0s``.
+    """
+    rest = round(seconds * 1000)
+    parts = []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

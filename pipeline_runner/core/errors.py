@@ -1,0 +1,58 @@
+"""The errors that the product itself raises in a run, by type.
+
+::
+
+    error types of a run
+      ├─ whatever an activity raises (its own type)
+      ├─ StartToCloseTimeout, ScheduleToCloseTimeout,
+      │  ScheduleToStartTimeout, HeartbeatTimeout      an activity's timeouts
+      ├─ PipelineTimeout                               a pipeline's own ``timeout``
+      ├─ ExpressionError                               a template cannot be evaluated
+      ├─ InvalidInputs                                 inputs do not fit ``inputs``
+      ├─ PayloadTooLarge                               an input or result is over the limit
+      ├─ SecretNotFound                                the worker has no such secret
+      ├─ ChildTerminated, ChildCancelled               a child ended from outside
+      ├─ WorkflowAlreadyStarted                        a child's workflow id is taken
+      ├─ UnsupportedBundle                             written by another version
+      ├─ Cancelled                                     a cancelled run that is dirty
+      └─ PipelineFailure                               the ``fail`` step's default
+"""
+
+from typing import Any
+
+from pipeline_runner.core.model import Struct
+
+START_TO_CLOSE_TIMEOUT = "StartToCloseTimeout"
+SCHEDULE_TO_CLOSE_TIMEOUT = "ScheduleToCloseTimeout"
+SCHEDULE_TO_START_TIMEOUT = "ScheduleToStartTimeout"
+HEARTBEAT_TIMEOUT = "HeartbeatTimeout"
+PIPELINE_TIMEOUT = "PipelineTimeout"
+EXPRESSION_ERROR = "ExpressionError"
+INVALID_INPUTS = "InvalidInputs"
+PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a type name
+CHILD_TERMINATED = "ChildTerminated"
+CHILD_CANCELLED = "ChildCancelled"
+WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
+UNSUPPORTED_BUNDLE = "UnsupportedBundle"
+CANCELLED = "Cancelled"
+
+
+class ErrorInfo(Struct, frozen=True, kw_only=True):
+    """An error as expressions and reports see it."""
+
+    type: str
+    message: str
+    """The chain of step names, outermost first, then the root cause."""
+    step: str | None = None
+    """Path of the step that failed, in the pipeline that reports it."""
+
+
+def error_names(error: ErrorInfo | None) -> dict[str, Any] | None:
+    """Return an error as an expression sees it: ``type``, ``message``, ``step``."""
+    return None if error is None else {"type": error.type, "message": error.message, "step": error.step}
+
+
+def shortened(message: str, limit: int = 2_000) -> str:
+    """Cut a message to a length that fits into reports and histories."""
+    return message if len(message) <= limit else message[: limit - 1] + "…"

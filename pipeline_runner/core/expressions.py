@@ -1,0 +1,457 @@
+"""Expressions: Jinja2, sandboxed, strict, typed, bounded, deterministic.
+
+A text that is one ``{{ expression }}`` gives the expression's own value; any other text
+with templates gives a string. What Jinja offers is cut down to an allow-list: no methods,
+no attributes but the keys of mappings, no clock, no random source, ``{% if %}`` and
+``{% for %}`` as the only statements. Every evaluation has a budget, so that none can hang
+or bloat a workflow.
+
+Jinja's ``NativeEnvironment`` was tried and rejected: it parses results again, so that the
+string "1.10" becomes a number. Only its code generator is used here, which hands over the
+pieces of a template as they are.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.nativetypes import NativeCodeGenerator
+from jinja2.runtime import LoopContext, StrictUndefined, Undefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from pipeline_runner.core import filters
+from pipeline_runner.core.budget import Budget, BudgetError
+from pipeline_runner.core.secrets import SecretMisuse, SecretText, Secret
+
+_BUDGET: ContextVar[Budget] = ContextVar("pipeline_runner_expression_budget")
+_MAX_DEPTH = 64
+_SHOWN = 100
+
+_EXPRESSION_NODES = (
+    nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.List, nodes.Tuple,
+    nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.BinExpr, nodes.UnaryExpr,
+    nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
+)  # fmt: skip
+_STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
+
+
+class ExpressionError(Exception):
+    """A template or expression cannot be parsed or evaluated.
+
+    Attributes:
+        message: What is wrong and what would be right.
+        line: 1-based line inside the text, for mistakes found by parsing.
+    """
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+class Missing(StrictUndefined):
+    """What an undefined name or key gives: usable with ``default`` and ``is defined`` only."""
+
+    __slots__ = ()
+
+
+class Reference:
+    """A name used in an expression, with the keys that follow it as far as they are literal."""
+
+    __slots__ = ("line", "path")
+
+    def __init__(self, path: tuple[str, ...], line: int) -> None:
+        self.path = path
+        self.line = line
+
+    def __repr__(self) -> str:
+        return f"Reference({'.'.join(self.path)}, line {self.line})"
+
+
+class _Generator(NativeCodeGenerator):
+    """Hands over every expression's value as it is, never folded into text."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
+        if isinstance(node, nodes.TemplateData):
+            return super()._output_child_to_const(node, frame, finalize)
+        raise nodes.Impossible
+
+
+class _Environment(SandboxedEnvironment):
+    code_generator_class = _Generator
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
+
+    def __init__(self) -> None:
+        super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
+        self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
+        self.filters["_concat"] = lambda pieces: _joined(pieces)
+        self.tests = {name: self.tests[name] for name in filters.TESTS}
+        self.globals = {"range": filters.bounded_range}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Look up a key or an index, never an attribute of a Python object."""
+        if isinstance(obj, Undefined):
+            return obj
+        if isinstance(obj, Mapping):
+            if isinstance(argument, str) and argument in obj:
+                return obj[argument]
+            return Missing(hint=f'"{argument}" is not there: {_listed("it has", obj)}')
+        if isinstance(obj, LoopContext) and argument in _LOOP_ATTRIBUTES:
+            return getattr(obj, str(argument))
+        if isinstance(obj, list | tuple | str) and isinstance(argument, int | slice):
+            try:
+                return obj[argument]
+            except IndexError:
+                return Missing(hint=f"there is no element {argument}: it has {len(obj)} elements")
+        return Missing(hint=f'"{argument}" is not there: {_kind(obj)} has no such key')
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        return filters.arithmetic(_BUDGET.get(), operator, left, right)
+
+
+def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a filter so that its work counts against the evaluation's budget."""
+
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        budget = _BUDGET.get()
+        for arg in args:
+            if isinstance(arg, SecretText) and name != "default":
+                arg._refuse()
+            budget.spend(arg)
+        return budget.counted(function(*args, **kwargs))
+
+    # Jinja passes the context, the evaluation context or the environment to filters so marked.
+    if hasattr(function, "jinja_pass_arg"):
+        metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+    return metered
+
+
+_ENVIRONMENT = _Environment()
+
+
+class _Compiled:
+    """A template ready to be rendered."""
+
+    __slots__ = ("_lone", "_template", "_text")
+
+    def __init__(self, text: str, tree: nodes.Template, *, lone: bool) -> None:
+        self._text = text
+        self._lone = lone
+        code = _ENVIRONMENT.compile(_prepared(tree))
+        self._template = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
+
+    def render(self, names: Mapping[str, Any]) -> Any:
+        budget = Budget()
+        token = _BUDGET.set(budget)
+        try:
+            pieces = budget.counted(self._template.root_render_func(self._template.new_context(dict(names))))
+            return plain(next(pieces), budget) if self._lone else _joined(pieces)
+        except (SecretMisuse, BudgetError, jinja2.TemplateError, filters.FilterError) as error:
+            raise ExpressionError(f"{error.args[0]}, in {_shown(self._text)}") from None
+        except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            raise ExpressionError(f"{error}, in {_shown(self._text)}") from None
+        finally:
+            _BUDGET.reset(token)
+
+
+def contains_template(text: str) -> bool:
+    """Tell whether Jinja would do anything with this text."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+def render(value: Any, names: Mapping[str, Any]) -> Any:
+    """Render every template in JSON data; the keys of mappings are literal.
+
+    Args:
+        value: JSON data with templates in its strings.
+        names: What the expressions see.
+
+    Returns:
+        JSON data; where secrets were used, with :class:`SecretText` in it.
+
+    Raises:
+        ExpressionError: A template cannot be evaluated.
+    """
+    if isinstance(value, str):
+        return _template(value).render(names) if contains_template(value) else value
+    if isinstance(value, dict):
+        return {key: render(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [render(item, names) for item in value]
+    return value
+
+
+def render_text(text: str, names: Mapping[str, Any]) -> str:
+    """Render a template whose result must be a text without secrets, such as a step's name.
+
+    Raises:
+        ExpressionError: It cannot be evaluated, or is null or a secret.
+    """
+    value = render(text, names)
+    return value if isinstance(value, str) else _public_text(value, text)
+
+
+def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
+    """Evaluate a bare expression, such as ``when``.
+
+    Raises:
+        ExpressionError: It cannot be parsed or evaluated.
+    """
+    return _expression(expression).render(names)
+
+
+def references(text: str, *, bare: bool = False) -> list[Reference]:
+    """List the names that a template, or a bare expression, uses, with the keys after them.
+
+    Raises:
+        ExpressionError: The text cannot be parsed, or names what does not exist.
+    """
+    tree = _parse_expression(text) if bare else _parse(text)
+    found: list[Reference] = []
+    _collect(tree, frozenset(["range"]), found)
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _template(text: str) -> _Compiled:
+    tree = _parse(text)
+    return _Compiled(text, tree, lone=_is_lone(tree))
+
+
+@lru_cache(maxsize=5_000)
+def _expression(text: str) -> _Compiled:
+    return _Compiled(text, _parse_expression(text), lone=True)
+
+
+def _parse_expression(text: str) -> nodes.Template:
+    tree = _parse("{{ " + text + "\n}}")
+    if not _is_lone(tree):
+        raise ExpressionError(f"one expression without braces was expected, not {_shown(text)}")
+    return tree
+
+
+def _parse(text: str) -> nodes.Template:
+    try:
+        tree = _ENVIRONMENT.parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise ExpressionError(_sentence(error.message or "syntax error"), error.lineno) from None
+    except RecursionError:
+        raise ExpressionError("the expression is nested too deeply") from None
+    _check(tree)
+    if _is_lone(tree):
+        # White space around a lone expression does not make it text.
+        tree.body = [nodes.Output([_output_values(tree)[0]], lineno=1)]
+    return tree
+
+
+def _sentence(message: str) -> str:
+    return message[0].lower() + message[1:].rstrip(".").replace("'", '"')
+
+
+def _output_values(tree: nodes.Template) -> list[nodes.Expr]:
+    values: list[nodes.Expr] = []
+    for part in tree.body:
+        if not isinstance(part, nodes.Output):
+            return []
+        values += [
+            node
+            for node in part.nodes
+            if not (isinstance(node, nodes.TemplateData) and not node.data.strip())
+        ]
+    return values
+
+
+def _is_lone(tree: nodes.Template) -> bool:
+    values = _output_values(tree)
+    return len(values) == 1 and not isinstance(values[0], nodes.TemplateData)
+
+
+def _check(tree: nodes.Template) -> None:
+    """Refuse what is not on the allow-list."""
+    for node in tree.find_all(nodes.Node):
+        if isinstance(node, nodes.Call):
+            called = node.node
+            if not (isinstance(called, nodes.Name) and called.name in _ENVIRONMENT.globals):
+                raise ExpressionError(_call_message(called), node.lineno)
+        elif isinstance(node, nodes.Filter):
+            _known("filter", node.name, _ENVIRONMENT.filters, node.lineno)
+        elif isinstance(node, nodes.Test):
+            _known("test", node.name, _ENVIRONMENT.tests, node.lineno)
+        elif isinstance(node, nodes.For) and node.recursive:
+            raise ExpressionError("recursive loops are not available", node.lineno)
+        elif not isinstance(node, _EXPRESSION_NODES + _STATEMENT_NODES):
+            kind = type(node).__name__.lower()
+            raise ExpressionError(
+                f'"{kind}" is not available here: only {{% if %}} and {{% for %}} are', node.lineno
+            )
+
+
+def _call_message(called: nodes.Node) -> str:
+    if isinstance(called, nodes.Getattr):
+        return f'methods cannot be called: use a filter instead of ".{called.attr}()"'
+    if isinstance(called, nodes.Name):
+        reason = filters.NOT_DETERMINISTIC.get(called.name)
+        return f'"{called.name}()" is not available: {reason or "the only function is range()"}'
+    return "this cannot be called"
+
+
+def _known(what: str, name: str, known: Mapping[str, object], line: int) -> None:
+    if name in known and not name.startswith("_"):
+        return
+    reason = filters.NOT_DETERMINISTIC.get(name)
+    close = get_close_matches(name, [n for n in known if not n.startswith("_")], n=1)
+    hint = reason or (f'did you mean "{close[0]}"?' if close else f"see the reference for the {what}s")
+    raise ExpressionError(f'there is no {what} "{name}": {hint}', line)
+
+
+def _prepared(tree: nodes.Template) -> nodes.Template:
+    """Make ``~`` join as templates do, and every turn of a loop count."""
+    for parent in list(tree.find_all(nodes.Node)):
+        if isinstance(parent, nodes.For):
+            parent.body.insert(0, nodes.Output([nodes.Const("")]))
+        for field, value in list(parent.iter_fields()):
+            if isinstance(value, nodes.Concat):
+                setattr(parent, field, _concat(value))
+            elif isinstance(value, list):
+                value[:] = [_concat(item) if isinstance(item, nodes.Concat) else item for item in value]
+    return tree
+
+
+def _concat(node: nodes.Concat) -> nodes.Filter:
+    return nodes.Filter(nodes.List(node.nodes), "_concat", [], [], None, None, lineno=node.lineno)
+
+
+def _joined(pieces: Iterable[Any]) -> str | SecretText:
+    parts: list[str | Secret] = []
+    for piece in pieces:
+        if isinstance(piece, SecretText):
+            parts += piece.parts
+        else:
+            parts.append(text(piece))
+    if all(isinstance(part, str) for part in parts):
+        return "".join(part for part in parts if isinstance(part, str))
+    return SecretText(tuple(part for part in parts if part != ""))
+
+
+def text(value: Any) -> str:
+    """Return how a value stands in text: JSON for all but strings.
+
+    Raises:
+        ExpressionError: The value is null, or has secrets in it.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise filters.FilterError("null has no place in text, use default('') or a condition")
+    return json.dumps(plain(value, Budget()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
+
+
+def _no_secret(value: Any) -> Any:
+    raise SecretMisuse("a secret cannot stand inside a list or mapping that is put into text")
+
+
+def _public_text(value: Any, template: str) -> str:
+    try:
+        if isinstance(value, SecretText):
+            raise SecretMisuse("a secret has no place here")
+        return text(value)
+    except (SecretMisuse, filters.FilterError) as error:
+        raise ExpressionError(f"{error.args[0]}, in {_shown(template)}") from None
+
+
+def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
+    """Return an expression's value as JSON data of its own.
+
+    Raises:
+        BudgetError: It is too large or too deep.
+        FilterError: It is no JSON data.
+    """
+    if depth > _MAX_DEPTH:
+        raise BudgetError("the result is nested too deeply")
+    budget.spend(value)
+    if value is None or isinstance(value, bool | str | SecretText):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise filters.FilterError("the result is not a finite number")
+        return value
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item, budget, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | range | Iterator):
+        return [plain(item, budget, depth + 1) for item in value]
+    raise filters.FilterError(f"the result is no JSON value but {_kind(value)}")
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise filters.FilterError(f"the keys of a mapping must be strings, not {text(key)}")
+    return key
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    for types, name in (
+        (bool, "a boolean"), (int | float, "a number"), (str, "a string"),
+        (list | tuple, "a list"), (Mapping, "a mapping"), (SecretText, "a secret"),
+    ):  # fmt: skip
+        if isinstance(value, types):
+            return name
+    return "something else"
+
+
+def _listed(lead: str, names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = ", …" if len(shown) > 20 else ""
+    return f"{lead} {', '.join(shown[:20])}{more}" if shown else "it is empty"
+
+
+def _shown(template: str) -> str:
+    flat = " ".join(template.split())
+    return f'"{flat[: _SHOWN - 1]}…"' if len(flat) > _SHOWN else f'"{flat}"'
+
+
+def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) -> None:
+    """Add the references below a node; ``bound`` names are a loop's own."""
+    chain: list[str] = []
+    base = node
+    while isinstance(base, nodes.Getattr | nodes.Getitem):
+        if isinstance(base, nodes.Getattr):
+            chain.append(base.attr)
+        elif isinstance(base.arg, nodes.Const) and isinstance(base.arg.value, str):
+            chain.append(base.arg.value)
+        else:
+            # What stands before a computed key is a reference of its own, shorter.
+            chain.clear()
+            _collect(base.arg, bound, found)
+        base = base.node
+    if isinstance(base, nodes.Name):
+        if base.ctx == "load" and base.name not in bound:
+            found.append(Reference((base.name, *reversed(chain)), base.lineno))
+        return
+    if isinstance(base, nodes.For):
+        _collect(base.iter, bound, found)
+        names = frozenset(n.name for n in base.target.find_all(nodes.Name))
+        names |= {base.target.name} if isinstance(base.target, nodes.Name) else frozenset()
+        inner = bound | names | {"loop"}
+        for child in [*base.body, *([base.test] if base.test else [])]:
+            _collect(child, inner, found)
+        for child in base.else_:
+            _collect(child, bound, found)
+        return
+    for child in base.iter_child_nodes():
+        _collect(child, bound, found)

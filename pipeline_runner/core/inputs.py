@@ -1,0 +1,231 @@
+"""Values against JSON Schemas: a run's inputs, filled up with their defaults, or what is wrong.
+
+Runs inside the workflow too, for children: no clock, no files, and references to remote
+schemas are never followed. jsonschema is imported where it is used, because it takes longer
+to import than most files take to check.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+
+from pipeline_runner.core.model import Struct
+from pipeline_runner.core.suggest import did_you_mean, listed
+
+JsonSchema = dict[str, Any] | bool
+
+_TYPES = {
+    "string": "a string", "integer": "an integer", "number": "a number", "boolean": "true or false",
+    "object": "a mapping", "array": "a list", "null": "null",
+}  # fmt: skip
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
+    "object": (dict,), "array": (list,), "null": (type(None),),
+}  # fmt: skip
+_LIMITS = {
+    "minimum": "must be {limit} or more, not {value}",
+    "maximum": "must be {limit} or less, not {value}",
+    "exclusiveMinimum": "must be more than {limit}, not {value}",
+    "exclusiveMaximum": "must be less than {limit}, not {value}",
+    "multipleOf": "must be a multiple of {limit}, not {value}",
+    "minLength": "must have {limit} or more characters, not {value}",
+    "maxLength": "must have {limit} or fewer characters",
+    "pattern": "must match the pattern {limit}, not {value}",
+    "format": "must be a valid {limit}, not {value}",
+    "minItems": "must have {limit} or more elements",
+    "maxItems": "must have {limit} or fewer elements",
+    "uniqueItems": "must not have the same element twice",
+    "minProperties": "must have {limit} or more keys",
+    "maxProperties": "must have {limit} or fewer keys",
+    "const": "must be {limit}, not {value}",
+    "anyOf": "fits none of the allowed forms",
+    "oneOf": "fits none, or more than one, of the allowed forms",
+    "not": "is a value that is ruled out",
+}
+_SHOWN = 80
+_PROBES: tuple[Any, ...] = (None, True, 1, "", [], {}, [0], {"": 0})
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a value."""
+
+    path: str
+    """Where, as in ``settings.ports[0]``."""
+    message: str
+    help: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" + (f" ({self.help})" if self.help else "")
+
+
+class InvalidInputs(ValueError):
+    """Inputs do not fit what a pipeline declares."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a run, with defaults filled in.
+
+    Args:
+        declared: A JSON Schema for each input; one with ``default`` may be left out.
+        given: The values.
+
+    Raises:
+        InvalidInputs: Some are unknown, missing or ill-typed; it lists all of them.
+    """
+    problems = [_unknown(name, declared) for name in given if name not in declared]
+    values: dict[str, Any] = {}
+    for name, schema in declared.items():
+        if name in given:
+            values[name] = deepcopy(given[name])
+            problems += value_problems(schema, given[name], name)
+        elif isinstance(schema, dict) and "default" in schema:
+            values[name] = deepcopy(schema["default"])
+        else:
+            problems.append(Problem(path=name, message="this input is missing"))
+    if problems:
+        raise InvalidInputs(problems)
+    return values
+
+
+def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
+    """Return what is wrong with a value, each with its path below ``path``."""
+    if _is_simple(schema) and _has_type(schema, value):
+        return []
+    from referencing.exceptions import Unresolvable
+
+    try:
+        errors = list(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
+    except RecursionError:
+        return [Problem(path=path, message="cannot be judged: its schema refers to itself without end")]
+    except Unresolvable as error:
+        return [Problem(path=path, message=f'cannot be judged: its schema refers to "{error.ref}"')]
+    found = [Problem(path=path + _steps(error.absolute_path), message=_message(error)) for error in errors]
+    return sorted(dict.fromkeys(found), key=lambda problem: (problem.path, problem.message))
+
+
+def schema_problems(schema: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return what keeps a value from being a JSON Schema that can be used, with the path to each.
+
+    A reference must be to the schema itself (``#…``), and must lead somewhere.
+    """
+    if _is_simple(schema):
+        return []
+    from jsonschema import Draft202012Validator
+
+    meta = Draft202012Validator(
+        Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
+    )
+    found = [(tuple(error.absolute_path), _schema_message(error)) for error in meta.iter_errors(schema)]
+    found += _reference_problems(schema, schema, ())
+    if not found:
+        # Some references show their fault only when a value is judged.
+        probes = [problem.message for value in _PROBES for problem in value_problems(schema, value, "")]
+        found += [((), message) for message in probes if message.startswith("cannot be judged")]
+    return sorted(dict.fromkeys(found), key=repr)
+
+
+def _is_simple(schema: Any) -> bool:
+    """Tell whether a schema says nothing but a type, which needs no library to be judged."""
+    return isinstance(schema, bool) or (
+        isinstance(schema, dict)
+        and schema.keys() <= {"type", "description", "title", "default"}
+        and ("type" not in schema or (isinstance(schema["type"], str) and schema["type"] in _TYPES))
+        and all(isinstance(schema.get(key, ""), str) for key in ("description", "title"))
+    )
+
+
+def _has_type(schema: JsonSchema, value: Any) -> bool:
+    """Tell whether a value certainly has the type of a simple schema."""
+    if isinstance(schema, bool):
+        return schema
+    return "type" not in schema or type(value) in _PYTHON_TYPES[schema["type"]]
+
+
+def _reference_problems(
+    part: Any, root: Any, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(part, list):
+        for index, item in enumerate(part):
+            yield from _reference_problems(item, root, (*path, index))
+    if not isinstance(part, dict):
+        return
+    for key, value in part.items():
+        here = (*path, key)
+        if key in ("default", "const", "enum", "examples"):
+            continue
+        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            if not value.startswith("#"):
+                yield here, f'"{value}" is elsewhere, a schema may only refer to itself: "#/$defs/name"'
+            elif value.startswith("#/") and not _leads_somewhere(value, root):
+                yield here, f'"{value}" is not in this schema'
+        yield from _reference_problems(value, root, here)
+
+
+def _leads_somewhere(pointer: str, root: Any) -> bool:
+    for step in pointer[2:].split("/"):
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(root, dict) and name in root:
+            root = root[name]
+        elif isinstance(root, list) and name.isdigit() and int(name) < len(root):
+            root = root[int(name)]
+        else:
+            return False
+    return True
+
+
+@lru_cache(maxsize=1000)
+def _validator(schema: str) -> Any:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    return Draft202012Validator(json.loads(schema), registry=Registry())
+
+
+def _unknown(name: str, declared: Mapping[str, JsonSchema]) -> Problem:
+    help_ = did_you_mean(name, declared) or f"the inputs are {listed(declared, 'none')}"
+    return Problem(path=name, message="there is no such input", help=help_)
+
+
+def _steps(path: Any) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def _message(error: Any) -> str:
+    value, limit = error.instance, error.validator_value
+    match error.validator:
+        case "type":
+            kinds = [limit] if isinstance(limit, str) else list(limit)
+            return f"must be {' or '.join(_TYPES.get(kind, kind) for kind in kinds)}, not {_shown(value)}"
+        case "enum":
+            return f"must be one of {', '.join(_shown(item) for item in limit)}, not {_shown(value)}"
+        case "required":
+            return "needs " + ", ".join(f'"{name}"' for name in limit if name not in value)
+        case "additionalProperties" if limit is False:
+            known = error.schema.get("properties", {})
+            extra = [name for name in value if name not in known]
+            help_ = did_you_mean(extra[0], known) if extra else None
+            names = ", ".join(f'"{name}"' for name in extra)
+            return f"has no key {names}" + (f", {help_}" if help_ else "")
+        case None:
+            return "no value is allowed here"
+        case keyword if keyword in _LIMITS:
+            return _LIMITS[keyword].format(limit=_shown(limit), value=_shown(value))
+    return str(error.message)
+
+
+def _schema_message(error: Any) -> str:
+    if error.absolute_path and error.absolute_path[-1] == "type" and isinstance(error.instance, str):
+        help_ = did_you_mean(error.instance, _TYPES) or f"the types are {listed(_TYPES)}"
+        return f'cannot be "{error.instance}", {help_}'
+    return _message(error)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,189 @@
+"""The model of a checked pipeline: what travels to Temporal in the workflow's input.
+
+Everything that a run needs is in here, resolved: policies are merged, the catalogue's
+defaults applied, durations are seconds. Templates are still text, and are rendered by
+the interpreter when their step is reached. A :class:`Bundle` is encoded as JSON by
+:func:`encode`; the SHA-256 of those bytes is the bundle's hash.
+
+The structs are frozen and reject fields they do not know, so that a worker never runs
+half of what a newer version wrote.
+"""
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+FORMAT = 1
+"""The version of this model and of the interpreter that runs it. A bundle carries it;
+a worker refuses a bundle of another format."""
+
+
+class Struct(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of the model: frozen, strict when read, compact when written."""
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """A retry policy, with Temporal's field names. ``None`` means "not said here"."""
+
+    initial_interval: float | None = None
+    """Seconds before the second attempt."""
+    backoff_coefficient: float | None = None
+    maximum_interval: float | None = None
+    """Seconds that the wait between attempts does not grow beyond."""
+    maximum_attempts: int | None = None
+    """0 means for ever, as in Temporal."""
+    non_retryable_error_types: tuple[str, ...] | None = None
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Timeouts of an activity in seconds, with Temporal's names. ``None``: not said here."""
+
+    start_to_close: float | None = None
+    schedule_to_close: float | None = None
+    schedule_to_start: float | None = None
+    heartbeat: float | None = None
+
+
+class ChildTimeouts(Struct, frozen=True, kw_only=True):
+    """Timeouts of a child workflow in seconds, enforced by the server, which undoes nothing."""
+
+    run: float | None = None
+    execution: float | None = None
+
+
+class ActivityCall(Struct, tag="activity", tag_field="kind", frozen=True, kw_only=True):
+    """Schedule the activity of a registered name."""
+
+    name: str
+    """The registered activity type, in whatever SDK its worker is written."""
+    input: dict[str, Any] | None = None
+    """``with``: one mapping with templates in it, the activity's one argument."""
+    args: list[Any] | None = None
+    """``args``: positional arguments with templates in them; excludes ``input``."""
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    task_queue: str | None = None
+    """None: the task queue of the run itself."""
+
+
+class ChildCall(Struct, tag="pipeline", tag_field="kind", frozen=True, kw_only=True):
+    """Run another pipeline as a child workflow."""
+
+    pipeline: str
+    """Key of the child in :attr:`Bundle.pipelines`."""
+    input: dict[str, Any] = {}
+    """``with``: the child's inputs, with templates in them."""
+    timeouts: ChildTimeouts = ChildTimeouts()
+    retry: Retry | None = None
+    """None: the child is not retried."""
+    task_queue: str | None = None
+    """None: the child pipeline's own, else the parent's."""
+    parent_close_policy: Literal["terminate", "request_cancel", "abandon"] = "terminate"
+    workflow_id: str | None = None
+    """A template; None: ``<parent workflow id>/<step path>``."""
+    wait_for_completion: bool = True
+
+
+class SetValues(Struct, tag="set", tag_field="kind", frozen=True, kw_only=True):
+    """Compute values; leaves no event in the history."""
+
+    values: dict[str, Any]
+
+
+class Wait(Struct, tag="wait", tag_field="kind", frozen=True, kw_only=True):
+    """Wait on a durable timer: exactly one field is set, each a template."""
+
+    duration: str | None = None
+    until: str | None = None
+    """Renders to an RFC 3339 time."""
+
+
+class Fail(Struct, tag="fail", tag_field="kind", frozen=True, kw_only=True):
+    """Raise an error that nothing retries."""
+
+    message: str
+    """A template."""
+    type: str = "PipelineFailure"
+
+
+Action = ActivityCall | ChildCall | SetValues | Wait | Fail
+"""What a step does. Blocks, ``parallel`` and ``approval`` join here."""
+
+
+class Compensation(Struct, frozen=True, kw_only=True):
+    """How a step is undone."""
+
+    action: ActivityCall | ChildCall
+    after: Literal["completed", "uncertain", "started"] = "uncertain"
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One step of a pipeline."""
+
+    id: str
+    action: Action
+    name: str | None = None
+    """A template; None: the id."""
+    when: str | None = None
+    """A bare expression; false skips the step."""
+    compensate: Compensation | Literal["none"] | None = None
+    """None where the file says nothing: a completed child is then undone by its own log."""
+
+
+class Pipeline(Struct, frozen=True, kw_only=True):
+    """One pipeline file, checked and resolved."""
+
+    name: str
+    """The Temporal workflow type."""
+    description: str | None = None
+    inputs: dict[str, dict[str, Any] | bool] = {}
+    """A JSON Schema (2020-12) for each input; one with ``default`` may be left out."""
+    output: Any = None
+    """A template, or any value with templates in it."""
+    secrets: tuple[str, ...] = ()
+    timeout: float | None = None
+    """Seconds after which the run fails with ``PipelineTimeout`` and is undone."""
+    steps: tuple[Step, ...] = ()
+    finally_: tuple[Step, ...] = msgspec.field(default=(), name="finally")
+    task_queue: str | None = None
+    workflow_id: str | None = None
+    """A template that sees ``inputs``; used when the pipeline is started by the command."""
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """A pipeline with every child it names: what a run consists of, for good."""
+
+    format: int = FORMAT
+    root: str
+    """Key of the pipeline to run in ``pipelines``."""
+    pipelines: dict[str, Pipeline]
+    """By key: the file's path relative to the root's folder, with ``/``."""
+
+    def __post_init__(self) -> None:
+        if self.root not in self.pipelines:
+            raise ValueError(f"the bundle has no pipeline {self.root!r}, which it should start with")
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Bundle)
+
+
+def encode(bundle: Bundle) -> bytes:
+    """Return the bundle as canonical JSON: equal bundles give equal bytes."""
+    # The format is written even though it is the default: it is what a reader checks first.
+    return _encoder.encode({**msgspec.to_builtins(bundle), "format": bundle.format})
+
+
+def decode(data: bytes) -> Bundle:
+    """Read a bundle back.
+
+    Raises:
+        msgspec.ValidationError: The bytes are no bundle of this version.
+    """
+    return _decoder.decode(data)
+
+
+def bundle_hash(data: bytes) -> str:
+    """Return the content hash of an encoded bundle: ``sha256:`` and 64 hex digits."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

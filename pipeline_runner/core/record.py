@@ -1,0 +1,136 @@
+"""What a run remembers: results, the undo log, the report, and what survives continue-as-new.
+
+All of it is plain JSON through msgspec, so that it can be handed to a parent, to the next
+run of a chain, or to a reader of the history.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline_runner.core.errors import ErrorInfo, error_names
+from pipeline_runner.core.model import Struct
+from pipeline_runner.core.secrets import Places
+
+Outcome = Literal["completed", "uncertain", "failed"]
+"""How a step's last attempt ended: ``uncertain`` where its effect may or may not be there."""
+
+RunStatus = Literal["running", "completed", "failed", "timed_out", "cancelled"]
+
+
+class StepResult(Struct, frozen=True, kw_only=True):
+    """What ``steps.<id>`` gives."""
+
+    status: Literal["pending", "running", "waiting", "completed", "skipped", "failed", "cancelled"]
+    output: Any = None
+    error: ErrorInfo | None = None
+
+    def names(self) -> dict[str, Any]:
+        """Return the result as an expression sees it."""
+        return {"output": self.output, "status": self.status, "error": error_names(self.error)}
+
+
+class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One step in the undo log. It is entered before the step is scheduled.
+
+    The only mutable struct: its outcome is filled in when the step ends. Until then it is
+    ``uncertain``, which is what it is.
+    """
+
+    step: str
+    """The step's id."""
+    name: str
+    """The step's rendered name."""
+    key: str
+    """The step's idempotency key."""
+    input: Any = None
+    """The step's rendered input, sealed."""
+    secrets: Places = []
+    outcome: Outcome = "uncertain"
+    output: Any = None
+    error: ErrorInfo | None = None
+    child: "ScopeLog | None" = None
+    """The log of a child that completed."""
+
+
+class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The undo log of one run of a pipeline, with what its undo templates may see."""
+
+    pipeline: str
+    """Key of the pipeline in the bundle."""
+    task_queue: str
+    """The task queue of the run, for compensations that name none."""
+    inputs: dict[str, Any] = {}
+    steps: dict[str, StepResult] = {}
+    run: dict[str, Any] = {}
+    entries: list[UndoEntry] = []
+    """In the order of start."""
+
+
+class UndoRecord(Struct, frozen=True, kw_only=True):
+    """One line of the report: what became of one undo."""
+
+    path: str
+    """The step's path; a child's steps come after ``/``."""
+    name: str
+    outcome: Outcome
+    """How the step itself had ended."""
+    state: Literal["undone", "failed", "not undone"]
+    error: ErrorInfo | None = None
+    """Why the undo failed, or why there was none."""
+    attempts: int | None = None
+    """Attempts of the undo, where a reader of the history has counted them."""
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """How a run went. It is attached to a failed run as its first detail."""
+
+    pipeline: str
+    status: RunStatus
+    dirty: bool = False
+    """Something that was done is left, or may be left."""
+    error: ErrorInfo | None = None
+    undo: tuple[UndoRecord, ...] = ()
+    """In the order in which the undos were done."""
+    omitted: int = 0
+    """Undos that went well and were left out because the report would be too long."""
+    finally_errors: tuple[ErrorInfo, ...] = ()
+    steps: dict[str, str] = {}
+    """Status by step id."""
+
+
+class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a child pipeline hands to the pipeline that runs it."""
+
+    output: Any = None
+    undo: ScopeLog | None = None
+    """None: there is nothing to undo."""
+    dirty: bool = False
+
+
+class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The state of a run that goes on in a new run of the same chain."""
+
+    phase: Literal["steps", "undo", "finally"]
+    position: int
+    """Index of the next step of ``steps`` or ``finally``."""
+    started_at: str
+    """RFC 3339, of the first run."""
+    log: ScopeLog
+    error: ErrorInfo | None = None
+    status: RunStatus = "running"
+    failure: bytes | None = None
+    """The causes of the error, as a serialized Temporal failure."""
+    non_retryable: bool = False
+    dirty: bool = False
+    records: list[UndoRecord] = []
+    finally_errors: list[ErrorInfo] = []
+    output: Any = None
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """The third argument of an interpreter run; a client leaves it out."""
+
+    child: bool = False
+    """The parent wants an :class:`Envelope`."""
+    continued: Continuation | None = None
