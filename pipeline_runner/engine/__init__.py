@@ -1,0 +1,1 @@
+"""Temporal: the interpreter workflow, undo, worker, client and the embedded server."""

@@ -1,0 +1,212 @@
+"""How the interpreter schedules activities and child pipelines, forward and in undo."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+
+from pipeline_runner.core.expressions import ExpressionError, render, render_text
+from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
+from pipeline_runner.core.record import Options
+from pipeline_runner.core.secrets import Places, seal
+from pipeline_runner.engine.payloads import encoded, measured
+from pipeline_runner.engine.program import Program
+
+SUMMARY = 200
+"""Characters of a step's name that are shown as summary; the server refuses 400 bytes."""
+
+_POLICIES = {
+    "terminate": workflow.ParentClosePolicy.TERMINATE,
+    "request_cancel": workflow.ParentClosePolicy.REQUEST_CANCEL,
+    "abandon": workflow.ParentClosePolicy.ABANDON,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInput:
+    """An activity's arguments on their way to the interceptor, which puts the rest in headers."""
+
+    payloads: list[RawValue]
+    key: str
+    places: Places
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedActivity:
+    """An activity whose input is rendered and measured: nothing can go wrong before its start."""
+
+    call: ActivityCall
+    activity_id: str
+    summary: str
+    value: Any
+    places: Places
+    arguments: StepInput
+    task_queue: str
+
+    def start(self) -> workflow.ActivityHandle[Any]:
+        """Schedule the activity."""
+        timeouts = self.call.timeouts
+        return workflow.start_activity(
+            self.call.name,
+            args=[self.arguments],
+            activity_id=self.activity_id,
+            task_queue=self.task_queue,
+            result_type=RawValue,
+            start_to_close_timeout=_delta(timeouts.start_to_close),
+            schedule_to_close_timeout=_delta(timeouts.schedule_to_close),
+            schedule_to_start_timeout=_delta(timeouts.schedule_to_start),
+            heartbeat_timeout=_delta(timeouts.heartbeat),
+            retry_policy=retry_policy(self.call.retry),
+            # The outcome must be known before anything is undone.
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=self.summary,
+        )
+
+
+def prepare_activity(
+    call: ActivityCall,
+    names: Mapping[str, Any],
+    *,
+    activity_id: str,
+    summary: str,
+    key: str,
+    task_queue: str,
+) -> PreparedActivity:
+    """Render and measure an activity's input.
+
+    Raises:
+        ExpressionError: A template cannot be evaluated.
+        PayloadTooLargeError: The input is over Temporal's limit.
+    """
+    value, places = seal(render(call.input if call.args is None else call.args, names))
+    arguments, sent = value, places
+    if call.args is None:
+        arguments = [] if value is None else [value]
+        sent = [([0, *path], spans) for path, spans in places]
+    payloads = measured(f'the input of "{call.name}"', *map(encoded, arguments))
+    return PreparedActivity(
+        call=call,
+        activity_id=activity_id,
+        summary=summary[:SUMMARY],
+        value=value,
+        places=places,
+        arguments=StepInput(payloads=payloads, key=key, places=sent),
+        task_queue=call.task_queue or task_queue,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedChild:
+    """A child pipeline whose inputs are rendered and measured."""
+
+    call: ChildCall
+    name: str
+    workflow_id: str
+    summary: str
+    value: dict[str, Any]
+    arguments: list[RawValue]
+    task_queue: str
+
+    async def start(self) -> workflow.ChildWorkflowHandle[Any, Any]:
+        """Start the child, and return when the server has."""
+        abandon = self.call.parent_close_policy == "abandon"
+        kinds = workflow.ChildWorkflowCancellationType
+        return await workflow.start_child_workflow(
+            self.name,
+            args=self.arguments,
+            id=self.workflow_id,
+            task_queue=self.task_queue,
+            result_type=RawValue,
+            cancellation_type=kinds.ABANDON if abandon else kinds.WAIT_CANCELLATION_COMPLETED,
+            parent_close_policy=_POLICIES[self.call.parent_close_policy],
+            run_timeout=_delta(self.call.timeouts.run),
+            execution_timeout=_delta(self.call.timeouts.execution),
+            static_summary=self.summary,
+        )
+
+
+def prepare_child(
+    program: Program,
+    call: ChildCall,
+    names: Mapping[str, Any],
+    *,
+    path: str,
+    summary: str,
+    task_queue: str,
+) -> PreparedChild:
+    """Render and measure a child's inputs.
+
+    Raises:
+        ExpressionError: A template cannot be evaluated, or gives a secret.
+        PayloadTooLargeError: Bundle and inputs are over Temporal's limit.
+    """
+    value, places = seal(render(call.input, names))
+    if places:
+        raise ExpressionError("a secret cannot be passed to a child: declare it in the child's own secrets")
+    child = program.bundle.pipelines[call.pipeline]
+    return PreparedChild(
+        call=call,
+        name=child.name,
+        workflow_id=(
+            f"{workflow.info().workflow_id}/{path}"
+            if call.workflow_id is None
+            else render_text(call.workflow_id, names)
+        ),
+        summary=summary[:SUMMARY],
+        value=value,
+        arguments=measured(
+            f'the input of the child "{child.name}"',
+            encoded(value),
+            program.child_payload(call.pipeline),
+            encoded(Options(child=call.wait_for_completion)),
+        ),
+        task_queue=call.task_queue or child.task_queue or task_queue,
+    )
+
+
+def idempotency_key(path: str) -> str:
+    """Return the key of a step of this run: the same over retries, resets and continue-as-new."""
+    info = workflow.info()
+    identity = f"{info.namespace}\0{info.workflow_id}\0{info.first_execution_run_id}\0{path}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def retry_policy(retry: Retry) -> RetryPolicy:
+    """Return Temporal's retry policy for a resolved one."""
+    return RetryPolicy(
+        initial_interval=timedelta(seconds=_or(retry.initial_interval, 1.0)),
+        backoff_coefficient=_or(retry.backoff_coefficient, 2.0),
+        maximum_interval=_delta(retry.maximum_interval),
+        maximum_attempts=int(_or(retry.maximum_attempts, 0)),
+        non_retryable_error_types=list(retry.non_retryable_error_types or ()),
+    )
+
+
+def backoff(retry: Retry, attempt: int) -> float:
+    """Return the seconds to wait after a child's failed attempt, counted from 1."""
+    seconds = _or(retry.initial_interval, 1.0)
+    limit = _or(retry.maximum_interval, 100 * seconds)
+    coefficient = _or(retry.backoff_coefficient, 2.0)
+    for _ in range(attempt - 1):
+        seconds *= coefficient
+        if seconds >= limit:
+            break
+    return min(seconds, limit)
+
+
+def timer(seconds: float, summary: str) -> "asyncio.Task[None]":
+    """Start a durable timer."""
+    return asyncio.create_task(workflow.sleep(seconds, summary=summary[:SUMMARY]))
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _delta(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

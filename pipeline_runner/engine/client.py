@@ -1,0 +1,197 @@
+"""Clients: where the server is, and how runs are started and found."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from pipeline_runner.core.model import bundle_hash
+from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
+
+MEMO = "pipeline_runner"
+"""Memo of a run that the command started: how another command can take it up."""
+
+_UNREACHABLE = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
+
+
+class UnreachableError(Exception):
+    """The Temporal server cannot be reached."""
+
+
+class ConfigurationError(Exception):
+    """Temporal's configuration cannot be used as it is."""
+
+
+class ConflictError(Exception):
+    """A run of that workflow id is open, and is another one."""
+
+
+class TooLargeError(Exception):
+    """Bundle and inputs are over Temporal's limit."""
+
+
+def configured(
+    address: str | None = None, namespace: str | None = None, profile: str | None = None
+) -> dict[str, Any] | None:
+    """Return what ``Client.connect`` takes, from options and Temporal's own configuration.
+
+    Returns:
+        None where nothing names a server: the embedded one is meant.
+
+    Raises:
+        ConfigurationError: The configuration file is missing, wrong, or lacks the profile.
+    """
+    file = os.environ.get("TEMPORAL_CONFIG_FILE")
+    if file and not Path(file).is_file():
+        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE names {file}, which is not there")
+    try:
+        settings: dict[str, Any] = dict(
+            ClientConfig.load_client_connect_config(profile=profile, config_file_strict=True)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"Temporal's configuration cannot be used: {error}") from None
+    if address:
+        settings["target_host"] = address
+    if namespace:
+        settings["namespace"] = namespace
+    if not settings:
+        return None
+    settings.setdefault("target_host", "localhost:7233")
+    return settings
+
+
+async def connect(settings: Mapping[str, Any]) -> Client:
+    """Connect to a server.
+
+    Raises:
+        UnreachableError: It does not answer, or does not know the namespace.
+    """
+    where = settings["target_host"]
+    try:
+        client = await Client.connect(**settings)
+        await client.count_workflows("WorkflowType = 'pipeline-runner'")
+    except RPCError as error:
+        raise UnreachableError(f"the Temporal server at {where} refuses: {error.message}") from None
+    except RuntimeError as error:
+        reason = str(error).rsplit("Caused by:", 1)[-1].strip().splitlines()[-1]
+        raise UnreachableError(f"the Temporal server at {where} cannot be reached: {reason}") from None
+    return client
+
+
+def unreachable(error: RPCError) -> bool:
+    """Tell whether an error means that the server is away, not that it refuses."""
+    return error.status in _UNREACHABLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A run to be started."""
+
+    name: str
+    bundle: bytes
+    inputs: dict[str, Any]
+    workflow_id: str
+    task_queue: str
+    description: str | None = None
+    memo: Mapping[str, Any] | None = None
+
+
+async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
+    """Start a run, or find the open one of that id with the same bundle and inputs.
+
+    Returns:
+        The run, pinned to its run id, and whether it was started here.
+
+    Raises:
+        ConflictError: The open run of that id is of another bundle or has other inputs.
+        TooLargeError: Bundle and inputs are over Temporal's limit.
+        RPCError: The server refuses.
+    """
+    arguments = [
+        encoded(what.inputs),
+        Payload(metadata={"encoding": b"json/plain"}, data=what.bundle),
+    ]
+    size = sum(payload.ByteSize() for payload in arguments)
+    if size > LIMIT:
+        raise TooLargeError(too_large(f'the bundle of "{what.name}" with its inputs', size))
+    try:
+        handle = await client.start_workflow(
+            what.name,
+            args=[RawValue(payload) for payload in arguments],
+            id=what.workflow_id,
+            task_queue=what.task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            memo={MEMO: {"bundle": bundle_hash(what.bundle), **(what.memo or {})}},
+            static_summary=(what.description or "").partition("\n")[0][:200] or None,
+            result_type=RawValue,
+        )
+    except WorkflowAlreadyStartedError as error:
+        return await _same(client, what, error.run_id), False
+    return client.get_workflow_handle(
+        what.workflow_id, run_id=handle.first_execution_run_id, result_type=RawValue
+    ), True
+
+
+async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHandle[Any, Any]:
+    """Return the open run if it is the one that was to be started."""
+    handle = client.get_workflow_handle(what.workflow_id, run_id=run_id, result_type=RawValue)
+    description = await handle.describe()
+    first = client.get_workflow_handle(
+        what.workflow_id, run_id=description.raw_description.workflow_execution_info.first_run_id or run_id
+    )
+    async for event in first.fetch_history_events():
+        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        same_bundle = len(payloads) > 1 and payloads[1].data == what.bundle
+        if same_bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
+            return handle
+        break
+    raise ConflictError(
+        f'a run with the id "{what.workflow_id}" is open, and it is not this one: it has another'
+        " pipeline or other inputs. Choose another --workflow-id, or wait for its end"
+    )
+
+
+async def find(client: Client, workflow_id: str) -> tuple[WorkflowHandle[Any, Any], WorkflowExecutionDescription]:
+    """Return the newest run of a workflow id.
+
+    Raises:
+        LookupError: There is none.
+    """
+    handle = client.get_workflow_handle(workflow_id)
+    try:
+        description = await handle.describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise LookupError(f'there is no run "{workflow_id}" here') from None
+        raise
+    pinned = client.get_workflow_handle(workflow_id, run_id=description.run_id, result_type=RawValue)
+    return pinned, description
+
+
+def is_open(description: WorkflowExecutionDescription) -> bool:
+    """Tell whether a run has not ended."""
+    return description.status is WorkflowExecutionStatus.RUNNING
+
+
+async def has_workers(client: Client, task_queue: str) -> bool:
+    """Tell whether somebody takes workflow tasks from a task queue."""
+    described = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    return bool(described.pollers)

@@ -1,0 +1,113 @@
+"""The embedded server as commands see it: there while somebody uses it, gone afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import platformdirs
+
+from pipeline_runner.engine.devserver import ServerError, find_binary
+from pipeline_runner.engine.keeper import lock
+
+FOLDER_VARIABLE = "RUN_PIPELINE_STATE"
+_WAIT = 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Where the embedded server listens."""
+
+    address: str
+    ui: str
+    """URL of the web UI."""
+    folder: Path
+
+
+def state_folder() -> Path:
+    """Return the folder of the database file: the user's state folder, or RUN_PIPELINE_STATE."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else platformdirs.user_state_path("run-pipeline", appauthor=False)
+
+
+@contextmanager
+def embedded_server(
+    folder: Path, *, stays: bool = False, port: int = 0, ui_port: int = 0
+) -> Iterator[Embedded]:
+    """Use the embedded server: join the one that runs, or have one started.
+
+    Args:
+        folder: The state folder; made if it is not there.
+        stays: The caller is a server command, which others may leave a run to.
+        port: Port of the frontend if one is started here; 0: any.
+        ui_port: Port of the web UI, likewise.
+
+    Raises:
+        ServerError: It cannot be started. The message holds the end of its log.
+    """
+    find_binary()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        users = (folder / "users.lock").open("ab")
+    except OSError as error:
+        raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+    with users, (folder / "stays.lock").open("ab") as stay:
+        if not lock(users, shared=True, timeout=_WAIT):
+            raise ServerError(f"the server of {folder} does not stop; its log is {folder / 'server.log'}")
+        if stays:
+            lock(stay, shared=True)
+        yield _joined(folder, port, ui_port)
+
+
+def server_stays(folder: Path) -> bool:
+    """Tell whether a ``run-pipeline server`` keeps the embedded server of a folder running."""
+    if not (folder / "stays.lock").exists():
+        return False
+    with (folder / "stays.lock").open("ab") as stay:
+        return not lock(stay)
+
+
+def _joined(folder: Path, port: int, ui_port: int) -> Embedded:
+    with (folder / "start.lock").open("ab") as starting:
+        if not lock(starting, timeout=_WAIT):
+            raise ServerError(f"another command is starting the server of {folder}, and does not finish")
+        with (folder / "keeper.lock").open("ab") as keeper:
+            alone = lock(keeper)
+        process = _spawn(folder, port, ui_port) if alone else None
+        return _ready(folder, process)
+
+
+def _spawn(folder: Path, port: int, ui_port: int) -> "subprocess.Popen[bytes]":
+    (folder / "server.json").unlink(missing_ok=True)
+    log: IO[bytes]
+    with (folder / "server.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline_runner.engine.keeper", str(folder), str(port), str(ui_port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C in the terminal is for the command, which still needs the server.
+            start_new_session=True,
+        )
+
+
+def _ready(folder: Path, process: "subprocess.Popen[bytes] | None") -> Embedded:
+    end = time.monotonic() + _WAIT
+    while time.monotonic() < end:
+        try:
+            card = json.loads((folder / "server.json").read_text())
+        except FileNotFoundError:
+            if process is not None and process.poll() is not None:
+                break
+            time.sleep(0.02)
+        else:
+            return Embedded(address=card["address"], ui=card["ui"], folder=folder)
+    log = folder / "server.log"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+    raise ServerError(f"the embedded server did not start:\n{tail}\n(log: {log})")

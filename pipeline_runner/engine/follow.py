@@ -1,0 +1,350 @@
+"""Following a run: its history, and its children's, as a stream of what happened to steps.
+
+Read from the server alone, so it works from any process, for any run, without a worker.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import EventType, PendingActivityState
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from pipeline_runner.engine.client import UnreachableError, unreachable
+
+State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled"]
+
+PATIENCE = 60.0
+"""Seconds without an answer after which the server counts as gone."""
+
+_POLL = 0.5
+UNDO = "undo:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Something happened to a step, or to its undo."""
+
+    path: str
+    """The step's path; a child's steps come after ``/``."""
+    name: str
+    state: State
+    undo: bool = False
+    attempt: int = 1
+    at: datetime
+    elapsed: float | None = None
+    """Seconds since the step was scheduled, when it has ended."""
+    error: str | None = None
+    details: Any = None
+    """The last heartbeat's details, while it runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """The server went away, or came back."""
+
+    lost: bool
+
+
+@dataclass
+class _Item:
+    path: str
+    name: str
+    undo: bool
+    scheduled: datetime
+    activity_id: str | None = None
+    attempt: int = 1
+    shown_attempt: int = 1
+
+
+@dataclass
+class _Watched:
+    """One workflow run of the tree."""
+
+    workflow_id: str
+    run_id: str | None
+    prefix: str
+    items: dict[int, _Item] = field(default_factory=dict)
+    seen: int = 0
+
+
+class Follower:
+    """Merges what happens in a run and in its children into one stream."""
+
+    def __init__(self, client: Client, workflow_id: str, run_id: str | None) -> None:
+        """Follow the run of these ids, from its first event to its end."""
+        self._client = client
+        self._root = _Watched(workflow_id, run_id, "")
+        self._queue: asyncio.Queue[Progress | Connection | BaseException | None] = asyncio.Queue()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._lost = False
+        self.attempts: dict[str, int] = {}
+        """Attempts of every undo by its path, once it has ended."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run id, after continue-as-new that of the newest run."""
+        return self._root.run_id
+
+    async def events(self) -> AsyncIterator[Progress | Connection]:
+        """Yield what happens until the run has ended.
+
+        Raises:
+            UnreachableError: The server did not answer for a minute.
+        """
+        self._start("", self._root)
+        pending = asyncio.create_task(self._poll_pending())
+        try:
+            while (item := await self._queue.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            for task in (pending, *self._tasks.values()):
+                task.cancel()
+            await asyncio.gather(pending, *self._tasks.values(), return_exceptions=True)
+
+    def _start(self, key: str, watched: _Watched) -> None:
+        async def run() -> None:
+            try:
+                await self._read(watched)
+                # Children end before the run does, but their last events may still be on the way.
+                if watched is self._root:
+                    others = [task for task in self._tasks.values() if task is not asyncio.current_task()]
+                    await asyncio.wait(others, timeout=2) if others else None
+                    self._queue.put_nowait(None)
+            except Exception as error:  # noqa: BLE001 - handed to whoever iterates
+                self._queue.put_nowait(error)
+            finally:
+                self._watched.pop(key, None)
+
+        self._watched[key] = watched
+        self._tasks[key] = asyncio.create_task(run())
+
+    async def _read(self, watched: _Watched) -> None:
+        """Read one history to its end, over outages and continue-as-new."""
+        while True:
+            handle = self._client.get_workflow_handle(watched.workflow_id, run_id=watched.run_id)
+            try:
+                async for event in handle.fetch_history_events(wait_new_event=True):
+                    self._note(lost=False)
+                    if event.event_id > watched.seen:
+                        watched.seen = event.event_id
+                        if self._take(watched, event):
+                            return
+            except RPCError as error:
+                if not unreachable(error):
+                    raise
+                await self._outage()
+
+    async def _outage(self) -> None:
+        self._note(lost=True)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE
+        while loop.time() < end:
+            await asyncio.sleep(_POLL)
+            try:
+                async with asyncio.timeout(5):
+                    await self._client.service_client.check_health()
+            except (RPCError, TimeoutError):
+                continue
+            return
+        raise UnreachableError(f"the Temporal server has not answered for {PATIENCE:g} s")
+
+    def _note(self, *, lost: bool) -> None:
+        if lost != self._lost:
+            self._lost = lost
+            self._queue.put_nowait(Connection(lost=lost))
+
+    def _take(self, watched: _Watched, event: HistoryEvent) -> bool:
+        """Turn one event into progress; return whether the workflow has ended."""
+        kind = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_")
+        handler = getattr(self, f"_on_{kind.lower()}", None)
+        if handler is not None:
+            handler(watched, event)
+        if kind == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW":
+            watched.run_id = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+            watched.seen = 0
+            watched.items.clear()
+            # The iteration over the old run ends by itself; the new one is read next.
+            return False
+        if kind in _ENDS:
+            return True
+        return False
+
+    # Activities
+
+    def _on_activity_task_scheduled(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.activity_task_scheduled_event_attributes
+        self._begin(watched, event, attributes.activity_id, activity_id=attributes.activity_id)
+
+    def _on_activity_task_started(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.activity_task_started_event_attributes
+        watched.items[attributes.scheduled_event_id].attempt = attributes.attempt
+
+    def _on_activity_task_completed(self, watched: _Watched, event: HistoryEvent) -> None:
+        self._finish(watched, event, event.activity_task_completed_event_attributes.scheduled_event_id, "completed")
+
+    def _on_activity_task_failed(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.activity_task_failed_event_attributes
+        self._finish(watched, event, attributes.scheduled_event_id, "failed", attributes.failure)
+
+    def _on_activity_task_timed_out(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.activity_task_timed_out_event_attributes
+        self._finish(watched, event, attributes.scheduled_event_id, "failed", attributes.failure)
+
+    def _on_activity_task_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
+        self._finish(watched, event, event.activity_task_canceled_event_attributes.scheduled_event_id, "cancelled")
+
+    # Children
+
+    def _on_start_child_workflow_execution_initiated(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.start_child_workflow_execution_initiated_event_attributes
+        # The default id is the parent's with the step's path; one chosen by the author is not.
+        own = f"{watched.workflow_id}/"
+        path = attributes.workflow_id.removeprefix(own)
+        self._begin(watched, event, path)
+
+    def _on_child_workflow_execution_started(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_started_event_attributes
+        item = watched.items[attributes.initiated_event_id]
+        execution = attributes.workflow_execution
+        prefix = f"{UNDO if item.undo else ''}{item.path}/"
+        self._start(
+            f"{execution.workflow_id}:{execution.run_id}",
+            _Watched(execution.workflow_id, execution.run_id, prefix),
+        )
+
+    def _on_child_workflow_execution_completed(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_completed_event_attributes
+        self._finish(watched, event, attributes.initiated_event_id, "completed")
+
+    def _on_child_workflow_execution_failed(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_failed_event_attributes
+        self._finish(watched, event, attributes.initiated_event_id, "failed", attributes.failure)
+
+    def _on_child_workflow_execution_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_canceled_event_attributes
+        self._finish(watched, event, attributes.initiated_event_id, "cancelled")
+
+    def _on_child_workflow_execution_terminated(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_terminated_event_attributes
+        self._finish(watched, event, attributes.initiated_event_id, "failed", Failure(message="terminated"))
+
+    def _on_child_workflow_execution_timed_out(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.child_workflow_execution_timed_out_event_attributes
+        self._finish(watched, event, attributes.initiated_event_id, "failed", Failure(message="timed out"))
+
+    # Timers
+
+    def _on_timer_started(self, watched: _Watched, event: HistoryEvent) -> None:
+        name = _summary(event)
+        if name is not None and not name.startswith(("timeout of ", "retry of ")):
+            item = _Item(watched.prefix + name, name, undo=False, scheduled=_time(event))
+            watched.items[event.event_id] = item
+            self._emit(item, "waiting", _time(event))
+
+    def _on_timer_fired(self, watched: _Watched, event: HistoryEvent) -> None:
+        self._finish(watched, event, event.timer_fired_event_attributes.started_event_id, "completed")
+
+    def _on_timer_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
+        self._finish(watched, event, event.timer_canceled_event_attributes.started_event_id, "cancelled")
+
+    # What they share
+
+    def _begin(
+        self, watched: _Watched, event: HistoryEvent, path: str, activity_id: str | None = None
+    ) -> None:
+        undo = path.startswith(UNDO)
+        path = path.removeprefix(UNDO)
+        name = _summary(event) or path
+        if undo:
+            name = name.removeprefix("undo ")
+        item = _Item(watched.prefix + path, name, undo, _time(event), activity_id)
+        watched.items[event.event_id] = item
+        self._emit(item, "running", item.scheduled)
+
+    def _finish(
+        self, watched: _Watched, event: HistoryEvent, begun: int, state: State, failure: Failure | None = None
+    ) -> None:
+        item = watched.items.pop(begun, None)
+        if item is None:
+            return
+        if item.undo and item.activity_id is not None:
+            self.attempts[item.path] = item.attempt
+        at = _time(event)
+        elapsed = (at - item.scheduled).total_seconds()
+        self._emit(item, state, at, elapsed=elapsed, error=None if failure is None else _root(failure))
+
+    def _emit(self, item: _Item, state: State, at: datetime, **more: Any) -> None:
+        self._queue.put_nowait(
+            Progress(
+                path=item.path, name=item.name, state=state, undo=item.undo, attempt=item.attempt, at=at, **more
+            )
+        )
+
+    async def _poll_pending(self) -> None:
+        """Report retries and heartbeats, which leave no events before the last attempt."""
+        while True:
+            await asyncio.sleep(_POLL)
+            for watched in list(self._watched.values()):
+                if any(item.activity_id for item in watched.items.values()):
+                    try:
+                        await self._poll_one(watched)
+                    except RPCError:
+                        # The reader of the history deals with a server that is away.
+                        continue
+
+    async def _poll_one(self, watched: _Watched) -> None:
+        handle = self._client.get_workflow_handle(watched.workflow_id, run_id=watched.run_id)
+        described = await handle.describe()
+        items = {item.activity_id: item for item in watched.items.values() if item.activity_id}
+        for pending in described.raw_description.pending_activities:
+            item = items.get(pending.activity_id)
+            if item is None:
+                continue
+            details = _decoded(pending.heartbeat_details.payloads[0]) if pending.heartbeat_details.payloads else None
+            item.attempt = max(pending.attempt, 1)
+            now = datetime.now(timezone.utc)
+            if item.attempt > item.shown_attempt:
+                item.shown_attempt = item.attempt
+                self._emit(item, "retrying", now, error=_root(pending.last_failure))
+            elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED and details is not None:
+                self._emit(item, "running", now, details=details)
+
+
+_ENDS = frozenset(
+    f"WORKFLOW_EXECUTION_{end}" for end in ("COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT")
+)
+
+
+def _time(event: HistoryEvent) -> datetime:
+    return event.event_time.ToDatetime(timezone.utc)
+
+
+def _summary(event: HistoryEvent) -> str | None:
+    summary = _decoded(event.user_metadata.summary) if event.HasField("user_metadata") else None
+    return summary if isinstance(summary, str) and summary else None
+
+
+def _decoded(payload: Payload) -> Any:
+    try:
+        return json.loads(payload.data) if payload.data else None
+    except ValueError:
+        # Encrypted by a codec that this process does not have.
+        return None
+
+
+def _root(failure: Failure) -> str:
+    """Return the message of the first application failure in a chain, else the last one's."""
+    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
+        failure = failure.cause
+    return failure.message

@@ -1,0 +1,266 @@
+"""What goes between the interpreter and the activities of a worker of this package.
+
+On the way out, in the workflow, a step's idempotency key and the places of its secrets
+become headers: not part of the input, so nothing that a user writes can look like them.
+On the way in, in the worker, the secrets' values are put in just before the activity runs,
+and masked in whatever it returns, heartbeats or raises. An activity that fails on a later
+attempt asks the server how the attempt before it ended, and says so with its failure.
+"""
+
+import asyncio
+import inspect
+import json
+import logging
+import typing
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from temporalio import activity
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import TimeoutType
+from temporalio.api.failure.v1 import Failure
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ActivityOutboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    StartActivityInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+from temporalio.workflow import ActivityHandle
+
+from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.core import errors
+from pipeline_runner.core.durations import spell
+from pipeline_runner.core.secrets import Places, revealed
+from pipeline_runner.engine.calls import StepInput
+from pipeline_runner.engine.outcomes import MARK, UNCERTAIN
+from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
+from pipeline_runner.engine.secret_values import SecretNotFoundError, masked, secret_value
+
+KEY_HEADER = "pipeline-runner-key"
+SECRETS_HEADER = "pipeline-runner-secrets"
+
+_log = logging.getLogger(__name__)
+_in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
+
+
+class PipelineInterceptor(Interceptor):
+    """Install on every worker that runs pipelines, or activities for them."""
+
+    def __init__(self, client: Client) -> None:
+        """Use the worker's client to ask how an attempt ended."""
+        self._client = client
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Put the activity side into the chain."""
+        return _ActivityInbound(next, self._client)
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002, ARG002
+        """Put the workflow side into the chain."""
+        return _WorkflowInbound
+
+
+class _WorkflowInbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_WorkflowOutbound(outbound))
+
+
+class _WorkflowOutbound(WorkflowOutboundInterceptor):
+    def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002
+        if len(input.args) == 1 and isinstance(input.args[0], StepInput):
+            step = input.args[0]
+            headers: dict[str, Payload] = {**input.headers, KEY_HEADER: encoded(step.key)}
+            if step.places:
+                headers[SECRETS_HEADER] = encoded(step.places)
+            input.args = step.payloads
+            input.headers = headers
+        return super().start_activity(input)
+
+
+class _ActivityInbound(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, client: Client) -> None:  # noqa: A002
+        super().__init__(next)
+        self._client = client
+
+    def init(self, outbound: ActivityOutboundInterceptor) -> None:
+        super().init(_ActivityOutbound(outbound))
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        key = input.headers.get(KEY_HEADER)
+        set_idempotency_key(None if key is None else json.loads(key.data))
+        try:
+            places = input.headers.get(SECRETS_HEADER)
+            if places is not None:
+                input.args = _with_secrets(input, json.loads(places.data))
+            return _measured(await self._in_time(input))
+        except (asyncio.CancelledError, CancelledError):
+            details = activity.cancellation_details()
+            if details is not None and details.worker_shutdown and not details.cancel_requested:
+                raise ApplicationError(
+                    "the worker was stopped", UNCERTAIN, type="WorkerShutdown"
+                ) from None
+            raise
+        except Exception as error:
+            raise await self._told(error)
+
+    async def _in_time(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        """Run the activity; stop an attempt whose start_to_close has passed.
+
+        The server gives such an attempt up and does not tell it. It must not go on with its
+        work while the next attempt, or the undo, is running.
+        """
+        limit = activity.info().start_to_close_timeout
+        if limit is None or not inspect.iscoroutinefunction(input.fn):
+            # A thread cannot be stopped from outside; the built-in activities watch the time.
+            return await super().execute_activity(input)
+        timeout = asyncio.timeout(limit.total_seconds())
+        try:
+            async with timeout:
+                return await super().execute_activity(input)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            message = f"no result within {spell(limit.total_seconds())} (start_to_close)"
+            raise ApplicationError(message, UNCERTAIN, type=errors.START_TO_CLOSE_TIMEOUT) from None
+
+    async def _told(self, error: Exception) -> BaseException:
+        """Return what to raise for an activity's error: without secrets, with what is known."""
+        secrets = _in_use.get()
+        uncertain = activity.info().attempt > 1 and await self._was_uncertain()
+        if not secrets and not uncertain:
+            return error
+        return _rebuilt(error, secrets, UNCERTAIN if uncertain else None)
+
+    async def _was_uncertain(self) -> bool:
+        """Ask the server how the attempt before this one ended."""
+        info = activity.info()
+        if info.is_local or info.workflow_id is None:
+            return False
+        handle = self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
+        try:
+            async with asyncio.timeout(10):
+                described = await handle.describe()
+        except (RPCError, TimeoutError) as problem:
+            # Not to know is to be uncertain.
+            _log.warning("cannot ask how attempt %d of %s ended: %s", info.attempt - 1, info.activity_id, problem)
+            return True
+        for pending in described.raw_description.pending_activities:
+            if pending.activity_id == info.activity_id:
+                return _is_uncertain(pending.last_failure)
+        return True
+
+
+class _ActivityOutbound(ActivityOutboundInterceptor):
+    def heartbeat(self, *details: Any) -> None:
+        secrets = _in_use.get()
+        if secrets:
+            details = tuple(masked(_json(detail), secrets) for detail in details)
+        super().heartbeat(*details)
+
+
+def _is_uncertain(failure: Failure) -> bool:
+    if failure.HasField("timeout_failure_info"):
+        kind = failure.timeout_failure_info.timeout_type
+        return kind != TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
+    if failure.HasField("application_failure_info"):
+        details = failure.application_failure_info.details.payloads
+        return any(MARK in _mapping(payload) for payload in details)
+    return failure.HasField("canceled_failure_info")
+
+
+def _mapping(payload: Payload) -> Any:
+    try:
+        value = json.loads(payload.data)
+    except ValueError:
+        # Somebody else's detail, in an encoding of their own.
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:  # noqa: A002
+    """Return the arguments with the secrets' values in them.
+
+    They went through the converter as JSON, so they go back the same way.
+    """
+    names = {name for _, spans in places for _, _, name in spans}
+    try:
+        values = {name: secret_value(name) for name in sorted(names)}
+    except SecretNotFoundError as error:
+        raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None
+    # The longest first, so that one that contains another is masked whole.
+    _in_use.set(tuple(sorted({v for v in values.values() if v}, key=len, reverse=True)))
+    plain = [_json(argument) for argument in input.args]
+    shown = revealed(plain, places, values.__getitem__)
+    converter = activity.payload_converter()
+    return [
+        converter.from_payload(converter.to_payload(value), hint)
+        for value, hint in zip(shown, _hints(input.fn, len(shown)), strict=True)
+    ]
+
+
+def _json(value: Any) -> Any:
+    return json.loads(activity.payload_converter().to_payload(value).data)
+
+
+def _hints(function: Any, count: int) -> list[Any]:
+    target = function if inspect.isroutine(function) else type(function).__call__
+    hints = typing.get_type_hints(target)
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    if len(parameters) != count:
+        return [None] * count
+    return [hints.get(parameter.name) for parameter in parameters]
+
+
+def _measured(result: Any) -> Any:
+    """Encode a result once, without secrets, and refuse one over Temporal's limit."""
+    secrets = _in_use.get()
+    if secrets:
+        result = masked(_json(result), secrets)
+    payload = activity.payload_converter().to_payload(result)
+    size = payload.ByteSize()
+    if size > LIMIT:
+        raise ApplicationError(
+            too_large(f'the result of "{activity.info().activity_type}"', size),
+            UNCERTAIN,
+            type=errors.PAYLOAD_TOO_LARGE,
+            non_retryable=True,
+        )
+    return RawValue(payload)
+
+
+def _rebuilt(
+    error: BaseException, secrets: tuple[str, ...], mark: dict[str, Any] | None
+) -> ApplicationError:
+    """Return the error, and its causes, as new errors with masked texts."""
+    if isinstance(error, ApplicationError):
+        message, kind, details = error.message, error.type, list(error.details)
+        final, delay, category = error.non_retryable, error.next_retry_delay, error.category
+    else:
+        message, kind, details, final, delay = str(error), type(error).__name__, [], False, None
+        category = None
+    if secrets:
+        details = [masked(_json(detail), secrets) for detail in details]
+    if mark is not None:
+        details.append(mark)
+    rebuilt = ApplicationError(
+        masked(message, secrets),
+        *details,
+        type=kind,
+        non_retryable=final,
+        next_retry_delay=delay,
+        **({} if category is None else {"category": category}),
+    )
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    rebuilt.__cause__ = None if cause is None else _rebuilt(cause, secrets, None)
+    rebuilt.__suppress_context__ = True
+    return rebuilt
+
+

@@ -1,0 +1,122 @@
+"""The one generic workflow: it runs any pipeline, under the pipeline's own name as its type.
+
+Arguments: the pipeline's inputs, then the bundle, then :class:`Options`. A client of any
+SDK may pass the inputs alone: the bundle is then fetched, by name, from the worker that
+took the run, in a local activity, which pins it in the history.
+
+Not sandboxed: authors of pipelines write no Python in here, and without the sandbox an
+instance starts in a fraction of the time. What the sandbox would guard is guarded by the
+import contract of ``core`` and by the recorded histories that the tests replay.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from pipeline_runner.core import errors, model
+from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
+from pipeline_runner.core.record import Options
+from pipeline_runner.engine.interruption import Interrupted, Interruption
+from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
+from pipeline_runner.engine.run import Run
+
+LOAD = "pipeline_runner.load"
+"""The local activity that gives a worker's bundle by name."""
+
+
+@workflow.defn(dynamic=True, sandboxed=False)
+class Interpreter:
+    """Runs a pipeline. The work is in :class:`Run`; this class supervises it."""
+
+    @workflow.init
+    def __init__(self, args: Sequence[RawValue]) -> None:
+        """Take the arguments; reading them is left to the run, where errors are reported."""
+        self._interruption = Interruption()
+        self._run: Run | None = None
+
+    @workflow.dynamic_config
+    def config(self) -> workflow.DynamicWorkflowConfig:
+        """Have a mistake in here fail the run, instead of a task that is retried for ever."""
+        return workflow.DynamicWorkflowConfig(failure_exception_types=[Exception])
+
+    @workflow.run
+    async def run(self, args: Sequence[RawValue]) -> Any:
+        """Run the pipeline, and turn a cancellation into an orderly end of its work."""
+        work = asyncio.create_task(self._work(args))
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Nobody cancels the work itself but the SDK, when it evicts the instance.
+                if work.done() or work.cancelling():
+                    raise
+            await self._interruption.request(Interrupted("cancelled", _cancelled()))
+
+    async def _work(self, args: Sequence[RawValue]) -> Any:
+        inputs, program, options = await _read(args)
+        if options.continued is None:
+            inputs = _validated(program, inputs)
+        self._run = Run(program, inputs, options, self._interruption)
+        return await self._run.execute()
+
+    @workflow.query
+    def report(self) -> Any:
+        """Return the run's :class:`Report` as it stands, as JSON data; null before it began."""
+        return None if self._run is None else msgspec.to_builtins(self._run.report())
+
+
+def _cancelled() -> str:
+    reason = workflow.cancellation_reason()
+    return f"cancelled: {reason}" if reason else "cancelled"
+
+
+async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
+    try:
+        inputs = msgspec.json.decode(args[0].payload.data) if args and args[0].payload.data else {}
+        options = msgspec.json.decode(args[2].payload.data, type=Options) if len(args) > 2 else Options()
+    except msgspec.DecodeError as error:
+        raise _refused(errors.INVALID_INPUTS, f"the arguments of the run cannot be read: {error}") from None
+    if len(args) > 1:
+        data = args[1].payload.data
+    else:
+        data = await _loaded(workflow.info().workflow_type)
+    try:
+        return inputs, program_of(data), options
+    except UnsupportedBundleError as error:
+        raise _refused(errors.UNSUPPORTED_BUNDLE, str(error)) from None
+
+
+async def _loaded(name: str) -> bytes:
+    """Fetch the bundle of a pipeline by its name from this worker."""
+    try:
+        raw = await workflow.execute_local_activity(
+            LOAD,
+            name,
+            result_type=RawValue,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=RetryPolicy(maximum_attempts=3),
+        )
+    except ActivityError as error:
+        cause = error.cause
+        if isinstance(cause, ApplicationError):
+            raise _refused(cause.type or "UnknownPipeline", cause.message) from error
+        raise
+    # Canonical again, so that the bundle has the same hash however it came here.
+    return model.encode(msgspec.json.decode(raw.payload.data, type=model.Bundle))
+
+
+def _validated(program: Program, inputs: Any) -> dict[str, Any]:
+    try:
+        return validate_inputs(program.root.inputs, inputs)
+    except InvalidInputs as error:
+        raise _refused(errors.INVALID_INPUTS, str(error)) from None
+
+
+def _refused(kind: str, message: str) -> ApplicationError:
+    return ApplicationError(message, type=kind, non_retryable=True)

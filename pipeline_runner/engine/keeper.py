@@ -1,0 +1,104 @@
+"""The keeper of the embedded server: starts it, watches it, ends it with its last user.
+
+Run as ``python -m pipeline_runner.engine.keeper FOLDER PORT UI_PORT`` (0: any). Three lock
+files in the folder say who is there; the kernel drops a lock with the process that holds
+it, however that ends:
+
+``users.lock``
+    Shared, by every command that uses the server. When the keeper can have it for itself,
+    nobody is left. It keeps it until it has gone, so that a newcomer waits.
+``keeper.lock``
+    Exclusive, by the keeper: there is one per folder, and so one server per database file
+    (the server itself would let two open the same file).
+``start.lock``
+    Exclusive, by the command that is looking whether there is a keeper, and starts one.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from pipeline_runner.engine import devserver
+
+_POLL = 0.1
+_RESTARTS = 5
+
+
+def lock(file: IO[bytes], *, shared: bool = False, timeout: float = 0.0) -> bool:
+    """Take a lock on an open file; return whether it was had within ``timeout`` seconds."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def keep(folder: Path, port: int, ui_port: int) -> int:
+    """Run the server until nobody uses it any more; return an exit code."""
+    # In this order: who gets hold of the users' lock must not find the keeper's still taken.
+    with (folder / "users.lock").open("ab") as users, (folder / "keeper.lock").open("ab") as mine:
+        if not lock(mine, timeout=10):
+            return 0  # another keeper has come first
+        stopping: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        card = folder / "server.json"
+        server = _start(folder, port, ui_port)
+        try:
+            _announce(card, server)
+            restarts = 0
+            while not stopping and not lock(users):
+                time.sleep(_POLL)
+                if server.process.poll() is not None:
+                    if restarts == _RESTARTS:
+                        return 1
+                    restarts += 1
+                    # On the same port: workers and clients find it again by themselves.
+                    server = _start(folder, server.port, server.ui_port or 0)
+                    _announce(card, server)
+        finally:
+            card.unlink(missing_ok=True)
+            server.stop()
+        return 0
+
+
+def _start(folder: Path, port: int, ui_port: int) -> devserver.DevServer:
+    return devserver.start(
+        database=folder / "temporal.db",
+        port=port or None,
+        ui_port=ui_port or devserver.free_port(),
+        log=sys.stderr.fileno(),
+    )
+
+
+def _announce(card: Path, server: devserver.DevServer) -> None:
+    text = json.dumps({"address": server.address, "ui": f"http://127.0.0.1:{server.ui_port}"})
+    draft = card.with_suffix(".new")
+    draft.write_text(text)
+    draft.replace(card)
+
+
+def main() -> int:
+    """Run as a program."""
+    try:
+        return keep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    except devserver.ServerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,146 @@
+"""What the end of an activity or a child means: outcome, error type, message.
+
+The rules are those of the language reference, "Undo": the outcome is judged by the last
+attempt.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    RetryState,
+    TerminatedError,
+    TimeoutError,
+    TimeoutType,
+    WorkflowAlreadyStartedError,
+)
+
+from pipeline_runner.core import errors
+from pipeline_runner.core.durations import spell
+from pipeline_runner.core.model import ActivityCall, ChildCall, Timeouts
+from pipeline_runner.core.record import Outcome, Report
+
+MARK = "pipeline_runner"
+"""Key of the detail by which a worker of this package says that an earlier attempt's
+outcome is unknown: ``{"pipeline_runner": {"outcome": "uncertain"}}``."""
+
+UNCERTAIN = {MARK: {"outcome": "uncertain"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How an action ended when it did not complete."""
+
+    outcome: Outcome
+    type: str
+    message: str
+    non_retryable: bool = False
+    report: Report | None = None
+    """The report of a child that failed."""
+    terminated: bool = False
+    """A child ended without having undone itself."""
+
+
+def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending:
+    """Judge the exception that an activity or child handle raised."""
+    if isinstance(error, WorkflowAlreadyStartedError):
+        message = f'a workflow with the id "{error.workflow_id}" is running already'
+        return Ending(outcome="failed", type=errors.WORKFLOW_ALREADY_STARTED, message=message)
+    if isinstance(error, ActivityError) and isinstance(action, ActivityCall):
+        return _of_activity(error, action.timeouts)
+    if isinstance(error, ChildWorkflowError) and isinstance(action, ChildCall):
+        return _of_child(error, action)
+    if isinstance(error, CancelledError):
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="cancelled")
+    message = error.message if isinstance(error, FailureError) else str(error)
+    return Ending(outcome="uncertain", type=type(error).__name__, message=message)
+
+
+def _of_activity(error: ActivityError, timeouts: Timeouts) -> Ending:
+    cause = error.cause
+    if isinstance(cause, TimeoutError):
+        return _of_timeout(cause, timeouts)
+    if isinstance(cause, ApplicationError):
+        kind = cause.type or "ApplicationError"
+        message = cause.message
+        if kind == "PayloadsTooLarge":
+            # The SDK's word for a result that it could not send: the work was done.
+            return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
+        if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
+            message = f"its input does not fit the activity: {cause.cause.message}"
+        uncertain = any(isinstance(d, dict) and MARK in d for d in cause.details)
+        final = cause.non_retryable or error.retry_state is RetryState.NON_RETRYABLE_FAILURE
+        return Ending(
+            outcome="uncertain" if uncertain else "failed",
+            type=kind,
+            message=message,
+            non_retryable=final,
+        )
+    if isinstance(cause, CancelledError):
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="cancelled")
+    message = cause.message if isinstance(cause, FailureError) else error.message
+    return Ending(outcome="uncertain", type=type(cause).__name__, message=message)
+
+
+def _of_timeout(cause: TimeoutError, timeouts: Timeouts) -> Ending:
+    match cause.type:
+        case TimeoutType.SCHEDULE_TO_START:
+            kind, outcome = errors.SCHEDULE_TO_START_TIMEOUT, "failed"
+            message = f"no worker took it within {_spelt(timeouts.schedule_to_start)} (schedule_to_start)"
+        case TimeoutType.HEARTBEAT:
+            kind, outcome = errors.HEARTBEAT_TIMEOUT, "uncertain"
+            message = f"no heartbeat within {_spelt(timeouts.heartbeat)} (heartbeat)"
+        case TimeoutType.SCHEDULE_TO_CLOSE:
+            kind, outcome = errors.SCHEDULE_TO_CLOSE_TIMEOUT, "uncertain"
+            limit = _spelt(timeouts.schedule_to_close)
+            message = f"not done within {limit}, retries included (schedule_to_close)"
+        case _:
+            kind, outcome = errors.START_TO_CLOSE_TIMEOUT, "uncertain"
+            message = f"no result within {_spelt(timeouts.start_to_close)} (start_to_close)"
+    return Ending(outcome="failed" if outcome == "failed" else "uncertain", type=kind, message=message)
+
+
+def _spelt(seconds: float | None) -> str:
+    return "its time" if seconds is None else spell(seconds)
+
+
+def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        report = report_of(cause)
+        kind = cause.type or "ApplicationError"
+        return Ending(
+            outcome="failed",
+            type=errors.CHILD_CANCELLED if kind == errors.CANCELLED else kind,
+            message=cause.message,
+            non_retryable=cause.non_retryable,
+            report=report,
+        )
+    if isinstance(cause, CancelledError):
+        return Ending(outcome="failed", type=errors.CHILD_CANCELLED, message="the child was cancelled")
+    if isinstance(cause, TimeoutError):
+        limit = action.timeouts.run or action.timeouts.execution
+        message = f"the child was stopped by the server after {_spelt(limit)}, without undo"
+    elif isinstance(cause, TerminatedError):
+        message = "the child was terminated, without undo"
+    else:
+        text = cause.message if isinstance(cause, FailureError) else str(cause)
+        return Ending(outcome="failed", type=type(cause).__name__, message=text)
+    return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message, terminated=True)
+
+
+def report_of(error: ApplicationError) -> Report | None:
+    """Return the report that a failed pipeline run attached to its error."""
+    for detail in error.details:
+        if isinstance(detail, dict) and "pipeline" in detail and "status" in detail:
+            try:
+                return msgspec.convert(detail, Report)
+            except msgspec.ValidationError:
+                # A workflow of somebody else's, with a detail that looks alike.
+                return None
+    return None

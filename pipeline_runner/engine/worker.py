@@ -1,0 +1,73 @@
+"""Workers: they serve runs, pipelines by name, and activities."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from pipeline_runner.engine.interceptor import PipelineInterceptor
+from pipeline_runner.engine.interpreter import LOAD, Interpreter
+
+DEFAULT_TASK_QUEUE = "pipelines"
+"""Where runs go that name no task queue."""
+
+THREADS = 64
+"""Activities that block, running at the same time."""
+
+
+def pipeline_worker(
+    client: Client,
+    *,
+    task_queue: str,
+    activities: Sequence[Callable[..., Any]],
+    bundles: Mapping[str, bytes] | None = None,
+    graceful_shutdown: timedelta = timedelta(seconds=5),
+    **settings: Any,
+) -> Worker:
+    """Return a worker that serves runs of any pipeline.
+
+    Args:
+        client: A connected client.
+        task_queue: Where it listens.
+        activities: Functions and methods with ``@activity.defn``.
+        bundles: Encoded bundles by pipeline name: what can be started by name alone.
+        graceful_shutdown: How long running activities may go on when the worker stops.
+        settings: Further settings of :class:`temporalio.worker.Worker`.
+    """
+    served = dict(bundles or {})
+
+    @activity.defn(name=LOAD)
+    async def load(name: str) -> Any:
+        if name not in served:
+            known = ", ".join(sorted(served)) or "none"
+            raise ApplicationError(
+                f'this worker serves no pipeline "{name}"; it serves {known}',
+                type="UnknownPipeline",
+                non_retryable=True,
+            )
+        return msgspec.json.decode(served[name])
+
+    options: dict[str, Any] = {
+        # After a worker was killed, its runs wait this long for it before another takes over.
+        "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+        # How late a cancellation may reach an activity on a server that does not push it.
+        "max_heartbeat_throttle_interval": timedelta(seconds=1),
+        "default_heartbeat_throttle_interval": timedelta(seconds=1),
+        **settings,
+    }
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[Interpreter],
+        activities=[*activities, load],
+        activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="activity"),
+        interceptors=[PipelineInterceptor(client)],
+        graceful_shutdown_timeout=graceful_shutdown,
+        **options,
+    )

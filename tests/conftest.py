@@ -1,0 +1,102 @@
+"""One real Temporal server a session; a unique task queue and workflow id a test."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import RawValue
+
+from pipeline_runner.core import model
+from pipeline_runner.engine import client as starting
+from pipeline_runner.engine import devserver
+from pipeline_runner.engine.worker import pipeline_worker
+from pipeline_runner.language.resolve import load
+from tests import effects
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[devserver.DevServer]:
+    running = devserver.start(settings=(devserver.TIME_SKIPPING,))
+    yield running
+    running.stop()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def client(server: devserver.DevServer) -> Client:
+    return await connected(server.address)
+
+
+async def connected(address: str) -> Client:
+    """Connect to a server that was started a moment ago."""
+    for _ in range(100):
+        try:
+            return await starting.connect({"target_host": address})
+        except starting.UnreachableError:
+            await asyncio.sleep(0.05)
+    return await starting.connect({"target_host": address})
+
+
+class Pipelines:
+    """Writes pipeline files, and runs them on a worker in this process."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        self.client = client
+        self.folder = folder
+        self.queue = f"test-{uuid.uuid4().hex[:12]}"
+        self.log = str(folder / "effects.log")
+
+    def bundle(self, text: str, **children: str) -> model.Bundle:
+        """Write ``main.yaml`` and ``NAME.yaml`` for each child, and load the bundle."""
+        for name, content in {"main": text, **children}.items():
+            (self.folder / f"{name}.yaml").write_text(content.replace("LOG", self.log))
+        loaded = load(self.folder / "main.yaml", modules=["tests.effects"])
+        errors = [d for d in loaded.diagnostics if d.severity == "error"]
+        assert not errors, errors
+        assert loaded.bundle is not None
+        return loaded.bundle
+
+    @asynccontextmanager
+    async def worker(self, *activities: Callable[..., Any], **settings: Any) -> AsyncIterator[None]:
+        """Serve runs, the recorder and these activities."""
+        served = [effects.do, effects.undo, *activities]
+        async with pipeline_worker(self.client, task_queue=self.queue, activities=served, **settings):
+            yield
+
+    async def start(self, bundle: model.Bundle, **inputs: Any) -> WorkflowHandle[Any, Any]:
+        """Start a run of a bundle."""
+        handle, _ = await starting.start(
+            self.client,
+            starting.Start(
+                name=bundle.pipelines[bundle.root].name,
+                bundle=model.encode(bundle),
+                inputs=inputs,
+                workflow_id=f"w-{uuid.uuid4().hex[:12]}",
+                task_queue=self.queue,
+            ),
+        )
+        return handle
+
+    @property
+    def effects(self) -> list[str]:
+        """What the recorder wrote down."""
+        return effects.lines(self.log)
+
+
+@pytest.fixture
+def pipelines(client: Client, tmp_path: Path) -> Pipelines:
+    return Pipelines(client, tmp_path)
+
+
+async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
+    """Return a run's output as JSON data."""
+    import msgspec
+
+    value = await handle.result()
+    assert isinstance(value, RawValue)
+    return msgspec.json.decode(value.payload.data or b"null")

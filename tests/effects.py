@@ -1,0 +1,63 @@
+"""A recorder: activities whose effects are lines of a file, in the order in which they happen.
+
+Used by the engine's tests, in this process and in workers that are killed.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.context import idempotency_key
+
+
+def note(log: str, line: str) -> None:
+    """Append a line, durably, in one write."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lines(log: str | Path) -> list[str]:
+    """Return what was recorded so far."""
+    path = Path(log)
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@activity.defn(name="effect.do")
+async def do(given: dict[str, Any]) -> dict[str, Any]:
+    """Do something named, and then what ``then`` says: nothing, fail, or hang."""
+    log, name, then = given["log"], given["name"], given.get("then", "")
+    if name == given.get("at"):
+        then = given["mode"]
+    if then == "fail":
+        raise ApplicationError(f"{name} is out of order", type="Broken", non_retryable=True)
+    if then == "die":
+        os._exit(9)
+    if not (activity.info().attempt > 1 and given.get("once")):
+        note(log, f"do {name}")
+    if then == "fail-after":
+        raise ApplicationError(f"{name} broke down", type="Broken", non_retryable=True)
+    if then == "hang":
+        await asyncio.sleep(3600)
+    if then == "die-after":
+        os._exit(9)
+    await asyncio.sleep(given.get("seconds", 0))
+    return {"name": name, "key": idempotency_key()}
+
+
+@activity.defn(name="effect.undo")
+async def undo(given: dict[str, Any]) -> None:
+    """Undo something named; ``then`` makes it fail, once or always, or kills the worker once."""
+    log, name, then = given["log"], given["name"], given.get("then", "")
+    if then == "fail" or (then == "fail-once" and activity.info().attempt == 1):
+        raise ApplicationError(f"{name} cannot be undone", type="Stuck")
+    if then == "die-once" and activity.info().attempt == 1:
+        os._exit(9)
+    note(log, f"undo {name}")
