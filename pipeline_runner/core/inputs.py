@@ -200,7 +200,7 @@ def _message(error: Any) -> str:
     value, limit = error.instance, error.validator_value
     match error.validator:
         case "type":
-            kinds = [limit] if isinstance(limit, str) else list(limit)
+            kinds = [limit] if isinstance(limit, str) else limit
             return f"must be {' or '.join(_TYPES.get(kind, kind) for kind in kinds)}, not {_shown(value)}"
         case "enum":
             return f"must be one of {', '.join(_shown(item) for item in limit)}, not {_shown(value)}"
@@ -212,11 +212,10 @@ def _message(error: Any) -> str:
             help_ = did_you_mean(extra[0], known) if extra else None
             names = ", ".join(f'"{name}"' for name in extra)
             return f"has no key {names}" + (f", {help_}" if help_ else "")
-        case None:
-            return "no value is allowed here"
-        case keyword if keyword in _LIMITS:
-            return _LIMITS[keyword].format(limit=_shown(limit), value=_shown(value))
-    return str(error.message)
+    if error.validator is None:
+        return "no value is allowed here"
+    known = _LIMITS.get(error.validator)
+    return known.format(limit=_shown(limit), value=_shown(value)) if known else str(error.message)
 
 
 def _schema_message(error: Any) -> str:

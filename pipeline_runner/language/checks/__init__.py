@@ -1,0 +1,51 @@
+"""What can be wrong with a file whose YAML is sound: one rule, or one family, a module.
+
+A check is a generator ``check(document)`` that yields diagnostics; it never prints, raises
+or stops, and puts up with parts of the wrong shape. What involves other files is checked
+where they are resolved (:mod:`pipeline_runner.language.resolve`).
+"""
+
+from collections.abc import Callable, Iterator
+
+from pipeline_runner.language.checks import (
+    activities,
+    arguments,
+    attributes,
+    expressions,
+    inputs,
+    intervals,
+    names,
+    parameters,
+    policies,
+    schemas,
+    secrets,
+    steps,
+    structure,
+    waits,
+)
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+
+CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
+    structure.check,
+    arguments.check,
+    waits.check,
+    steps.check_ids,
+    expressions.check,
+    names.check,
+    inputs.check,
+    steps.check_references,
+    attributes.check,
+    secrets.check,
+    policies.check,
+    intervals.check,
+    activities.check,
+    parameters.check,
+    schemas.check,
+)
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield everything that is wrong with a file by itself."""
+    for one in CHECKS:
+        yield from one(document)

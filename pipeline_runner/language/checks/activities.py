@@ -1,0 +1,28 @@
+"""``unknown-activity``: an activity is in the catalogue, or the step names its task queue.
+
+Bad: ``activity: shel.run``; good: ``activity: shell.run``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.core.suggest import did_you_mean
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+
+_HELP = "declare it in activities.yaml, or name the task_queue of its worker"
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield activities that nobody knows."""
+    for call in document.calls:
+        if call.kind != "activity" or not call.name or document.activity(call):
+            continue
+        message = f'there is no activity "{call.name}" in the catalogue'
+        near = did_you_mean(call.name, document.catalogue)
+        if "task_queue" in call.node:
+            yield document.source.warning(call.span, "unknown-activity", message, near or _DECLARE)
+        else:
+            yield document.source.error(call.span, "unknown-activity", message, near or _HELP)
+
+
+_DECLARE = "declare it in activities.yaml to have its parameters checked"

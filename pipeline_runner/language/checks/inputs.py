@@ -1,0 +1,27 @@
+"""``unknown-input``: an expression uses only inputs that the file declares.
+
+Bad: ``{{ inputs.nmae }}``; good: ``{{ inputs.name }}``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield uses of inputs that are not declared."""
+    for use in document.uses:
+        for reference in use.references:
+            if reference.path[0] != "inputs" or not reference.path[1:]:
+                continue
+            name = reference.path[1]
+            if name not in document.inputs:
+                span = document.source.locate(use.node.span, f"inputs.{name}", name)
+                help_ = did_you_mean(name, document.inputs) or _declared(document)
+                yield document.source.error(span, "unknown-input", f'there is no input "{name}"', help_)
+
+
+def _declared(document: Document) -> str:
+    return f"the inputs are {listed(document.inputs)}" if document.inputs else "the file declares no inputs"

@@ -1,0 +1,50 @@
+"""``unknown-parameter``, ``missing-parameter``: ``with`` fits what the activity takes.
+
+Bad: ``{activity: shell.run, with: {comand: [ls]}}``; good: ``with: {command: [ls]}``.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Mapping
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield parameters that an activity does not take, or that it needs and does not get."""
+    for call in document.calls:
+        activity = document.activity(call)
+        if activity and activity.input is not None and "args" not in call.node:
+            yield from _check_call(document, call, _resolved(activity.input))
+
+
+def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Iterator[Diagnostic]:
+    source, given = document.source, call.node.get("with")
+    if given is not None and not isinstance(given, Mapping):
+        return
+    known = schema.get("properties")
+    if isinstance(known, dict) and "patternProperties" not in schema:
+        for entry in given or ():
+            if entry.name not in known:
+                message = f'"{call.name}" has no parameter "{entry.name}"'
+                help_ = did_you_mean(entry.name, known) or f"it takes {listed(known)}"
+                # A schema that is not closed lets the parameter through, but does not know it.
+                report = source.error if schema.get("additionalProperties") is False else source.warning
+                if "additionalProperties" not in schema or schema["additionalProperties"] is False:
+                    yield report(entry.key.span, "unknown-parameter", message, help_)
+    missing = [name for name in schema.get("required", ()) if given is None or name not in given]
+    if missing:
+        names = ", ".join(f'"{name}"' for name in missing)
+        span = given.span if given else call.span
+        yield source.error(span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference at the top of a schema to its definition."""
+    reference = schema.get("$ref")
+    if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
+        return schema
+    definition = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+    return definition if isinstance(definition, dict) else {}

@@ -1,0 +1,48 @@
+"""``bad-schema``, ``bad-default``: an input's schema is a JSON Schema, and its default fits it.
+
+Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.core.inputs import schema_problems, value_problems
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield mistakes in the schemas of the inputs."""
+    for name, node in document.inputs.items():
+        if not isinstance(node, Mapping):
+            continue
+        bad = list(check_schema(document.source, node))
+        yield from bad
+        default = node.get("default")
+        if default is None or bad:
+            continue
+        for problem in value_problems(plain(node), plain(default), name):
+            message = f"the default does not fit: {problem}"
+            yield document.source.error(default.span, "bad-default", message)
+
+
+def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
+    """Yield what keeps a mapping from being a JSON Schema."""
+    for path, message in schema_problems(plain(node)):
+        at = _at(node, path)
+        where = f'"{path[-1]}" ' if path else ""
+        yield source.error(at.span, "bad-schema", f"this is no JSON Schema: {where}{message}")
+
+
+def _at(node: Node, path: tuple[str | int, ...]) -> Node:
+    """Return the node at a path, or as far as the path leads."""
+    for step in path:
+        inner: Node | None = None
+        if isinstance(node, Mapping):
+            inner = node.get(str(step))
+        elif isinstance(node, Sequence) and isinstance(step, int):
+            inner = node.items[step]
+        if inner is None:
+            break
+        node = inner
+    return node

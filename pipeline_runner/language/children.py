@@ -1,0 +1,60 @@
+"""``unknown-child``, ``child-cycle``, ``unknown-child-input``, ``missing-child-input``.
+
+Bad: ``{pipeline: ./creat.yaml}``; good: ``{pipeline: ./create.yaml, with: {name: x}}``.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_runner.core.suggest import did_you_mean, listed, nearest
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Mapping, Source
+
+
+def cycle(source: Source, call: Call, chain: list[Path]) -> Diagnostic:
+    """Return the error of a child that would run the file that names it."""
+    folder = chain[0].parent
+    names = " -> ".join(os.path.relpath(path, folder) for path in chain)
+    return source.error(call.span, "child-cycle", f"this pipeline would run itself: {names}")
+
+
+def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueError) -> Diagnostic:
+    """Return the error of a child file that cannot be read."""
+    if os.path.isdir(path):
+        return source.error(call.span, "unknown-child", f'"{call.name}" is a folder, not a pipeline file')
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        message = f'"{call.name}" cannot be read: {getattr(error, "strerror", None) or error}'
+        return source.error(call.span, "unknown-child", message)
+    beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
+    files = {file.stem: file.name for file in beside}
+    near = nearest(path.stem, files)
+    help_ = "the path is relative to this file"
+    if near:
+        folder = (call.name or "").rpartition("/")[0]
+        help_ = f'did you mean "{folder}/{files[near]}"?' if folder else f'did you mean "{files[near]}"?'
+    return source.error(call.span, "unknown-child", f'there is no file "{call.name}"', help_)
+
+
+def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagnostic]:
+    """Yield inputs that a child does not declare, and those that it needs and does not get."""
+    given = call.node.get("with")
+    if given is not None and not isinstance(given, Mapping):
+        return
+    for entry in given or ():
+        if entry.name not in child.inputs:
+            message = f'"{call.name}" has no input "{entry.name}"'
+            declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it takes none"
+            help_ = did_you_mean(entry.name, child.inputs) or declared
+            yield source.error(entry.key.span, "unknown-child-input", message, help_)
+    needed = [
+        name
+        for name, schema in child.inputs.items()
+        if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
+    ]
+    if needed:
+        names = ", ".join(f'"{name}"' for name in needed)
+        span = given.span if given else call.span
+        message = f'"{call.name}" needs {names} in its "with"'
+        yield source.error(span, "missing-child-input", message)

@@ -1,0 +1,292 @@
+"""Shapes of lists and mappings, and of values that may be one or the other."""
+
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AnyMapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_runner.core.suggest import did_you_mean, nearest
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source
+from pipeline_runner.language.shapes import Found, Mode, Schema, Shape, Text, not_yet, wrong_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOf(Shape):
+    """A list."""
+
+    item: Shape
+    title: str
+    """One element in messages: ``a step``."""
+    at_least: int = 0
+    unique: bool = False
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not isinstance(node, Sequence):
+            yield wrong_type(node, source, what, "a list")
+            return
+        if len(node.items) < self.at_least:
+            yield source.error(node.span, "empty-list", f"{what} must have at least one element")
+        seen: set[str] = set()
+        for item in node.items:
+            yield from self.item.check(item, source, self.title)
+            if self.unique and isinstance(item, Scalar):
+                if item.text in seen:
+                    yield source.error(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
+                seen.add(item.text)
+
+    def schema(self, defs: Schema) -> Schema:
+        schema: Schema = {"type": "array", "items": self.item.schema(defs)}
+        if self.at_least:
+            schema["minItems"] = self.at_least
+        return {**schema, "uniqueItems": True} if self.unique else schema
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        for item in node.items if isinstance(node, Sequence) else ():
+            yield from self.item.templates(item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOf(Shape):
+    """A mapping from names of the author's choice."""
+
+    value: Shape
+    key: Text | None = None
+    title: str = "a name"
+    """One key in messages: ``the name of an input``."""
+    at_least: int = 0
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not isinstance(node, Mapping):
+            yield wrong_type(node, source, what, "a mapping")
+            return
+        if len(node.entries) < self.at_least:
+            yield source.error(node.span, "empty-list", f"{what} must have at least one entry")
+        for entry in node:
+            if self.key:
+                yield from self.key.check(entry.key, source, self.title)
+            yield from self.value.check(entry.value, source, f'"{entry.name}"')
+
+    def schema(self, defs: Schema) -> Schema:
+        value = self.value.schema(defs)
+        schema: Schema = {"type": "object", "additionalProperties": value or True}
+        if self.key:
+            schema["propertyNames"] = self.key.schema(defs)
+        return {**schema, "minProperties": self.at_least} if self.at_least else schema
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        for entry in node if isinstance(node, Mapping) else ():
+            yield from self.value.templates(entry.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forms(Shape):
+    """A value whose shape depends on whether it is a scalar, a list or a mapping."""
+
+    expected: str
+    """All forms in words."""
+    scalar: Shape | None = None
+    sequence: Shape | None = None
+    mapping: Shape | None = None
+
+    def _of(self, node: Node) -> Shape | None:
+        match node:
+            case Scalar(value=None):
+                return None
+            case Scalar():
+                return self.scalar
+            case Sequence():
+                return self.sequence
+            case Mapping():
+                return self.mapping
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        shape = self._of(node)
+        if shape is None:
+            yield wrong_type(node, source, what, self.expected)
+        else:
+            yield from shape.check(node, source, what)
+
+    def schema(self, defs: Schema) -> Schema:
+        shapes = [shape for shape in (self.scalar, self.sequence, self.mapping) if shape]
+        return {"anyOf": [shape.schema(defs) for shape in shapes]}
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        if shape := self._of(node):
+            yield from shape.templates(node)
+
+
+@dataclass(frozen=True)
+class Later(Shape):
+    """A named shape that contains itself: the steps of a block. Their templates are their own affair."""
+
+    get: Callable[[], Shape]
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        yield from self.get().check(node, source, what)
+
+    def schema(self, defs: Schema) -> Schema:
+        return self.get().schema(defs)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a mapping."""
+
+    shape: Shape
+    doc: str
+    later: str = ""
+    """What it is, if this version reads it but does not run it yet."""
+
+    def check(self, entry: Entry, source: Source) -> Found:
+        """Yield what is wrong with an entry of this field."""
+        if self.later:
+            yield not_yet(source, entry.key, f'"{entry.name}" ({self.later})')
+        yield from self.shape.check(entry.value, source, f'"{entry.name}"')
+
+    def schema(self, defs: Schema) -> Schema:
+        """Return the schema of the value, with the description."""
+        doc = self.doc + (" Not run by this version yet." if self.later else "")
+        return {"description": doc, **self.shape.schema(defs)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields(Shape):
+    """A mapping with known keys."""
+
+    name: str
+    """In the JSON Schema's ``$defs``."""
+    title: str
+    """In messages: ``a retry policy``."""
+    fields: AnyMapping[str, Field]
+    required: tuple[str, ...] = ()
+    hints: AnyMapping[str, str] | None = None
+    """Help for keys that belong elsewhere."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not isinstance(node, Mapping):
+            yield wrong_type(node, source, what, "a mapping")
+            return
+        for entry in node:
+            if field := self.fields.get(entry.name):
+                yield from field.check(entry, source)
+            else:
+                help_ = (self.hints or {}).get(entry.name)
+                yield unknown_key(entry, source, self.title, self.fields, help_)
+        yield from missing_keys(node, source, self.title, self.required)
+
+    def schema(self, defs: Schema) -> Schema:
+        if self.name not in defs:
+            defs[self.name] = {}
+            defs[self.name] = {
+                "type": "object",
+                "properties": {name: field.schema(defs) for name, field in self.fields.items()},
+                "additionalProperties": False,
+                **({"required": list(self.required)} if self.required else {}),
+            }
+        return {"$ref": f"#/$defs/{self.name}"}
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        for entry in node if isinstance(node, Mapping) else ():
+            if field := self.fields.get(entry.name):
+                yield from field.shape.templates(entry.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants(Shape):
+    """A mapping that does exactly one of several things, each with keys of its own."""
+
+    name: str
+    title: str
+    common: AnyMapping[str, Field]
+    kinds: AnyMapping[str, AnyMapping[str, Field]]
+    """By the key that says what it does: that key and those that go with it."""
+    required: tuple[str, ...] = ()
+
+    def fields(self, node: Mapping) -> dict[str, Field]:
+        """Return the fields that a mapping may have, judged by what it does."""
+        present = [kind for kind in self.kinds if kind in node]
+        fields = dict(self.common)
+        for kind in present if len(present) == 1 else self.kinds:
+            fields |= self.kinds[kind]
+        return fields
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not isinstance(node, Mapping):
+            yield wrong_type(node, source, what, "a mapping")
+            return
+        present = [entry for entry in node if entry.name in self.kinds]
+        fields = self.fields(node)
+        misspelt = any(nearest(entry.name, self.kinds) for entry in node if entry.name not in fields)
+        if len(present) > 1 or (not present and not misspelt):
+            yield self._not_one(node, source, present)
+        for entry in node:
+            if field := fields.get(entry.name):
+                yield from field.check(entry, source)
+            else:
+                yield self._unknown(entry, source, present, fields)
+        yield from missing_keys(node, source, self.title, self.required)
+
+    def _not_one(self, node: Mapping, source: Source, present: list[Entry]) -> Diagnostic:
+        rule = f"{self.name}-kind"
+        if not present:
+            message = f"{self.title} does exactly one thing, but this one has none of {', '.join(self.kinds)}"
+            return source.error(node.span, rule, message)
+        has = " and ".join(f'"{entry.name}"' for entry in present)
+        message = f"{self.title} does exactly one thing, but this one has {has}"
+        return source.error(present[1].key.span, rule, message)
+
+    def _unknown(
+        self, entry: Entry, source: Source, present: list[Entry], fields: AnyMapping[str, Field]
+    ) -> Diagnostic:
+        owners = [kind for kind, own in self.kinds.items() if entry.name in own]
+        if not owners:
+            return unknown_key(entry, source, self.title, fields, None)
+        with_ = " or ".join(f'"{owner}"' for owner in owners)
+        message = f'"{entry.name}" goes with {with_}, but this {self.title.removeprefix("a ")} has'
+        return source.error(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
+
+    def schema(self, defs: Schema) -> Schema:
+        if self.name not in defs:
+            defs[self.name] = {}
+            every = {**self.common, **{kind: own[kind] for kind, own in self.kinds.items()}}
+            defs[self.name] = {
+                "type": "object",
+                "properties": {name: field.schema(defs) for name, field in every.items()},
+                "required": list(self.required),
+                "oneOf": [{"required": [kind]} for kind in self.kinds],
+                "allOf": [
+                    {"if": {"required": [kind]}, "then": self._kind_schema(kind, defs)} for kind in self.kinds
+                ],
+            }
+        return {"$ref": f"#/$defs/{self.name}"}
+
+    def _kind_schema(self, kind: str, defs: Schema) -> Schema:
+        name = f"{self.name}_{kind}"
+        own = {key: field.schema(defs) for key, field in self.kinds[kind].items() if key != kind}
+        defs[name] = {
+            "properties": {**dict.fromkeys((*self.common, kind), True), **own},
+            "additionalProperties": False,
+        }
+        return {"$ref": f"#/$defs/{name}"}
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        fields = self.fields(node) if isinstance(node, Mapping) else {}
+        for entry in node if isinstance(node, Mapping) else ():
+            if field := fields.get(entry.name):
+                yield from field.shape.templates(entry.value)
+
+
+def unknown_key(
+    entry: Entry, source: Source, title: str, known: AnyMapping[str, Any], help_: str | None
+) -> Diagnostic:
+    """Return the diagnostic of a key that a mapping does not have."""
+    help_ = help_ or did_you_mean(entry.name, known) or f"it may have {', '.join(known)}"
+    return source.error(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
+
+
+def missing_keys(node: Mapping, source: Source, title: str, required: tuple[str, ...]) -> Found:
+    """Yield a diagnostic for each required key that is not there."""
+    for name in required:
+        if name not in node:
+            yield source.error(node.span, "missing-key", f'{title} needs "{name}"')

@@ -1,0 +1,55 @@
+"""What ``-i name=value`` stands for."""
+
+from typing import Any
+
+from pipeline_runner.core.inputs import JsonSchema
+from pipeline_runner.language import loader
+from pipeline_runner.language.nodes import plain
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
+    "object": (dict,), "array": (list,),
+}  # fmt: skip
+
+
+class InputTextError(ValueError):
+    """A value on the command line is no YAML."""
+
+
+def parse_input(text: str, schema: JsonSchema) -> Any:
+    """Return the value that a text on the command line stands for.
+
+    It is taken literally where the schema's type is string. Where string is one type of
+    several, a text that reads as a value of another of them is that value, and literal
+    otherwise. Anything else is read as YAML.
+
+    Raises:
+        InputTextError: It should be YAML, and is not.
+    """
+    types = _types(schema)
+    if types == ["string"]:
+        return text
+    source, problems = loader.decode(text.encode("utf-8", "surrogateescape"), "value")
+    node = None
+    if not problems and text.strip():
+        node, problems = loader.load(source)
+    if problems and "string" not in types:
+        raise InputTextError(f"{problems[0].message} (column {problems[0].column})")
+    value = plain(node) if node else None
+    if "string" not in types:
+        return value
+    return value if not problems and text and _is_one_of(value, types) else text
+
+
+def _types(schema: JsonSchema) -> list[str]:
+    if not isinstance(schema, dict):
+        return []
+    kind = schema.get("type")
+    if kind is None and "enum" in schema:
+        return ["string"] if all(isinstance(item, str) for item in schema["enum"]) else []
+    return [kind] if isinstance(kind, str) else list(kind or [])
+
+
+def _is_one_of(value: Any, types: list[str]) -> bool:
+    # bool is an int to Python, not to JSON.
+    return any(type(value) in _KINDS.get(name, ()) for name in types)

@@ -1,0 +1,266 @@
+"""YAML bytes into a tree with positions, within bounds, with every mistake as a diagnostic.
+
+The tree is composed from the parser's events by a loop with its own stack: libyaml's own
+composer recurses in C and crashes on a file of a million brackets. Values follow YAML 1.2
+(:mod:`scalars`). Imports yaml and nothing of the language beyond nodes and diagnostics.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_runner.language import scalars, syntax_errors
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.nodes import START, Entry, Mapping, Node, Scalar, Sequence, Source, Span
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+
+# Without libyaml the same events come from Python, ten times slower.
+_PARSER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEMPLATE_HELP = 'put a text with a template in quotes: "{{ … }}"'
+
+
+class _StopError(Exception):
+    """What follows cannot be made sense of."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+
+
+def read(path: Path, shown: str) -> tuple[Source, list[Diagnostic]]:
+    """Read a file's text.
+
+    Args:
+        path: The file.
+        shown: The path that messages show.
+
+    Returns:
+        The source, and what is wrong with the bytes; then the source is empty.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return decode(file.read(MAX_BYTES + 1), shown)
+
+
+def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
+    """Decode the bytes of a file, as :func:`read` does."""
+    empty = Source(shown, "")
+    if len(data) > MAX_BYTES:
+        return empty, [empty.error(START, "file-too-large", "the file is larger than 1 MiB")]
+    try:
+        source = Source(shown, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8", "replace")) + 1
+        message = f"the file is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}"
+        at = Span(line, column, line, column + 1)
+        return empty, [empty.error(at, "not-utf8", message, "save the file as UTF-8")]
+    if bad := _UNPRINTABLE.search(source.text):
+        lines = source.text[: bad.start()].split("\n")
+        at = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
+        message = f"the control character U+{ord(bad.group()):04X} may not stand in YAML"
+        return source, [source.error(at, "yaml-syntax", message)]
+    return source, []
+
+
+def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
+    """Parse a file of one YAML document.
+
+    Returns:
+        The tree, or None where anything is wrong; and what is wrong.
+    """
+    composer = _Composer(source)
+    try:
+        for event in yaml.parse(source.text, Loader=_PARSER):
+            composer.take(event)
+    except _StopError as stop:
+        composer.diagnostics.append(stop.diagnostic)
+    except yaml.MarkedYAMLError as error:
+        span, message, help_ = syntax_errors.explain(error, source)
+        # A key that is a mapping, such as an unquoted template, often breaks the rest of its line.
+        if all(found.line != span.line for found in composer.diagnostics):
+            composer.diagnostics.append(source.error(span, "yaml-syntax", message, help_))
+    if composer.root is None and not composer.diagnostics:
+        composer.diagnostics.append(source.error(START, "empty-file", "the file is empty"))
+    return (None if composer.diagnostics else composer.root), composer.diagnostics
+
+
+class _Frame:
+    """A list or mapping that is still open."""
+
+    def __init__(self, start: Span, anchor: str | None, *, mapping: bool) -> None:
+        self.start = start
+        self.anchor = anchor
+        self.mapping = mapping
+        self.items: list[Node] = []
+        self.entries: dict[str, Entry] = {}
+        self.merges: list[Node] = []
+        self.key: Scalar | None = None
+        self.merging = False
+        """The key is ``<<``: the value is merged into the mapping."""
+        self.end = start
+
+
+class _Composer:
+    """Builds the tree from events."""
+
+    def __init__(self, source: Source) -> None:
+        self.root: Node | None = None
+        self.diagnostics: list[Diagnostic] = []
+        self._source = source
+        self._stack: list[_Frame] = []
+        self._anchors: dict[str, Node | None] = {}
+        """None while the anchored node is still open."""
+        self._count = 0
+
+    def take(self, event: yaml.Event) -> None:
+        match event:
+            case yaml.ScalarEvent():
+                self._finish(self._scalar(event), event.anchor, is_merge=_is_merge(event))
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._open(event)
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self._close(event)
+            case yaml.AliasEvent():
+                self._alias(event)
+            case yaml.DocumentStartEvent() if self.root is not None:
+                message = "a second document starts here, but a file holds one"
+                raise self._stop(_span(event), "yaml-syntax", message)
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        span = _span(event)
+        value: Any = event.value
+        try:
+            if event.tag in scalars.TAGS:
+                value = scalars.tagged(value, event.tag)
+            elif event.tag is None and event.implicit[0]:
+                value = scalars.resolve(value)
+            elif event.tag not in (None, "!"):
+                self._unknown_tag(span, event.tag)
+        except scalars.ScalarError as error:
+            self._error(span, "bad-number", str(error))
+        return Scalar(span, value, event.value)
+
+    def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", f"tag:yaml.org,2002:{'map' if mapping else 'seq'}"):
+            self._unknown_tag(_span(event), event.tag)
+        if len(self._stack) >= MAX_DEPTH:
+            raise self._stop(_span(event), "too-deep", f"nested deeper than {MAX_DEPTH} levels")
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        self._stack.append(_Frame(_span(event), event.anchor, mapping=mapping))
+
+    def _close(self, event: yaml.Event) -> None:
+        frame = self._stack.pop()
+        here = _span(event)
+        # A block collection ends, for the parser, where the next token starts.
+        span = frame.start.to(frame.end if here.column == here.end_column else here)
+        node = self._mapping(frame, span) if frame.mapping else _sequence(frame, span)
+        self._finish(node, frame.anchor)
+
+    def _mapping(self, frame: _Frame, span: Span) -> Mapping:
+        entries: dict[str, Entry] = {}
+        for merged in frame.merges:
+            for source in merged.items if isinstance(merged, Sequence) else [merged]:
+                if not isinstance(source, Mapping):
+                    self._error(source.span, "merge-key", '"<<" takes a mapping or a list of mappings')
+                    continue
+                for entry in source:
+                    entries.setdefault(entry.name, entry)
+        own = frame.entries
+        kept = tuple([e for name, e in entries.items() if name not in own] + list(own.values()))
+        size = 1 + sum(1 + entry.value.size for entry in kept)
+        height = 1 + max((entry.value.height for entry in kept), default=0)
+        return Mapping(span, kept, size, height)
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        name, span = event.anchor, _span(event)
+        if name not in self._anchors:
+            raise self._stop(span, "unknown-anchor", f'there is no anchor "&{name}" before this')
+        node = self._anchors[name]
+        if node is None:
+            raise self._stop(span, "recursive-alias", f'"*{name}" stands inside its own "&{name}"')
+        if len(self._stack) + node.height > MAX_DEPTH:
+            raise self._stop(span, "too-deep", f'"*{name}" nests deeper than {MAX_DEPTH} levels')
+        self._finish(node, None, at=span)
+
+    def _finish(
+        self, node: Node, anchor: str | None, *, at: Span | None = None, is_merge: bool = False
+    ) -> None:
+        """Put a complete node where it belongs."""
+        at = at or node.span
+        # A collection's own children are counted already, those behind an alias are not.
+        self._count += node.size if at is not node.span else 1
+        if self._count > MAX_NODES:
+            raise self._stop(at, "too-many-values", f"here the file has more than {MAX_NODES:,} values")
+        if anchor:
+            self._anchors[anchor] = node
+        if not self._stack:
+            self.root = node
+            return
+        frame = self._stack[-1]
+        frame.end = at
+        if not frame.mapping:
+            frame.items.append(node)
+        elif frame.key is None:
+            frame.key, frame.merging = self._key(node, at), is_merge
+        else:
+            self._add(frame, frame.key, node)
+            frame.key = None
+
+    def _add(self, frame: _Frame, key: Scalar, value: Node) -> None:
+        if frame.merging:
+            frame.merges.append(value)
+        elif key.text in frame.entries:
+            line = frame.entries[key.text].key.span.line
+            message = f'the key "{key.text}" is in this mapping already, in line {line}'
+            self._error(key.span, "duplicate-key", message)
+        else:
+            frame.entries[key.text] = Entry(key, value)
+
+    def _key(self, node: Node, at: Span) -> Scalar:
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            return node
+        if isinstance(node, Scalar):
+            self._error(at, "bad-key", f"a key must be a text, put {node.text or 'it'} in quotes")
+            return node
+        template = self._source.lines[at.line - 1][max(0, at.column - 2) : at.column] == "{{"
+        what = "mapping" if isinstance(node, Mapping) else "list"
+        help_ = _TEMPLATE_HELP if template else None
+        self._error(at, "bad-key", f"a key must be a text, not a {what}", help_)
+        # Unique, so that a second mistake of this kind is not taken for a duplicate.
+        return Scalar(at, None, f"{at.line}:{at.column}")
+
+    def _unknown_tag(self, span: Span, tag: str) -> None:
+        name = tag.replace("tag:yaml.org,2002:", "!!")
+        self._error(span, "unknown-tag", f'the tag "{name}" has no meaning here', "leave it out")
+
+    def _error(self, span: Span, rule: str, message: str, help_: str | None = None) -> None:
+        self.diagnostics.append(self._source.error(span, rule, message, help_))
+
+    def _stop(self, span: Span, rule: str, message: str) -> _StopError:
+        return _StopError(self._source.error(span, rule, message))
+
+
+def _sequence(frame: _Frame, span: Span) -> Sequence:
+    size = 1 + sum(item.size for item in frame.items)
+    height = 1 + max((item.height for item in frame.items), default=0)
+    return Sequence(span, tuple(frame.items), size, height)
+
+
+def _is_merge(event: yaml.ScalarEvent) -> bool:
+    return event.value == "<<" and event.implicit[0]
+
+
+def _span(event: yaml.Event) -> Span:
+    start: Any = event.start_mark
+    end: Any = event.end_mark
+    return Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)

@@ -1,0 +1,199 @@
+"""A YAML file as a tree in which everything knows its place.
+
+Positions count from 1, columns in characters; an end is the column after the last
+character. Imports no parser: the loader builds these nodes, everything else reads them.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Self
+
+import msgspec
+
+from pipeline_runner.language.diagnostics import Diagnostic, Severity, lines_of
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A stretch of the source."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def to(self, other: Self) -> "Span":
+        """Return the span from the start of this one to the end of the other."""
+        return Span(self.line, self.column, other.end_line, other.end_column)
+
+
+class Scalar(msgspec.Struct, frozen=True):
+    """One value: a text, number, boolean or null."""
+
+    span: Span
+    value: str | int | float | bool | None
+    text: str
+    """What stands in the file, unquoted and unfolded."""
+    size: int = 1
+    height: int = 0
+
+
+class Sequence(msgspec.Struct, frozen=True):
+    """A list."""
+
+    span: Span
+    items: tuple["Node", ...]
+    size: int
+    """Nodes in this tree, counted as often as aliases repeat them."""
+    height: int
+    """Levels below this one."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key of a mapping with its value."""
+
+    key: Scalar
+    value: "Node"
+
+    @property
+    def name(self) -> str:
+        """Return the key's text."""
+        return self.key.text
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """A mapping with text keys, merge keys already applied."""
+
+    span: Span
+    entries: tuple[Entry, ...]
+    size: int
+    height: int
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __contains__(self, name: str) -> bool:
+        return self.entry(name) is not None
+
+    def entry(self, name: str) -> Entry | None:
+        """Return the entry of a key, None if the mapping has none."""
+        return next((entry for entry in self.entries if entry.key.text == name), None)
+
+    def get(self, name: str) -> "Node | None":
+        """Return the value of a key, None if the mapping has no such key."""
+        entry = self.entry(name)
+        return entry.value if entry else None
+
+    def text(self, name: str) -> str | None:
+        """Return the value of a key if it is a text."""
+        value = self.get(name)
+        return value.value if isinstance(value, Scalar) and isinstance(value.value, str) else None
+
+    def mapping(self, name: str) -> "Mapping | None":
+        """Return the value of a key if it is a mapping."""
+        value = self.get(name)
+        return value if isinstance(value, Mapping) else None
+
+    def items(self, name: str) -> tuple["Node", ...]:
+        """Return the elements of a key's value if that is a list, else nothing."""
+        value = self.get(name)
+        return value.items if isinstance(value, Sequence) else ()
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def plain(node: Node) -> Any:
+    """Return a tree as plain data, templates kept as text."""
+    match node:
+        case Scalar(value=value):
+            return value
+        case Sequence(items=items):
+            return [plain(item) for item in items]
+        case Mapping(entries=entries):
+            return {entry.name: plain(entry.value) for entry in entries}
+
+
+def kind_of(node: Node) -> str:
+    """Name what a node is, for a message: ``a list``, ``the number 3``, ``empty``."""
+    match node:
+        case Mapping():
+            return "a mapping"
+        case Sequence():
+            return "a list"
+        case Scalar(value=None):
+            return "empty"
+        case Scalar(value=bool()):
+            return f"the boolean {node.text}"
+        case Scalar(value=str()):
+            return "a text"
+        case _:
+            return f"the number {node.text}"
+
+
+class Source:
+    """A file's text under the path that messages show."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.text = text
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines without their breaks."""
+        return lines_of(self.text)
+
+    def locate(self, span: Span, text: str, part: str | None = None) -> Span:
+        """Return where a text stands inside a span, the span itself if it is not found in it.
+
+        With ``part``, the last occurrence of that part inside the text.
+        """
+        found = self.find(span, re.compile(rf"(?<![\w.]){re.escape(text)}(?!\w)"))
+        if found is None or part is None:
+            return found or span
+        start = found.column + text.rindex(part)
+        return Span(found.line, start, found.line, start + len(part))
+
+    def find(self, span: Span, pattern: re.Pattern[str]) -> Span | None:
+        """Return the first match of a pattern on the lines of a span, None without one."""
+        for number in range(span.line, min(span.end_line, len(self.lines)) + 1):
+            line = self.lines[number - 1]
+            start = span.column - 1 if number == span.line else 0
+            end = span.end_column - 1 if number == span.end_line else len(line)
+            if match := pattern.search(line, start, end):
+                return Span(number, match.start() + 1, number, match.end() + 1)
+        return None
+
+    def error(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
+        """Return an error at a place of this file."""
+        return self._diagnostic(span, "error", rule, message, help_)
+
+    def warning(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
+        """Return a warning at a place of this file."""
+        return self._diagnostic(span, "warning", rule, message, help_)
+
+    def _diagnostic(
+        self, span: Span, severity: Severity, rule: str, message: str, help_: str | None
+    ) -> Diagnostic:
+        return Diagnostic(
+            path=self.path,
+            line=span.line,
+            column=span.column,
+            end_line=span.end_line,
+            end_column=span.end_column,
+            severity=severity,
+            rule=rule,
+            message=_one_line(message),
+            help=_one_line(help_) if help_ else None,
+        )
+
+
+def _one_line(message: str) -> str:
+    """Escape what a quoted value may bring along: line breaks, and commands to the terminal."""
+    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], message)
+
+
+START = Span(1, 1, 1, 1)
+"""Where messages about a whole file point."""
+

@@ -1,0 +1,155 @@
+"""Retry and timeouts of a call, merged field by field from everybody who says something.
+
+The order, weakest first: the language, the catalogue, the pipeline's ``defaults`` (their
+policy, then their own fields), the step's policy, the step's own fields. Children are
+touched by neither the catalogue nor ``defaults``. What is not well-formed counts as not
+said: the structure check has reported it.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from pipeline_runner.core import durations
+from pipeline_runner.core.model import ChildTimeouts, Retry, Struct, Timeouts
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Mapping, Node, Scalar
+
+T = TypeVar("T", bound=Struct)
+
+START_TO_CLOSE = 300.0
+RETRY = Retry(
+    initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=5
+)
+COMPENSATION_RETRY = Retry(
+    initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=10
+)
+
+
+def merged(*layers: T) -> T:
+    """Return one struct in which the last layer that says something of a field wins."""
+    result = layers[0]
+    for layer in layers[1:]:
+        said = {key: value for key, value in msgspec.structs.asdict(layer).items() if value is not None}
+        if said:
+            result = msgspec.structs.replace(result, **said)
+    return result
+
+
+def seconds(node: Node | None) -> float | None:
+    """Return the seconds of a duration, None if there is none or it is malformed."""
+    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        return None
+    try:
+        return durations.parse(node.value)
+    except durations.DurationError:
+        return None
+
+
+def retry(node: Node | None) -> Retry:
+    """Read a ``retry`` mapping."""
+    if not isinstance(node, Mapping):
+        return Retry()
+    types = node.items("non_retryable_error_types")
+    return Retry(
+        initial_interval=seconds(node.get("initial_interval")),
+        backoff_coefficient=_number(node.get("backoff_coefficient")),
+        maximum_interval=seconds(node.get("maximum_interval")),
+        maximum_attempts=None if (n := _number(node.get("maximum_attempts"))) is None else int(n),
+        non_retryable_error_types=tuple(item.text for item in types if isinstance(item, Scalar))
+        if "non_retryable_error_types" in node
+        else None,
+    )
+
+
+def timeouts(node: Node | None) -> Timeouts:
+    """Read the timeouts of an activity."""
+    return _durations(Timeouts, node)
+
+
+def child_timeouts(node: Node | None) -> ChildTimeouts:
+    """Read the timeouts of a child."""
+    return _durations(ChildTimeouts, node)
+
+
+def said_retry(document: Document, call: Call) -> Retry:
+    """Return what the file and the catalogue say of a call's retries, without the language's defaults."""
+    activity = document.activity(call)
+    layers = [retry(part.get("retry")) for part in _parts(document, call)]
+    return merged(activity.retry if activity else Retry(), *layers)
+
+
+def call_retry(document: Document, call: Call) -> Retry:
+    """Return the retry policy of a call, every field filled in but the error types."""
+    said = said_retry(document, call)
+    result = merged(COMPENSATION_RETRY if call.compensates else RETRY, said)
+    initial, maximum = result.initial_interval or 0.0, result.maximum_interval or 0.0
+    if said.maximum_interval is None and initial > maximum:
+        # Nobody asked for the default that the first interval exceeds.
+        return msgspec.structs.replace(result, maximum_interval=initial)
+    return result
+
+
+def child_retry(document: Document, call: Call) -> Retry | None:
+    """Return the retry policy of a child, None where nobody asks for one."""
+    return None if said_retry(document, call) == Retry() else call_retry(document, call)
+
+
+def call_timeouts(document: Document, call: Call) -> Timeouts:
+    """Return the timeouts of an activity."""
+    activity = document.activity(call)
+    layers = [timeouts(part.get("timeouts")) for part in _parts(document, call)]
+    said = merged(activity.timeouts if activity else Timeouts(), *layers)
+    if said.start_to_close is not None:
+        return said
+    if said.schedule_to_close is not None and said.schedule_to_close < START_TO_CLOSE:
+        # All attempts together are bounded more tightly than the default bounds one.
+        return said
+    return msgspec.structs.replace(said, start_to_close=START_TO_CLOSE)
+
+
+def call_child_timeouts(document: Document, call: Call) -> ChildTimeouts:
+    """Return the timeouts of a child."""
+    return merged(
+        ChildTimeouts(), *(child_timeouts(part.get("timeouts")) for part in _parts(document, call))
+    )
+
+
+def task_queue(document: Document, call: Call) -> str | None:
+    """Return the task queue of an activity: the call's, the catalogue's, ``defaults``', the pipeline's."""
+    activity = document.activity(call)
+    defaults = _defaults(document, call)
+    return (
+        call.node.text("task_queue")
+        or (activity.task_queue if activity else None)
+        or (defaults.text("task_queue") if defaults else None)
+        or document.root.text("task_queue")
+    )
+
+
+def _parts(document: Document, call: Call) -> list[Mapping]:
+    """Return the mappings that may say something of a call, weakest first."""
+    owners = [call.node] if call.kind == "pipeline" else [_defaults(document, call), call.node]
+    parts: list[Mapping] = []
+    for owner in owners:
+        if owner is None:
+            continue
+        policy = document.policies.get(owner.text("policy") or "")
+        parts += [policy, owner] if isinstance(policy, Mapping) else [owner]
+    return parts
+
+
+def _defaults(document: Document, call: Call) -> Mapping | None:
+    defaults = document.root.mapping("defaults")
+    return defaults.mapping("compensate") if defaults and call.compensates else defaults
+
+
+def _durations(kind: type[T], node: Node | None) -> T:
+    if not isinstance(node, Mapping):
+        return kind()
+    return kind(**{field: seconds(node.get(field)) for field in kind.__struct_fields__})
+
+
+def _number(node: Node | None) -> float | None:
+    value = node.value if isinstance(node, Scalar) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,280 @@
+"""From a path to a bundle, or to everything that is wrong: the door to the language.
+
+:func:`load` is for running one pipeline, :func:`check_paths` for checking many. Children are
+files relative to the file that names them; each file is read and checked once.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline_runner.activities.catalogue import Catalogue
+from pipeline_runner.activities.door import ProviderError
+from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
+from pipeline_runner.language import catalogue_file, checks, children, loader
+from pipeline_runner.language.build import build
+from pipeline_runner.language.catalogue_file import Activities
+from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Mapping, Node, Source
+
+MAX_CHAIN = 32
+"""How deep children may name children."""
+
+
+class UsageError(ValueError):
+    """A path or module on the command line is not what it should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A pipeline file with all its children, ready to be started if nothing is wrong."""
+
+    bundle: Bundle | None
+    """None where there are errors."""
+    diagnostics: tuple[Diagnostic, ...]
+    """Of all files, in order; warnings too."""
+    sources: dict[str, str]
+    """The text of each file by the path that its diagnostics show."""
+    catalogue: Catalogue
+    """What the steps of the root file can name."""
+    modules: tuple[str, ...]
+    """Python modules that a worker for this bundle serves, without the built-in ones."""
+    folders: tuple[Path, ...]
+    """Folders that the modules are found from."""
+    task_queues: frozenset[str]
+    """Every task queue that the bundle names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What is wrong with some files."""
+
+    diagnostics: tuple[Diagnostic, ...]
+    sources: dict[str, str]
+    files: tuple[str, ...]
+    """The files that were checked, children included."""
+
+
+@dataclass(kw_only=True)
+class _File:
+    source: Source
+    document: Document | None = None
+    children: dict[str, Path] = field(default_factory=dict)
+    """Paths of the children by what the file calls them."""
+
+
+def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
+    """Read, check and resolve a pipeline file.
+
+    Args:
+        path: The file; messages show its path as given.
+        modules: Python modules with activities, from the command line.
+
+    Raises:
+        UsageError: There is no such file, or a module cannot be imported.
+    """
+    root = Path(os.path.abspath(path))
+    if not root.is_file():
+        raise UsageError(_no_file(path))
+    workspace = _Workspace(modules)
+    workspace.visit(root, os.path.normpath(path), ())
+    diagnostics = tuple(tidy(workspace.diagnostics))
+    bundle = None if has_errors(diagnostics) else workspace.bundle(root)
+    used = list(workspace.activities.values())
+    return Loaded(
+        bundle=bundle,
+        diagnostics=diagnostics,
+        sources={source.path: source.text for source in workspace.sources},
+        catalogue=workspace.activities_for(root.parent, str(path)).catalogue,
+        modules=tuple(dict.fromkeys(module for found in used for module in found.modules)),
+        folders=tuple(dict.fromkeys(found.folder for found in used if found.folder)),
+        task_queues=frozenset(_task_queues(bundle)) if bundle else frozenset(),
+    )
+
+
+def activities_in(folder: str | Path, *, modules: Iterable[str] = ()) -> Activities:
+    """Return the catalogue that pipelines in a folder have.
+
+    Raises:
+        UsageError: A module of the command line cannot be imported.
+    """
+    return _Workspace(modules).activities_for(Path(os.path.abspath(folder)), str(folder))
+
+
+def check_paths(paths: Iterable[str | Path], *, modules: Iterable[str] = ()) -> Checked:
+    """Check files, and the pipelines in folders.
+
+    Raises:
+        UsageError: A path does not exist, or a module cannot be imported.
+    """
+    workspace = _Workspace(modules)
+    for path in paths:
+        absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
+        if absolute.is_dir():
+            for below in _yaml_files(absolute):
+                workspace.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
+        elif not absolute.is_file():
+            raise UsageError(_no_file(path))
+        elif absolute.name in catalogue_file.NAMES:
+            workspace.activities_for(absolute.parent, shown)
+        else:
+            workspace.visit(absolute, shown, ())
+    return Checked(
+        diagnostics=tuple(tidy(workspace.diagnostics)),
+        sources={source.path: source.text for source in workspace.sources},
+        files=tuple(file.source.path for file in workspace.files.values()),
+    )
+
+
+class _Workspace:
+    """The files read so far."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self.files: dict[Path, _File] = {}
+        self.activities: dict[Path | None, Activities] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.sources: list[Source] = []
+        self._modules = tuple(modules)
+
+    def visit(self, path: Path, shown: str, chain: tuple[Path, ...]) -> _File:
+        """Check a file and its children, unless that is done already.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if path not in self.files:
+            source, root, diagnostics = _parsed(path, shown)
+            self._add(path, source, root, diagnostics, chain)
+        return self.files[path]
+
+    def visit_found(self, path: Path, shown: str) -> None:
+        """Check a file found in a folder, if it is a pipeline or cannot be read as YAML."""
+        if path in self.files:
+            return
+        try:
+            source, root, diagnostics = _parsed(path, shown)
+        except OSError as error:
+            raise UsageError(f"{shown} cannot be read: {error.strerror}") from None
+        if diagnostics or (isinstance(root, Mapping) and "steps" in root):
+            self._add(path, source, root, diagnostics, ())
+
+    def activities_for(self, folder: Path, shown: str) -> Activities:
+        """Return the catalogue for the files of a folder."""
+        path = catalogue_file.nearest(folder)
+        if path not in self.activities:
+            try:
+                if path is None:
+                    found = catalogue_file.without_file(self._modules)
+                else:
+                    label = catalogue_file.shown_path(path, shown)
+                    found = catalogue_file.read(path, label, self._modules)
+            except ProviderError as error:
+                raise UsageError(str(error)) from None
+            self.activities[path] = found
+            self.diagnostics += found.diagnostics
+            self.sources += found.sources
+        return self.activities[path]
+
+    def bundle(self, root: Path) -> Bundle:
+        """Build a file that has no errors, with its children."""
+        pipelines: dict[str, Pipeline] = {}
+        waiting = [root]
+        while waiting:
+            path = waiting.pop()
+            file, key = self.files[path], _key(root, path)
+            if key not in pipelines and file.document:
+                inner = {text: _key(root, child) for text, child in file.children.items()}
+                pipelines[key] = build(file.document, inner.__getitem__)
+                waiting += file.children.values()
+        return Bundle(root=_key(root, root), pipelines=pipelines)
+
+    def _add(
+        self, path: Path, source: Source, root: Node | None, found: list[Diagnostic], chain: tuple[Path, ...]
+    ) -> None:
+        file = self.files[path] = _File(source=source)
+        self.sources.append(source)
+        self.diagnostics += found
+        if root is None:
+            return
+        if not isinstance(root, Mapping):
+            message = 'a pipeline file is a mapping with "name" and "steps"'
+            self.diagnostics.append(source.error(root.span, "wrong-type", message))
+            return
+        catalogue = self.activities_for(path.parent, source.path).catalogue
+        file.document = Document(source, root, path, catalogue)
+        self.diagnostics += checks.check(file.document)
+        for call in file.document.calls:
+            if call.kind == "pipeline" and call.name and "{{" not in call.name:
+                self.diagnostics += self._child(file, file.document, call, (*chain, path))
+
+    def _child(
+        self, file: _File, document: Document, call: Call, chain: tuple[Path, ...]
+    ) -> Iterator[Diagnostic]:
+        text = call.name or ""
+        path = Path(os.path.normpath(document.path.parent / text))
+        if path in chain:
+            yield children.cycle(document.source, call, [*chain[chain.index(path) :], path])
+            return
+        if len(chain) >= MAX_CHAIN:
+            message = f"more than {MAX_CHAIN} pipelines, each inside the one before"
+            yield document.source.error(call.span, "too-deep", message)
+            return
+        shown = _beside(os.path.dirname(document.source.path), text)
+        try:
+            child = self.visit(path, shown, chain)
+        except (OSError, ValueError) as error:
+            yield children.unreadable(document.source, call, path, error)
+            return
+        file.children[text] = path
+        if child.document:
+            yield from children.check_inputs(document.source, call, child.document)
+
+
+def _parsed(path: Path, shown: str) -> tuple[Source, Node | None, list[Diagnostic]]:
+    if path.exists() and not path.is_file():
+        # Reading a pipe would wait for ever.
+        raise OSError(errno.EINVAL, "not a regular file")
+    source, diagnostics = loader.read(path, shown)
+    if diagnostics:
+        return source, None, diagnostics
+    root, diagnostics = loader.load(source)
+    return source, root, diagnostics
+
+
+def _beside(folder: str, text: str) -> str:
+    return os.path.normpath(os.path.join(folder, text))
+
+
+def _key(root: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, root.parent)).as_posix()
+
+
+def _no_file(path: str | Path) -> str:
+    return f"{path} is a folder, not a pipeline file" if Path(path).is_dir() else f"there is no file {path}"
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    """Yield what may be a pipeline below a folder, in order; hidden folders are left alone."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix not in (".yaml", ".yml") or path.stem.endswith(".test"):
+                continue
+            if name not in catalogue_file.NAMES:
+                yield path
+
+
+def _task_queues(bundle: Bundle) -> Iterator[str]:
+    for pipeline in bundle.pipelines.values():
+        if pipeline.task_queue:
+            yield pipeline.task_queue
+        for step in (*pipeline.steps, *pipeline.finally_):
+            undo = step.compensate
+            actions = [step.action] + ([undo.action] if undo is not None and undo != "none" else [])
+            for action in actions:
+                if isinstance(action, ActivityCall | ChildCall) and action.task_queue:
+                    yield action.task_queue

@@ -1,0 +1,86 @@
+"""Plain scalars after the YAML 1.2 core schema.
+
+PyYAML follows YAML 1.1, where ``no`` is false, ``12:30`` is 750 and ``017`` is 15; here
+they are two texts and the number 17. Imports only the standard library.
+"""
+
+import math
+import re
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_NUMBER_START = frozenset("+-.0123456789")
+_MAX_DIGITS = 100
+_SHOWN = 40
+_WORDS = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True,
+    "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+TAGS = {
+    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:bool": bool,
+    "tag:yaml.org,2002:null": type(None),
+}
+"""The tags of scalars that the core schema knows, with their types."""
+
+
+class ScalarError(ValueError):
+    """A scalar stands for a value that a pipeline cannot hold."""
+
+
+def resolve(text: str) -> str | int | float | bool | None:
+    """Return what a plain scalar stands for.
+
+    Raises:
+        ScalarError: It is a number that JSON cannot hold.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMBER_START:
+        return text
+    if _INTEGER.fullmatch(text):
+        return _bounded(text, 10)
+    if _BASED.fullmatch(text):
+        return _bounded(text[2:], 16 if text[1] == "x" else 8)
+    if _NOT_FINITE.fullmatch(text):
+        raise ScalarError(f"{text} is no number that JSON can hold")
+    if _FLOAT.fullmatch(text):
+        value = float(text)
+        if not math.isfinite(value):
+            raise ScalarError(f"{_short(text)} is too large for a number")
+        return value
+    return text
+
+
+def tagged(text: str, tag: str) -> str | int | float | bool | None:
+    """Return what a scalar with one of :data:`TAGS` stands for.
+
+    Raises:
+        ScalarError: The text is no value of that type.
+    """
+    kind = TAGS[tag]
+    if kind is str:
+        return text
+    value = resolve(text)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ScalarError(f'"{_short(text)}" is not of the type !!{tag.rpartition(":")[2]}')
+    return value
+
+
+def _bounded(digits: str, base: int) -> int:
+    # 64 bits is what every SDK's JSON holds; the length keeps int() itself cheap.
+    if len(digits) > _MAX_DIGITS or not -(2**63) <= (value := int(digits, base)) < 2**63:
+        raise ScalarError(f"{_short(digits)} does not fit into 64 bits, put it in quotes to keep its digits")
+    return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

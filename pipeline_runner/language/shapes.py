@@ -1,0 +1,263 @@
+"""What a value may look like: checks a tree, and writes itself down as JSON Schema.
+
+The table in :mod:`fields` is made of these and of the lists and mappings in
+:mod:`containers`. A shape knows three things of a value: what is
+wrong with it (``check``), its JSON Schema (``schema``), and which of its texts are templates
+or expressions (``templates``). ``what`` names the value in messages: ``"retry"``, ``a step``.
+"""
+
+import keyword
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pipeline_runner.core import durations
+from pipeline_runner.core.suggest import did_you_mean
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, kind_of
+
+Schema = dict[str, Any]
+Found = Iterator[Diagnostic]
+
+RESERVED = frozenset(keyword.kwlist) | {"true", "false", "none", "recursive"}
+"""Words that cannot follow a dot in an expression without confusing its reader or Jinja."""
+
+
+class Mode(Enum):
+    """How a text is read."""
+
+    LITERAL = "literal"
+    """As it stands; a template in it is a mistake."""
+    PROSE = "prose"
+    """As it stands, whatever it holds."""
+    TEMPLATE = "template"
+    EXPRESSION = "expression"
+    """A bare expression, without braces."""
+
+
+class Shape:
+    """Anything at all; the others narrow it down."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        """Yield what is wrong with a value."""
+        yield from ()
+
+    def schema(self, defs: Schema) -> Schema:
+        """Return the JSON Schema of the value; ``defs`` collects named parts."""
+        return {}
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        """Yield the texts that are templates or expressions."""
+        yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Shape):
+    """A text that is not empty."""
+
+    mode: Mode = Mode.LITERAL
+    pattern: str | None = None
+    means: str = ""
+    """The pattern in words."""
+    reserved: frozenset[str] = frozenset()
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, bool) and self.mode is Mode.EXPRESSION:
+            return
+        if not isinstance(value, str):
+            help_ = "put it in quotes" if isinstance(node, Scalar) and value is not None else None
+            yield wrong_type(node, source, what, "a text", help_)
+        elif not value.strip():
+            yield source.error(node.span, "empty-text", f"{what} must not be empty")
+        elif "{{" in value and self.mode is Mode.LITERAL:
+            message = f"{what} is taken literally, a template cannot stand here"
+            yield source.error(node.span, "literal-text", message)
+        elif value in self.reserved:
+            message = f'{what} cannot be "{value}", which is a reserved word'
+            yield source.error(node.span, "bad-identifier", message)
+        elif self.pattern and not re.fullmatch(self.pattern, value):
+            message = f'{what} cannot be "{value}"'
+            yield source.error(node.span, "bad-identifier", message, f"use {self.means}")
+
+    def schema(self, defs: Schema) -> Schema:
+        kind: Any = ["string", "boolean"] if self.mode is Mode.EXPRESSION else "string"
+        schema: Schema = {"type": kind, "minLength": 1}
+        if self.pattern:
+            schema["pattern"] = self.pattern
+        if self.reserved:
+            schema["not"] = {"enum": sorted(self.reserved)}
+        return schema
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        if self.mode in (Mode.TEMPLATE, Mode.EXPRESSION) and isinstance(node, Scalar):
+            yield node, self.mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Shape):
+    """One of a few words."""
+
+    values: tuple[str, ...]
+    expected: str | None = None
+    """What is allowed in words, where it is more than these."""
+    later: frozenset[str] = frozenset()
+    """Those that this version does not run yet."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        value = node.value if isinstance(node, Scalar) else None
+        if value not in self.values:
+            shown = f'"{value}"' if isinstance(value, str) else kind_of(node)
+            message = f"{what} must be {self.expected or _either(self.values)}, not {shown}"
+            help_ = did_you_mean(value, self.values) if isinstance(value, str) else None
+            yield source.error(node.span, "bad-value", message, help_)
+        elif isinstance(node, Scalar) and value in self.later:
+            yield not_yet(source, node, f'{what[:-1]}: {value}"')
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"enum": list(self.values)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duration(Shape):
+    """A duration such as ``30s``."""
+
+    positive: bool = True
+    template: bool = False
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not isinstance(node, Scalar) or node.value is None or isinstance(node.value, bool):
+            yield wrong_type(node, source, what, 'a duration such as "30s"')
+        elif self.template and isinstance(node.value, str) and "{{" in node.value:
+            return
+        else:
+            yield from self._check_text(node, source, what)
+
+    def _check_text(self, node: Scalar, source: Source, what: str) -> Found:
+        if not isinstance(node.value, str):
+            message = f"{node.text} is not a duration"
+            yield source.error(node.span, "bad-duration", message, durations.suggestion(node.text))
+            return
+        try:
+            seconds = durations.parse(node.value)
+        except durations.DurationError as error:
+            help_ = durations.suggestion(node.value)
+            message = str(error)
+            plain = message.removesuffix(f", {help_}")
+            yield source.error(node.span, "bad-duration", plain, help_ if plain != message else None)
+            return
+        if self.positive and seconds == 0:
+            yield source.error(node.span, "bad-duration", f"{what} must be longer than 0s")
+
+    def schema(self, defs: Schema) -> Schema:
+        schema: Schema = {"type": "string", "pattern": durations.PATTERN}
+        return {"anyOf": [schema, {"type": "string", "pattern": r"\{\{"}]} if self.template else schema
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        if self.template and isinstance(node, Scalar):
+            yield node, Mode.TEMPLATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Shape):
+    """A number in a range."""
+
+    minimum: int
+    maximum: int | None = None
+    whole: bool = True
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        value = node.value if isinstance(node, Scalar) else None
+        kinds = (int,) if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            yield wrong_type(node, source, what, "a whole number" if self.whole else "a number")
+        elif self.maximum == self.minimum != value:
+            yield source.error(node.span, "bad-value", f"{what} must be {self.minimum}, not {value}")
+        elif value < self.minimum:
+            message = f"{what} must be {self.minimum} or more, not {value}"
+            yield source.error(node.span, "bad-value", message)
+        elif self.maximum is not None and value > self.maximum:
+            message = f"{what} must be {self.maximum} or less, not {value}"
+            yield source.error(node.span, "bad-value", message)
+
+    def schema(self, defs: Schema) -> Schema:
+        if self.maximum == self.minimum:
+            return {"const": self.minimum}
+        schema: Schema = {"type": "integer" if self.whole else "number", "minimum": self.minimum}
+        return schema if self.maximum is None else {**schema, "maximum": self.maximum}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boolean(Shape):
+    """true or false."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if not (isinstance(node, Scalar) and isinstance(node.value, bool)):
+            help_ = None
+            if isinstance(node, Scalar) and node.text.lower() in ("yes", "on", "y", "no", "off", "n"):
+                help_ = f"write {'true' if node.text.lower() in ('yes', 'on', 'y') else 'false'}"
+            yield wrong_type(node, source, what, "true or false", help_)
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyValue(Shape):
+    """Any data; with ``template``, every text in it is a template. Keys are literal."""
+
+    template: bool = False
+
+    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
+        if not self.template:
+            return
+        match node:
+            case Scalar(value=str()):
+                yield node, Mode.TEMPLATE
+            case Sequence(items=items):
+                for item in items:
+                    yield from self.templates(item)
+            case Mapping(entries=entries):
+                for entry in entries:
+                    yield from self.templates(entry.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSchema(Shape):
+    """A JSON Schema. Whether it is a valid one is asked by a check, which can afford the library."""
+
+    boolean: bool = True
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
+            return
+        if not isinstance(node, Mapping):
+            help_ = None
+            if isinstance(node, Scalar) and node.value in _JSON_TYPES:
+                help_ = f"write {{type: {node.value}}}"
+            yield wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+
+
+_JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+
+
+def wrong_type(
+    node: Node, source: Source, what: str, expected: str, help_: str | None = None
+) -> Diagnostic:
+    """Return the diagnostic of a value that is something else altogether."""
+    return source.error(node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_)
+
+
+def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:
+    """Return the diagnostic of what this version reads but does not run."""
+    message = f"{what} is not run by this version yet"
+    return source.error(node.span, "not-supported-yet", message)
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

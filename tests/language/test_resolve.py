@@ -1,0 +1,225 @@
+"""Files, folders, children, catalogues: what is found where, and each mistake once."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline_runner.core.model import ActivityCall, ChildCall
+from pipeline_runner.language.resolve import MAX_CHAIN, UsageError, check_paths, load
+
+PIPELINE = "version: 1\nname: {name}\nsteps: [{step}]\n"
+
+
+def write(folder: Path, **files: str) -> None:
+    """Write files; ``__`` in a name is a folder's slash."""
+    for name, text in files.items():
+        path = folder / (name.replace("__", "/") + ".yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def pipeline(step: str = "{id: a, set: {}}", name: str = "p") -> str:
+    """Return a pipeline with one step."""
+    return PIPELINE.replace("{name}", name).replace("{step}", step)
+
+
+def test_keys_are_relative_to_the_root_files_folder(tmp_path: Path) -> None:
+    """With slashes, and upwards where need be; the folder it is started from does not matter."""
+    write(
+        tmp_path,
+        a__root=pipeline("{id: a, pipeline: ../b/child.yaml}"),
+        b__child=pipeline("{id: a, pipeline: ./deep/leaf.yaml}", "child"),
+        b__deep__leaf=pipeline(name="leaf"),
+    )
+    bundle = load(tmp_path / "a" / "root.yaml").bundle
+    assert bundle is not None
+    assert bundle.root == "root.yaml"
+    assert set(bundle.pipelines) == {"root.yaml", "../b/child.yaml", "../b/deep/leaf.yaml"}
+    inner = bundle.pipelines["../b/child.yaml"].steps[0].action
+    assert isinstance(inner, ChildCall)
+    assert inner.pipeline == "../b/deep/leaf.yaml"
+
+
+def test_child_named_twice_is_checked_once(tmp_path: Path) -> None:
+    """Its mistakes are told once, and it is one pipeline of the bundle."""
+    two = "{id: a, pipeline: c.yaml}, {id: b, pipeline: ./x/../c.yaml}"
+    write(tmp_path, p=pipeline(two), c=pipeline("{id: a, wait: 5}"))
+    assert [d.rule for d in load(tmp_path / "p.yaml").diagnostics] == ["bad-duration"]
+
+
+def test_pipelines_of_one_name_may_be_in_one_bundle(tmp_path: Path) -> None:
+    """Keys tell them apart."""
+    write(tmp_path, p=pipeline("{id: a, pipeline: c.yaml}"), c=pipeline())
+    bundle = load(tmp_path / "p.yaml").bundle
+    assert bundle is not None
+    assert len(bundle.pipelines) == 2
+
+
+def test_chain_of_children_is_bounded(tmp_path: Path) -> None:
+    """A generated chain is an error, not a crash."""
+    for n in range(MAX_CHAIN + 5):
+        write(tmp_path, **{f"p{n}": pipeline(f"{{id: a, pipeline: p{n + 1}.yaml}}")})
+    assert [d.rule for d in load(tmp_path / "p0.yaml").diagnostics] == ["too-deep"]
+
+
+@pytest.mark.parametrize(
+    ("child", "reason"),
+    [("x" * 300, "File name too long"), ("pipe", "not a regular file"), ('"a\\0b"', "embedded null byte")],
+)
+def test_unreadable_child_is_told_at_its_step(tmp_path: Path, child: str, reason: str) -> None:
+    """With the system's reason."""
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, p=pipeline(f"{{id: a, pipeline: {child}}}"))
+    (found,) = load(tmp_path / "p.yaml").diagnostics
+    assert found.rule == "unknown-child"
+    assert found.message.endswith(f" cannot be read: {reason}")
+
+
+def test_wrong_path_is_a_usage_error(tmp_path: Path) -> None:
+    """There is no file to point into."""
+    with pytest.raises(UsageError, match=r"there is no file .*nope.yaml"):
+        load(tmp_path / "nope.yaml")
+    with pytest.raises(UsageError, match="is a folder, not a pipeline file"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match=r"there is no file .*nope"):
+        check_paths([tmp_path / "nope"])
+
+
+def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML files with steps, and files that are no YAML; neither tests, catalogues nor hidden folders."""
+    write(
+        tmp_path,
+        good=pipeline(),
+        sub__bad=pipeline("{id: a}"),
+        sub__broken="steps: [",
+        other="a: 1\n",
+        activities="activities: {x: {}}\n",
+        _hidden=pipeline("{id: a}"),
+    )
+    (tmp_path / "good.test.yaml").write_text("steps: 3\n")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "_hidden.yaml").rename(tmp_path / ".hidden" / "h.yaml")
+    (tmp_path / "sub" / "short.yml").write_text(pipeline())
+    monkeypatch.chdir(tmp_path)
+    checked = check_paths(["."])
+    assert checked.files == ("good.yaml", "sub/bad.yaml", "sub/broken.yaml", "sub/short.yml")
+    assert [(d.path, d.rule) for d in checked.diagnostics] == [
+        ("sub/bad.yaml", "step-kind"),
+        ("sub/broken.yaml", "yaml-syntax"),
+    ]
+
+
+def test_cycle_in_a_folder_is_told_once(tmp_path: Path) -> None:
+    """However many files of it are checked."""
+    write(tmp_path, a=pipeline("{id: a, pipeline: b.yaml}"), b=pipeline("{id: a, pipeline: a.yaml}"))
+    assert [d.rule for d in check_paths([tmp_path]).diagnostics] == ["child-cycle"]
+
+
+def test_nearest_activities_file_counts(tmp_path: Path) -> None:
+    """The one in the folder hides the one above, for each file by itself."""
+    write(
+        tmp_path,
+        activities="activities: {top: {}}\n",
+        p=pipeline("{id: a, activity: top}, {id: b, pipeline: sub/c.yaml}"),
+        sub__activities="activities: {low: {}}\n",
+        sub__c=pipeline("{id: a, activity: low}"),
+        sub__d=pipeline("{id: a, activity: top}"),
+    )
+    assert load(tmp_path / "p.yaml").diagnostics == ()
+    assert [d.rule for d in load(tmp_path / "sub" / "d.yaml").diagnostics] == ["unknown-activity"]
+
+
+def test_built_in_activities_need_no_catalogue_file(tmp_path: Path) -> None:
+    """And bring their parameters' names."""
+    write(tmp_path, p=pipeline("{id: a, activity: shell.run, with: {comand: [ls]}}"))
+    rules = [d.rule for d in load(tmp_path / "p.yaml").diagnostics]
+    assert sorted(rules) == ["missing-parameter", "unknown-parameter"]
+
+
+MODULE = '''
+from temporalio import activity
+
+@activity.defn(name="shop.pay")
+async def pay(amount: int) -> str:
+    """Pay."""
+    return "paid"
+'''
+
+
+def test_modules_are_found_beside_the_catalogue_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file declares goes over it field by field; the command's modules are known too."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shop_activities_1.py").write_text(MODULE)
+    (tmp_path / "shop_activities_2.py").write_text(MODULE.replace("shop.pay", "shop.refund"))
+    write(
+        tmp_path,
+        activities="modules: [shop_activities_1]\n"
+        "activities: {shop.pay: {timeouts: {heartbeat: 3s}, effect_free: true}}\n",
+        sub__p=pipeline("{id: a, activity: shop.pay, args: [1], compensate: {activity: shop.refund}}"),
+    )
+    loaded = load(tmp_path / "sub" / "p.yaml", modules=["shop_activities_2"])
+    assert loaded.diagnostics == ()
+    assert loaded.modules == ("shop_activities_1", "shop_activities_2")
+    assert loaded.folders == (tmp_path,)
+    entry = loaded.catalogue["shop.pay"]
+    assert (entry.description, entry.effect_free, entry.timeouts.heartbeat) == ("Pay.", True, 3.0)
+    assert loaded.bundle is not None
+    call = loaded.bundle.pipelines["p.yaml"].steps[0].action
+    assert isinstance(call, ActivityCall)
+    assert call.timeouts.heartbeat == 3.0
+
+
+def test_module_that_cannot_be_imported_is_told_where_it_is_named(tmp_path: Path) -> None:
+    """In the file at its line, on the command line as a usage error."""
+    write(tmp_path, activities="modules:\n  - no_such_module_xyz\n", p=pipeline())
+    (found,) = load(tmp_path / "p.yaml").diagnostics
+    assert (found.rule, found.line, found.column) == ("bad-module", 2, 5)
+    assert "no_such_module_xyz" in found.message
+    (tmp_path / "activities.yaml").unlink()
+    with pytest.raises(UsageError, match="no_such_module_abc"):
+        load(tmp_path / "p.yaml", modules=["no_such_module_abc"])
+
+
+def test_every_named_task_queue_is_listed(tmp_path: Path) -> None:
+    """Of workflows, activities and compensations."""
+    step = "{id: a, activity: x, task_queue: q1, compensate: {activity: y, task_queue: q2}}"
+    write(tmp_path, p=pipeline(step) + "task_queue: q3\n", activities="activities: {x: {}, y: {}}\n")
+    assert load(tmp_path / "p.yaml").task_queues == {"q1", "q2", "q3"}
+
+
+def test_warnings_do_not_keep_a_bundle_back(tmp_path: Path) -> None:
+    """They are shown, and the run starts."""
+    write(tmp_path, p=pipeline("{id: a, activity: elsewhere, task_queue: q}"))
+    loaded = load(tmp_path / "p.yaml")
+    assert [d.severity for d in loaded.diagnostics] == ["warning"]
+    assert loaded.bundle is not None
+
+
+def test_checking_is_offline_and_fast(tmp_path: Path) -> None:
+    """A large file takes less than half a second as a process, and imports neither Temporal nor HTTP."""
+    step = (
+        "  - id: s{n}\n    name: step {{{{ inputs.name }}}} {n}\n    activity: shell.run\n"
+        '    with: {{command: [echo, "{{{{ inputs.name }}}}", "{n}"]}}\n    when: inputs.name != "{n}"\n'
+        "    retry: {{maximum_attempts: 3}}\n"
+        "    compensate: {{activity: shell.run, with: {{command: [ls]}}}}\n"
+    )
+    steps = "".join(step.format(n=n) for n in range(300))
+    text = f"version: 1\nname: big\ninputs: {{name: {{type: string, minLength: 1}}}}\nsteps:\n{steps}"
+    (tmp_path / "big.yaml").write_text(text)
+    code = (
+        "import sys; from pipeline_runner.language.resolve import check_paths\n"
+        "heavy = [name for name in ('temporalio', 'httpx') if name in sys.modules]\n"
+        "print(check_paths(sys.argv[1:]).diagnostics, heavy)"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "big.yaml")],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout == "() []\n"
+    # Half a second on an idle machine; the rest is for a busy one.
+    assert time.monotonic() - started < 2

@@ -1,0 +1,85 @@
+"""The published JSON Schema is fresh, and agrees with the checker."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pipeline_runner.language import loader, schema
+from pipeline_runner.language.nodes import plain
+
+ROOT = Path(__file__).parent.parent.parent
+DATA = ROOT / "tests" / "data"
+GOOD = [*sorted((DATA / "ok").glob("**/*.yaml")), *sorted((ROOT / "pipelines").glob("**/*.yaml"))]
+STRUCTURAL = [
+    "bad_duration", "bad_identifier", "bad_schema", "empty", "missing_key", "not_a_mapping", "step_kind",
+    "unknown_key", "wrong_kind_key", "wrong_type",
+]  # fmt: skip
+NOT_A_PIPELINE = {"activities.yaml", "activities.yml"}
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    """The committed schema."""
+    return Draft202012Validator(json.loads((ROOT / "schemas" / "pipeline.schema.json").read_text("utf-8")))
+
+
+def data(path: Path) -> Any:
+    """Return what a file holds."""
+    source, _ = loader.read(path, path.name)
+    node, found = loader.load(source)
+    assert found == []
+    assert node is not None
+    return plain(node)
+
+
+def test_committed_schema_is_fresh() -> None:
+    """``python -m pipeline_runner.language.schema > schemas/pipeline.schema.json`` renews it."""
+    assert (ROOT / "schemas" / "pipeline.schema.json").read_text(encoding="utf-8") == schema.text()
+
+
+def test_schema_is_a_schema(validator: Draft202012Validator) -> None:
+    """By the meta-schema of its own dialect."""
+    Draft202012Validator.check_schema(validator.schema)
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: str(path.relative_to(ROOT)))
+def test_good_file_fits(path: Path, validator: Draft202012Validator) -> None:
+    """An editor does not complain of what the checker lets pass."""
+    if path.name in NOT_A_PIPELINE or path.stem.endswith(".test"):
+        pytest.skip("not a pipeline")
+    assert [error.message for error in validator.iter_errors(data(path))] == []
+
+
+@pytest.mark.parametrize("case", STRUCTURAL)
+def test_mistake_of_structure_does_not_fit(case: str, validator: Draft202012Validator) -> None:
+    """An editor sees what a schema can know."""
+    assert not validator.is_valid(data(DATA / "err" / f"{case}.yaml"))
+
+
+def test_constructs_of_later_versions_fit(validator: Draft202012Validator) -> None:
+    """The schema holds the whole language, whatever this version runs."""
+    assert validator.is_valid(data(DATA / "err" / "not_supported_yet.yaml"))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"id": "a"},
+        {"id": "a", "activity": "x", "wait": "1s"},
+        {"id": "a", "activity": "x", "parent_close_policy": "abandon"},
+        {"id": "a", "activity": "x", "timeouts": {"run": "1s"}},
+        {"id": "a", "pipeline": "x", "timeouts": {"start_to_close": "1s"}},
+        {"id": "a", "set": {}, "with": {}},
+        {"id": "not", "set": {}},
+        {"id": "a", "wait": "soon"},
+        {"id": "a", "set": {}, "compensate": "nothing"},
+        {"id": "a", "set": {}, "compensate": {"activity": "x", "pipeline": "y"}},
+        {"id": "a", "steps": [{"id": "b"}]},
+    ],
+)
+def test_each_kind_of_step_has_its_own_keys(step: dict[str, Any], validator: Draft202012Validator) -> None:
+    """One mistake each."""
+    assert not validator.is_valid({"version": 1, "name": "x", "steps": [step]})
