@@ -1,0 +1,65 @@
+"""The catalogue: which activities exist, and what is known of each.
+
+Imports no implementation and no temporalio, so that checking a file stays offline and
+fast. An entry comes from the built-in families (``builtin.json``, generated from their
+code), from Python modules, from entry points, or from an ``activities.yaml``.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from pipeline_runner.core.model import Retry, Struct, Timeouts
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """What is known of one activity."""
+
+    name: str
+    """The registered activity type."""
+    description: str = ""
+    input: dict[str, Any] | None = None
+    """JSON Schema of its one argument; None: unknown."""
+    output: dict[str, Any] | None = None
+    """JSON Schema of its result; None: unknown."""
+    effect_free: bool = False
+    """True: nothing to undo, may be repeated freely."""
+    inverse: str | None = None
+    """The activity that usually undoes this one."""
+    task_queue: str | None = None
+    """Where its worker listens; None: on the run's own task queue."""
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    implementation: str | None = None
+    """``module:name`` of the Python code; None: served by somebody else's worker."""
+
+
+class Catalogue(Mapping[str, Entry]):
+    """Entries by activity name. Later sources win over earlier ones."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def extended(self, entries: Iterable[Entry]) -> "Catalogue":
+        """Return a catalogue with these entries added, or put over those of the same name."""
+        return Catalogue([*self._entries.values(), *entries])
+
+
+@cache
+def builtin() -> Catalogue:
+    """Return the catalogue of the activities that come with this package."""
+    text = resources.files(__package__).joinpath("builtin.json").read_bytes()
+    return Catalogue(msgspec.convert(json.loads(text), list[Entry]))

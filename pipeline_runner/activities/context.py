@@ -1,0 +1,28 @@
+"""What an activity may ask about the step it serves, beyond ``temporalio.activity.info()``.
+
+Imports neither temporalio nor the engine, so that activities stay plain functions.
+"""
+
+from contextvars import ContextVar
+
+_key: ContextVar[str | None] = ContextVar("pipeline_runner_idempotency_key", default=None)
+
+
+def idempotency_key() -> str:
+    """Return the idempotency key of the step that this activity serves.
+
+    Thirty-two hex digits, the same over retries, resets and continue-as-new of a run, and
+    different for every step of every run. Hand it to a service that de-duplicates requests.
+
+    Raises:
+        LookupError: The caller is not an activity that a pipeline step started.
+    """
+    key = _key.get()
+    if key is None:
+        raise LookupError("no idempotency key: this code does not run as a step of a pipeline")
+    return key
+
+
+def set_idempotency_key(key: str | None) -> None:
+    """Set the key for the current context. The worker does this; tests may."""
+    _key.set(key)

@@ -1,0 +1,326 @@
+"""The door: how Python activities come in. The built-in families use it like any plugin.
+
+A *provider* is an importable module. What it offers:
+
+* if it has a top-level ``activities``: that list of activity callables, or what that
+  function without arguments returns when a worker starts, so that clients are built only
+  then::
+
+      activities = lambda: [charge, Mailer(connect()).send]
+
+* otherwise every function decorated with ``@activity.defn`` in its namespace, and the
+  activity methods of the instances there. A class with activity methods and no instance is
+  instantiated when a worker starts; it may not need arguments.
+
+What the code cannot say by type hints is added by :func:`describe`::
+
+    @describe(timeouts=Timeouts(heartbeat=10), inverse="mail.recall")
+    @activity.defn(name="mail.send")
+    async def send(mail: Mail) -> Receipt: ...
+
+Modules are named in ``activities.yaml``, by ``--activities``, or by installed packages in
+the entry point group ``pipeline_runner.activities`` (the value is the module's name). They
+are looked for where Python looks, and then in the current folder.
+
+Imports neither temporalio nor an implementation: only the providers asked for do.
+"""
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from pipeline_runner.activities.catalogue import Entry
+from pipeline_runner.core.model import Retry, Timeouts
+
+GROUP = "pipeline_runner.activities"
+"""The entry point group in which installed packages offer activities."""
+
+BUILTIN_MODULES = (
+    "pipeline_runner.activities.shell",
+    "pipeline_runner.activities.web",
+    "pipeline_runner.activities.files",
+    "pipeline_runner.activities.directories",
+)
+"""The families that come with this package."""
+
+Activity = Callable[..., Any]
+F = TypeVar("F", bound=Activity)
+
+
+class ProviderError(Exception):
+    """A module offers no activities that can be used. The message is for people."""
+
+
+class _Facts(msgspec.Struct, frozen=True, kw_only=True):
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    effect_free: bool = False
+    inverse: str | None = None
+
+
+_UNSAID = _Facts()
+
+
+def describe(
+    *,
+    timeouts: Timeouts = _UNSAID.timeouts,
+    retry: Retry = _UNSAID.retry,
+    effect_free: bool = False,
+    inverse: str | None = None,
+) -> Callable[[F], F]:
+    """Tell the catalogue about an activity; above or below ``@activity.defn``.
+
+    Args:
+        timeouts: Defaults in seconds, for steps that say nothing.
+        retry: Defaults, for steps that say nothing.
+        effect_free: True if there is nothing to undo and it may be repeated freely.
+        inverse: The activity that usually undoes this one.
+    """
+    facts = _Facts(timeouts=timeouts, retry=retry, effect_free=effect_free, inverse=inverse)
+
+    def attach(function: F) -> F:
+        function.__pipeline_facts__ = facts  # type: ignore[attr-defined]  # that is the point
+        return function
+
+    return attach
+
+
+def entry_points() -> list[str]:
+    """Return the modules that installed packages offer, sorted."""
+    return sorted({point.module for point in importlib.metadata.entry_points(group=GROUP)})
+
+
+def catalogue_of(module_name: str) -> list[Entry]:
+    """Return what is known of the activities that a module offers, sorted by name.
+
+    Imports the module, but calls nothing in it if that can be helped.
+
+    Raises:
+        ProviderError: It cannot be imported, or offers nothing.
+    """
+    module = _import(module_name)
+    declared = getattr(module, "activities", None)
+    found: list[Activity] = []
+    if declared is None or callable(declared):
+        found = [*_functions(module), *(f for c in _classes(module) for f in _methods(c))]
+    if not found and declared is not None:
+        found = _listed(module_name, declared)
+    found = _distinct(module_name, found)
+    return sorted((_entry(activity) for activity in found if _name(activity)), key=lambda e: e.name)
+
+
+def activities_of(module_name: str) -> list[Activity]:
+    """Return the activities that a module offers, ready to be served.
+
+    Raises:
+        ProviderError: It cannot be imported, offers nothing, or a class needs arguments.
+    """
+    module = _import(module_name)
+    declared = getattr(module, "activities", None)
+    if declared is not None:
+        return _distinct(module_name, _listed(module_name, declared))
+    methods = (
+        getattr(instance, method.__name__)
+        for instance in _instances(module)
+        for method in _methods(type(instance))
+    )
+    return _distinct(module_name, [*_functions(module), *methods])
+
+
+def _import(name: str) -> ModuleType:
+    folder = os.getcwd()
+    if folder not in sys.path:  # last: a stray local folder must not hide an installed package
+        sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ProviderError(
+                f'there is no Python module "{name}" (looked for in {folder} and where Python'
+                " looks for modules)"
+            ) from None
+        raise _import_error(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _import_error(name, error) from error
+
+
+def _import_error(name: str, error: BaseException) -> ProviderError:
+    """Name the cause, and the last line of the user's code that led there."""
+    libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", __file__, *libraries))
+    ]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return ProviderError(f'the module "{name}" cannot be imported: {type(error).__name__}: {error}{where}')
+
+
+def _listed(module_name: str, declared: Any) -> list[Activity]:
+    if callable(declared):
+        try:
+            declared = declared()
+        except Exception as error:
+            raise ProviderError(
+                f'"activities" of the module "{module_name}" failed: {type(error).__name__}: {error}'
+            ) from error
+    if isinstance(declared, str) or not isinstance(declared, Iterable):
+        raise ProviderError(
+            f'"activities" of the module "{module_name}" must be a list of activities, or a'
+            f" function without arguments that returns one, not {type(declared).__name__}"
+        )
+    listed = list(declared)
+    for item in listed:
+        if _definition(item) is None:
+            raise ProviderError(
+                f'"activities" of the module "{module_name}" has {item!r} in it, which is not'
+                " decorated with @activity.defn"
+            )
+    return listed
+
+
+def _functions(module: ModuleType) -> list[Activity]:
+    return [v for v in vars(module).values() if inspect.isroutine(v) and _definition(v) is not None]
+
+
+def _classes(module: ModuleType) -> list[type]:
+    """Return the classes with activity methods, without those that another one extends."""
+    values = list(vars(module).values())
+    # type(), not __class__: a lazy module-level object must not be woken up.
+    offered = [v if isinstance(v, type) else type(v) for v in values]
+    found = [c for c in dict.fromkeys(offered) if any(_methods(c))]
+    return [c for c in found if not any(other is not c and issubclass(other, c) for other in found)]
+
+
+def _instances(module: ModuleType) -> Iterator[Any]:
+    values = list(vars(module).values())
+    for found in _classes(module):
+        there = [v for v in values if type(v) is found]
+        yield from there or [_instance(module.__name__, found)]
+
+
+def _instance(module_name: str, found: type) -> Any:
+    needed = [
+        p.name
+        for p in inspect.signature(found).parameters.values()
+        if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
+    ]
+    if needed or inspect.isabstract(found):
+        what = f"needs {', '.join(needed)}" if needed else "is abstract"
+        raise ProviderError(
+            f'the class {found.__name__} of the module "{module_name}" has activities, but'
+            f" {what}: make an instance in the module, or write"
+            f" activities = lambda: [{found.__name__}(…).{next(_methods(found)).__name__}]"
+        )
+    try:
+        return found()
+    except Exception as error:
+        raise ProviderError(
+            f'{found.__name__}() of the module "{module_name}" failed: {type(error).__name__}: {error}'
+        ) from error
+
+
+def _methods(found: type) -> Iterator[Activity]:
+    for name, _ in inspect.getmembers_static(found, inspect.isfunction):
+        method = getattr(found, name)
+        if _definition(method) is not None:
+            yield method
+
+
+def _distinct(module_name: str, found: list[Activity]) -> list[Activity]:
+    by_name: dict[str | None, Activity] = {}
+    for activity in found:
+        other = by_name.setdefault(_name(activity), activity)
+        if other != activity:
+            raise ProviderError(
+                f'the module "{module_name}" has two activities named "{_name(activity)}":'
+                f" {_path(other)} and {_path(activity)}"
+            )
+    if not found:
+        raise ProviderError(
+            f'the module "{module_name}" offers no activities: decorate functions with'
+            ' @activity.defn, or give it a list named "activities"'
+        )
+    return list(by_name.values())
+
+
+def _definition(value: Any) -> Any:
+    """Return what ``@activity.defn`` attached; read by name, so as not to import temporalio."""
+    if not (inspect.isroutine(value) or hasattr(type(value), "__temporal_activity_definition")):
+        return None
+    return getattr(value, "__temporal_activity_definition", None)
+
+
+def _name(activity: Activity) -> str | None:
+    """Return the registered name; None: a dynamic activity, which takes any."""
+    name: str | None = _definition(activity).name
+    return name
+
+
+def _path(activity: Activity) -> str:
+    function = inspect.unwrap(activity)
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(activity).__qualname__)}"
+
+
+def _entry(activity: Activity) -> Entry:
+    facts: _Facts = getattr(activity, "__pipeline_facts__", _UNSAID)
+    given, returned = _hints(activity)
+    name = _name(activity)
+    assert name is not None
+    return Entry(
+        name=name,
+        description=" ".join((inspect.getdoc(activity) or "").split("\n\n")[0].split()),
+        input=_schema(given, closed=True),
+        output=_schema(returned, closed=False),
+        effect_free=facts.effect_free,
+        inverse=facts.inverse,
+        timeouts=facts.timeouts,
+        retry=facts.retry,
+        implementation=_path(activity),
+    )
+
+
+def _hints(activity: Activity) -> tuple[Any, Any]:
+    """Return the types of the one argument and of the result; Any where they are not known."""
+    function = inspect.unwrap(activity)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = list(inspect.signature(function).parameters)
+    except (NameError, TypeError, ValueError):  # names that only type checkers see, and the like
+        return Any, Any
+    if parameters[:1] == ["self"]:
+        del parameters[0]
+    return hints.get(parameters[0], Any) if len(parameters) == 1 else Any, hints.get("return", Any)
+
+
+def _schema(hint: Any, *, closed: bool) -> dict[str, Any] | None:
+    """Return the JSON Schema of a type; None: not known.
+
+    Args:
+        hint: A type that msgspec knows, or any other.
+        closed: Refuse keys that the type does not have, which Temporal would drop silently.
+    """
+    if hint is Any or hint is object:
+        return None
+    try:
+        (schema,), definitions = msgspec.json.schema_components([hint], ref_template="#/$defs/{name}")
+    except (TypeError, RuntimeError, NameError):  # pydantic models and what else there is
+        return None
+    top = definitions.pop(schema["$ref"].removeprefix("#/$defs/"), None) if "$ref" in schema else None
+    if top is not None and f'"{schema["$ref"]}"' in msgspec.json.encode([top, definitions]).decode():
+        definitions[schema["$ref"].removeprefix("#/$defs/")] = top  # it contains itself
+        top = None
+    for part in (top, *definitions.values()):
+        if closed and part is not None and "properties" in part:
+            part.setdefault("additionalProperties", False)
+    return {**(top or schema), **({"$defs": definitions} if definitions else {})}

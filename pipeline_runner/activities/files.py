@@ -1,0 +1,358 @@
+"""The ``file`` family: files of the worker's machine, changed whole or not at all.
+
+New content is put in place by one rename, so that nobody ever sees half a file; a replaced
+file's mode stays, and its owner where the worker may give files away. What is replaced or
+removed is kept beside it under the step's idempotency key (how: see ``kept.py``), and
+``file.restore`` puts it back, after any crash or timeout::
+
+    compensate:
+      activity: file.restore
+      with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}
+
+For a copy and a move ``path`` is the destination; a move's source comes back with it.
+Called outside a pipeline the activities work as well, but keep nothing.
+
+Writing to a symbolic link writes the file that it points to; moving or removing one moves
+or removes the link.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, BinaryIO
+
+from msgspec import Meta
+from temporalio import activity
+
+from pipeline_runner.activities import kept
+from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.door import describe
+from pipeline_runner.activities.errors import explained, refused
+from pipeline_runner.activities.kept import Beat
+from pipeline_runner.activities.pulse import pulse
+from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size
+from pipeline_runner.activities.strict import checked
+
+PATH = r"^[^\x00]+$"
+"""A path is any text without a NUL; as a regular expression for JSON Schema."""
+
+Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the worker's folder.")]
+Source = Annotated[str, Meta(pattern=PATH, description="The file to take.")]
+Destination = Annotated[str, Meta(pattern=PATH, description="The file to become; its folder must exist.")]
+AbsolutePath = Annotated[str, Meta(description="The file's absolute path.")]
+Bytes = Annotated[int, Meta(description="The file's size.")]
+Replaced = Annotated[bool, Meta(description="Whether there was such a file before this step.")]
+Key = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Za-z_-]{1,64}$",
+        description='The idempotency key of the step to undo: "{{ step.key }}".',
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteInput:
+    """What to write, and where."""
+
+    path: Path
+    content: Annotated[str, Meta(description="The text, written as UTF-8.")]
+    append: Annotated[bool, Meta(description="Add to the file's end; a missing file is made.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathInput:
+    """A file."""
+
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferInput:
+    """From where, and to where."""
+
+    source: Source
+    destination: Destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreInput:
+    """What to put back."""
+
+    path: Path
+    key: Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    replaced: Replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What was read."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    content: Annotated[str, Meta(description="The text.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What was moved."""
+
+    path: Annotated[str, Meta(description="The destination's absolute path.")]
+    source: Annotated[str, Meta(description="The source's absolute path.")]
+    bytes: Bytes
+    replaced: Replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What was removed."""
+
+    path: AbsolutePath
+    removed: Annotated[bool, Meta(description="False: there was no such file.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was put back."""
+
+    path: AbsolutePath
+    restored: Annotated[bool, Meta(description="False: there was nothing to undo.")]
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.write", no_thread_cancel_exception=True)
+@checked
+def write(parameters: WriteInput) -> Written:
+    """Write a text file, or add to one.
+
+    A retry of an addition starts from the original again, so nothing is added twice.
+    """
+    target = os.path.realpath(parameters.path)
+    beat = pulse()
+    with explained(f"write {target}"):
+        _check_target(target)
+        before = _Before.of(target, beat)
+
+        def fill(file: BinaryIO) -> None:
+            if parameters.append and before.file is not None:
+                with open(before.file, "rb") as reading:
+                    kept.pour(reading, file, beat)
+            file.write(parameters.content.encode())
+
+        size = _put(target, before, fill, beat)
+    return Written(path=target, bytes=size, replaced=before.file is not None)
+
+
+@describe(effect_free=True)
+@activity.defn(name="file.read", no_thread_cancel_exception=True)
+@checked
+def read(parameters: PathInput) -> Content:
+    """Read a text file of at most 1 MiB, in UTF-8."""
+    path = os.path.realpath(parameters.path)
+    with explained(f"read {path}"), open(_check_regular(path), "rb") as file:
+        data = file.read(MIB + 1)
+    too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
+    if len(data) > MIB:
+        raise too_large
+    try:
+        content = data.decode()
+    except UnicodeDecodeError as error:
+        # from None: the cause would carry the content.
+        raise refused(f"cannot read {path}: it is not UTF-8 text (byte {error.start})", "NotText") from None
+    if encoded_size(content) > RESULT_LIMIT:
+        raise too_large
+    return Content(path=path, bytes=len(data), content=content)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.copy", no_thread_cancel_exception=True)
+@checked
+def copy(parameters: TransferInput) -> Written:
+    """Copy a file of any size. A new file gets the source's mode."""
+    source, target = os.path.realpath(parameters.source), os.path.realpath(parameters.destination)
+    _check_different(source, target)
+    beat = pulse()
+    with explained(f"copy {source}"), open(_check_regular(source), "rb") as reading:
+        mode = stat.S_IMODE(os.fstat(reading.fileno()).st_mode)
+        with explained(f"copy {source} to {target}"):
+            _check_target(target)
+            before = _Before.of(target, beat)
+            size = _put(target, before, lambda file: kept.pour(reading, file, beat), beat, mode & 0o777)
+    return Written(path=target, bytes=size, replaced=before.file is not None)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.move", no_thread_cancel_exception=True)
+@checked
+def move(parameters: TransferInput) -> Moved:
+    """Move or rename a file, also to another file system.
+
+    The undo takes the destination; the file comes back to where it was, with any change
+    made to it in place since, and what the move had replaced comes back too.
+    """
+    source, target = _itself(parameters.source), _itself(parameters.destination)
+    _check_different(source, target)
+    beat = pulse()
+    key = _key()
+    moving = source
+    with explained(f"move {source}"):
+        if key:
+            kept.finish_undo(target, key)
+        if not os.path.lexists(source) and key and kept.find(source, key):
+            moving = kept.original(source, key)  # an earlier attempt has taken it away
+        _check_regular(moving, links=True)
+    with explained(f"move {source} to {target}"):
+        _check_target(target, links=True)
+        before = _Before.of(target, beat, moved_from=source)
+        if key:
+            kept.keep(source, key, beat)
+        _place(target, before, lambda new: kept.link_or_copy(moving, new, beat), beat)
+        _take_away(source, key)
+        size = os.lstat(target).st_size
+    return Moved(path=target, source=source, bytes=size, replaced=before.file is not None)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.remove", no_thread_cancel_exception=True)
+@checked
+def remove(parameters: PathInput) -> Removed:
+    """Remove a file; it is fine if there is none."""
+    path = _itself(parameters.path)
+    with explained(f"remove {path}"):
+        key = _key()
+        removed = os.path.lexists(path)
+        if removed:
+            _check_regular(path, links=True)
+            if key:
+                kept.keep(path, key, pulse())
+            _take_away(path, key)
+        elif key:
+            removed = kept.find(path, key) is not None
+    return Removed(path=path, removed=removed)
+
+
+@activity.defn(name="file.restore", no_thread_cancel_exception=True)
+@checked
+def restore(parameters: RestoreInput) -> Restored:
+    """Undo what a step of the file family did, as far as it came.
+
+    Does nothing when the step changed nothing, or has been undone.
+    """
+    itself, followed = _itself(parameters.path), os.path.realpath(parameters.path)
+    with explained(f"restore {itself}"):
+        restored = [kept.put_back(path, parameters.key) for path in sorted({itself, followed})]
+    return Restored(path=itself, restored=any(restored))
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What there was before the step, whichever attempt this is."""
+
+    file: str | None
+    """Where that file can be read now; None: there was none."""
+    folder: str | None
+    """Where new content is prepared; None: outside a pipeline, beside the file."""
+
+    @classmethod
+    def of(cls, target: str, beat: Beat, *, moved_from: str | None = None) -> "_Before":
+        key = _key()
+        if key is None:
+            return cls(target if os.path.lexists(target) else None, None)
+        record = kept.keep(target, key, beat, moved_from=moved_from)
+        return cls(kept.original(target, key) if record.existed else None, kept.kept_folder(target, key))
+
+
+def _put(
+    target: str, before: _Before, fill: Callable[[BinaryIO], None], beat: Beat, mode: int = 0o666
+) -> int:
+    """Put new content in place; return its size."""
+    old = os.stat(before.file) if before.file is not None else None
+
+    def make(new: str) -> None:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if old else mode)
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+            file.flush()
+            if old is not None:
+                _adopt(file.fileno(), old)
+            os.fsync(file.fileno())
+
+    _place(target, before, make, beat)
+    return os.stat(target).st_size
+
+
+def _place(target: str, before: _Before, make: Callable[[str], None], beat: Beat) -> None:
+    """Have a new file made beside the target, and rename it into its place."""
+    folder = os.path.dirname(target)
+    new = kept.new_name(before.folder or folder)
+    try:
+        make(new)
+        beat()  # too late, or cancelled: then nothing may change any more
+        os.replace(new, target)
+    finally:
+        # Left over after an error, and when a move's source and target are one file by links:
+        # such a rename does nothing.
+        kept.remove_file(new)
+    kept.sync_folder(folder)
+
+
+def _take_away(path: str, key: str | None) -> None:
+    if key is None:
+        kept.remove_file(path)
+    elif os.path.lexists(path):
+        kept.take_away(path, kept.kept_folder(path, key))
+    kept.sync_folder(os.path.dirname(path))
+
+
+def _adopt(descriptor: int, old: os.stat_result) -> None:
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) != (old.st_uid, old.st_gid):
+        # An ordinary user cannot give files away: the new file then is the worker's.
+        with suppress(PermissionError):
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _key() -> str | None:
+    try:
+        return idempotency_key()
+    except LookupError:
+        return None
+
+
+def _itself(path: str) -> str:
+    """Return an absolute path in which the last part may be a symbolic link."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _check_target(path: str, *, links: bool = False) -> None:
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise refused(f"cannot write {path}: the folder {folder} does not exist", "FileNotFound")
+    if os.path.lexists(path):
+        _check_regular(path, links=links)
+
+
+def _check_regular(path: str, *, links: bool = False) -> str:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise refused(f"{path} is a directory, not a file", "IsADirectory")
+    if not (stat.S_ISREG(mode) or (links and stat.S_ISLNK(mode))):
+        raise refused(f"{path} is not a regular file", "NotARegularFile")
+    return path
+
+
+def _check_different(source: str, target: str) -> None:
+    if source == target:
+        raise refused(f"source and destination are the same file: {source}", "SameFile")

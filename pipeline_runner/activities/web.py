@@ -1,0 +1,253 @@
+"""The ``http`` family: requests to web services.
+
+Messages name the method and the URL without its user, password and query; headers and
+request bodies are in none. A server's ``Retry-After`` sets the time of the next attempt.
+"""
+
+import base64
+import json
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any, Literal
+
+import httpx
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.door import describe
+from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.pulse import attempt
+from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
+from pipeline_runner.activities.strict import Scalar, as_text, checked
+from pipeline_runner.core.model import Timeouts
+
+CONNECT_TIMEOUT = 10.0
+MAX_REDIRECTS = 5
+LONGEST_RETRY_AFTER = timedelta(days=1)
+"""A server may ask for a pause, but not for ever."""
+
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+_RETRIED = {408, 409, 425, 429}
+
+# At these levels the libraries log whole URLs, queries included, and headers.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestInput:
+    """What to ask for, and what answer is a good one."""
+
+    url: Annotated[str, Meta(min_length=1, description="An http or https URL.")]
+    method: Annotated[
+        Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        Meta(description="Redirects are followed for GET and HEAD only."),
+    ] = "GET"
+    headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
+    query: Annotated[
+        dict[str, Scalar | list[Scalar]],
+        Meta(description="Query parameters, added to those of the URL; a list repeats one."),
+    ] = field(default_factory=dict)
+    json: Annotated[Any, Meta(description="The body, sent as JSON; null: no such body.")] = None
+    body: Annotated[str | None, Meta(description="The body as text, sent as UTF-8; excludes `json`.")] = None
+    expect_status: Annotated[
+        list[Annotated[int, Meta(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]],
+        Meta(min_length=1, description="Statuses that are a success; any other fails the step."),
+    ] = field(default_factory=lambda: ["2xx"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOutput:
+    """The answer."""
+
+    status: Annotated[int, Meta(description="The status code.")]
+    headers: Annotated[
+        dict[str, str],
+        Meta(description="Response headers, names in lower case; repeated ones joined by commas."),
+    ]
+    body: Annotated[Any, Meta(description="A JSON value, a text, or null: see `encoding`.")]
+    encoding: Annotated[
+        Literal["json", "text", "base64", "none"],
+        Meta(
+            description="How to read `body`: the value of a JSON response, text, base64 of a"
+            " response that is neither, or none because it is empty."
+        ),
+    ]
+
+
+@describe(timeouts=Timeouts(heartbeat=10.0))
+@activity.defn(name="http.request")
+@checked
+async def request(parameters: RequestInput) -> RequestOutput:
+    """Send an HTTP request.
+
+    Sends the step's idempotency key as Idempotency-Key, unless that header is given, with
+    all but GET, HEAD and OPTIONS. Retried: statuses 408, 409, 425, 429 and 5xx, and errors
+    of the connection.
+    """
+    async with (
+        attempt(),
+        httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT), max_redirects=MAX_REDIRECTS
+        ) as client,
+    ):
+        prepared, what = _prepare(client, parameters)
+        with _explained(what):
+            response = await client.send(
+                prepared, stream=True, follow_redirects=parameters.method in {"GET", "HEAD"}
+            )
+            try:
+                data = await _read(response, what)
+            finally:
+                await response.aclose()
+    body, encoding = _decode(response, data)
+    if not _expected(response.status_code, parameters.expect_status):
+        raise _status_error(response, what, data if encoding in {"json", "text"} else b"")
+    if encoded_size(body) > RESULT_LIMIT:
+        raise _too_large(what)
+    return RequestOutput(
+        status=response.status_code, headers=dict(response.headers), body=body, encoding=encoding
+    )
+
+
+def _prepare(client: httpx.AsyncClient, parameters: RequestInput) -> tuple[httpx.Request, str]:
+    """Return the request, and how messages call it."""
+    if parameters.json is not None and parameters.body is not None:
+        raise refused("give json or body, not both", "InvalidInput")
+    try:
+        url = httpx.URL(parameters.url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        # Without the URL: what cannot be read cannot be cleaned of secrets.
+        raise refused("url is not an http or https URL such as https://example.org/path", "InvalidUrl")
+    what = f"{parameters.method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
+    if parameters.query:
+        url = url.copy_merge_params(parameters.query)
+    try:
+        prepared = client.build_request(
+            parameters.method,
+            url,
+            headers=_headers(parameters),
+            json=parameters.json,
+            content=parameters.body,
+        )
+    except (ValueError, TypeError):
+        # from None: the cause shows the value.
+        raise refused(f"{what}: a header is not plain ASCII text", "InvalidInput") from None
+    return prepared, what
+
+
+def _headers(parameters: RequestInput) -> dict[str, str]:
+    headers = {name: as_text(value) for name, value in parameters.headers.items()}
+    given = {name.lower() for name in headers}
+    if parameters.method not in _SAFE and "idempotency-key" not in given:
+        with suppress(LookupError):  # not the step of a pipeline
+            headers["Idempotency-Key"] = idempotency_key()
+    return headers
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TooManyRedirects:
+        raise refused(f"{what}: more than {MAX_REDIRECTS} redirects", "TooManyRedirects") from None
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
+        # The cause may show a header, or where a redirect led.
+        raise refused(f"{what}: the request is not valid HTTP", "InvalidInput") from None
+    except httpx.ConnectTimeout:
+        raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s") from None
+    except httpx.RequestError as error:
+        raise _connection_error(what, _reason(error)) from None
+
+
+def _connection_error(what: str, reason: str) -> ApplicationError:
+    return ApplicationError(f"{what}: {reason}", type="HttpConnectionError")
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the root cause says: the system is clearer than the library."""
+    cause: BaseException | None = error
+    text = str(error)
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # one for each address of the host
+            cause = cause.exceptions[0]
+        if isinstance(cause, ssl.SSLError | socket.gaierror):
+            text = str(cause.strerror)
+        elif isinstance(cause, OSError) and cause.errno:
+            text = os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return one_line(text or type(error).__name__, 300).lower()
+
+
+async def _read(response: httpx.Response, what: str) -> bytes:
+    data = bytearray()
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) > MIB:
+            raise _too_large(what)
+    return bytes(data)
+
+
+def _too_large(what: str) -> ApplicationError:
+    return refused(f"{what}: the response is over 1 MiB, too big for a step's output", "ResponseTooLarge")
+
+
+def _decode(response: httpx.Response, data: bytes) -> tuple[Any, Literal["json", "text", "base64", "none"]]:
+    if not data:
+        return None, "none"
+    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        try:
+            return json.loads(data, parse_constant=_no_constant), "json"
+        except (ValueError, RecursionError):
+            pass  # it says JSON and is not: then it is what it is
+    for charset in (response.charset_encoding or "utf-8", "utf-8"):
+        with suppress(UnicodeDecodeError, LookupError):
+            return data.decode(charset), "text"
+    return base64.b64encode(data).decode(), "base64"
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not in JSON")
+
+
+def _expected(status: int, expected: list[Any]) -> bool:
+    return status in expected or f"{status // 100}xx" in expected
+
+
+def _status_error(response: httpx.Response, what: str, data: bytes) -> ApplicationError:
+    status = response.status_code
+    text = data.decode(errors="replace")
+    said = f": {one_line(text, 300)}" if text.strip() else ""
+    retried = status in _RETRIED or response.is_server_error
+    return ApplicationError(
+        f"{what}: status {status} {response.reason_phrase}".rstrip() + said,
+        {"status": status, "body": text[:4096]},
+        type="HttpStatusError",
+        non_retryable=not retried,
+        next_retry_delay=_retry_after(response) if retried else None,
+    )
+
+
+def _retry_after(response: httpx.Response) -> timedelta | None:
+    value = response.headers.get("retry-after", "").strip()
+    try:
+        if value.isascii() and value.isdigit():
+            delay = timedelta(seconds=min(int(value), LONGEST_RETRY_AFTER.total_seconds()))
+        else:
+            when = parsedate_to_datetime(value)
+            delay = when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return min(delay, LONGEST_RETRY_AFTER) if delay > timedelta(0) else None

@@ -1,0 +1,72 @@
+"""List the activities that a step can name, with what goes in and what comes out."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pipeline_runner.activities.catalogue import Entry
+from pipeline_runner.activities.door import ProviderError
+from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
+from pipeline_runner.language import catalogue_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("name", nargs="*", help="show these in full; without names, list all")
+    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def execute(args: argparse.Namespace) -> ExitCode:
+    """Print the catalogue that holds in the current folder."""
+    path = catalogue_file.nearest(Path.cwd())
+    try:
+        if path is None:
+            found = catalogue_file.without_file(args.activities)
+        else:
+            found = catalogue_file.read(path, path.name, args.activities)
+    except ProviderError as error:
+        raise CommandError(str(error)) from None
+    unknown = [name for name in args.name if name not in found.catalogue]
+    if unknown:
+        raise CommandError(f"there is no activity {', '.join(unknown)}", ExitCode.FAILED)
+    entries = [found.catalogue[name] for name in args.name or sorted(found.catalogue)]
+    if args.format == "json":
+        json.dump(msgspec.to_builtins(entries), sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write("\n")
+    elif args.name:
+        sys.stdout.write("\n".join(_full(entry) for entry in entries))
+    else:
+        width = max(len(entry.name) for entry in entries)
+        for entry in entries:
+            first = entry.description.partition("\n")[0]
+            sys.stdout.write(f"{entry.name:<{width}}  {first}\n")
+    return ExitCode.OK
+
+
+def _full(entry: Entry) -> str:
+    lines = [entry.name, f"  {entry.description}"]
+    for title, schema in (("with", entry.input), ("output", entry.output)):
+        properties = (schema or {}).get("properties") or {}
+        if properties:
+            lines.append(f"  {title}:")
+        required = (schema or {}).get("required", [])
+        for key, value in properties.items():
+            needed = ", required" if key in required and title == "with" else ""
+            lines.append(f"    {key} ({_type(value)}{needed}): {value.get('description', '')}".rstrip(": "))
+    if entry.inverse:
+        lines.append(f"  undone by: {entry.inverse}")
+    return "\n".join(lines) + "\n"
+
+
+def _type(schema: dict[str, object]) -> str:
+    if "enum" in schema and isinstance(schema["enum"], list):
+        return " | ".join(map(str, schema["enum"]))
+    options = schema.get("anyOf")
+    if isinstance(options, list):
+        return " | ".join(_type(option) for option in options)
+    return str(schema.get("type", "any"))

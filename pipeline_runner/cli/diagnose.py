@@ -1,0 +1,84 @@
+"""Loading a pipeline for a command, and showing what is wrong with it."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
+from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
+from pipeline_runner.core.model import Pipeline
+from pipeline_runner.language import loader
+from pipeline_runner.language.diagnostics import Diagnostic, render
+from pipeline_runner.language.input_text import parse_input
+from pipeline_runner.language.nodes import plain
+from pipeline_runner.language.resolve import Loaded, UsageError, load
+
+
+def colour() -> bool:
+    """Tell whether standard error takes colour."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
+    """Write diagnostics to standard error, as text."""
+    for diagnostic in diagnostics:
+        text = render(diagnostic, sources.get(diagnostic.path, ""), colour=colour())
+        sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def loaded(path: str, modules: Sequence[str]) -> Loaded:
+    """Load a pipeline file; warnings are shown.
+
+    Raises:
+        CommandError: There are errors, which have been shown.
+    """
+    try:
+        result = load(path, modules=modules)
+    except UsageError as error:
+        raise CommandError(str(error)) from None
+    show(result.diagnostics, result.sources)
+    if result.bundle is None:
+        count = sum(diagnostic.severity == "error" for diagnostic in result.diagnostics)
+        raise CommandError(f"{count} {'error' if count == 1 else 'errors'} in {path}: nothing was started")
+    return result
+
+
+def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dict[str, Any]:
+    """Return a run's inputs from ``-i name=value`` and ``--input-file``, checked, with defaults.
+
+    Raises:
+        CommandError: They do not fit the pipeline's ``inputs``; all problems are named.
+    """
+    given = {} if file is None else _from_file(file)
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise CommandError(f'-i takes name=value, not "{pair}"')
+        try:
+            given[name] = parse_input(text, pipeline.inputs.get(name, True))
+        except ValueError as error:
+            raise CommandError(f'the input "{name}" cannot be read: {error}') from None
+    try:
+        return validate_inputs(pipeline.inputs, given)
+    except InvalidInputs as error:
+        raise CommandError(f"{error}\nnothing was started", ExitCode.USAGE) from None
+
+
+def _from_file(file: str) -> dict[str, Any]:
+    try:
+        source, problems = loader.read(Path(file), file)
+    except OSError as error:
+        raise CommandError(f"the input file {file} cannot be read: {error.strerror}") from None
+    node = None
+    if not problems:
+        node, problems = loader.load(source)
+    if node is None:
+        show(problems, {source.path: source.text})
+        raise CommandError(f"the input file {file} cannot be used: nothing was started")
+    value = plain(node)
+    if not isinstance(value, dict):
+        raise CommandError(f"the input file {file} is not a mapping of inputs")
+    return value

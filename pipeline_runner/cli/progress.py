@@ -1,0 +1,134 @@
+"""What a person sees while a run is followed: lines on a pipe, a live view in a terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pipeline_runner.engine.follow import Connection, Progress
+
+
+class View(Protocol):
+    """Shows progress."""
+
+    def show(self, progress: "Progress") -> None:
+        """Show what happened to a step."""
+
+    def note(self, text: str) -> None:
+        """Show a line of text."""
+
+
+class Lines:
+    """One line per event: time since the start, step, state, attempt, elapsed, error."""
+
+    def __init__(self) -> None:
+        self._start: datetime | None = None
+
+    def show(self, progress: "Progress") -> None:
+        """Write the line; heartbeats are left out."""
+        if progress.details is not None:
+            return
+        self._start = self._start or progress.at
+        since = max((progress.at - self._start).total_seconds(), 0.0)
+        sys.stderr.write(f"{since:8.2f}s  {line_of(progress)}\n")
+        sys.stderr.flush()
+
+    def note(self, text: str) -> None:
+        """Write a line of text."""
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def line_of(progress: "Progress") -> str:
+    """Return the text of one event."""
+    parts = [f"{'undo ' if progress.undo else ''}{progress.path}: {progress.state}"]
+    if progress.attempt > 1:
+        parts.append(f"attempt {progress.attempt}")
+    if progress.elapsed is not None:
+        parts.append(f"{progress.elapsed:.2f}s")
+    if progress.state == "running" and progress.name != progress.path.rpartition("/")[2]:
+        parts.append(progress.name)
+    text = ", ".join(parts)
+    return f"{text}: {_one_line(progress.error)}" if progress.error else text
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 300 else flat[:299] + "…"
+
+
+_MARKS = {
+    "running": ("cyan", "▶"), "waiting": ("cyan", "◷"), "retrying": ("yellow", "↻"),
+    "completed": ("green", "✓"), "failed": ("red", "✗"), "cancelled": ("yellow", "■"),
+}  # fmt: skip
+
+
+class Live:
+    """A table of steps that is redrawn in place."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self._console = Console(stderr=True)
+        self._rows: dict[tuple[str, bool], tuple[Progress, float]] = {}
+        self._live = RichLive(
+            get_renderable=self._table, console=self._console, refresh_per_second=8, redirect_stdout=False
+        )
+
+    def __enter__(self) -> "Live":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, progress: "Progress") -> None:
+        """Update the step's row."""
+        key = (progress.path, progress.undo)
+        begun = time.monotonic() if key not in self._rows else self._rows[key][1]
+        self._rows[key] = (progress, begun)
+
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def _table(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for progress, begun in self._rows.values():
+            colour, mark = _MARKS[progress.state]
+            elapsed = time.monotonic() - begun if progress.elapsed is None else progress.elapsed
+            depth = "  " * progress.path.count("/")
+            name = f"{depth}{'undo ' if progress.undo else ''}{progress.name}"
+            attempt = f"attempt {progress.attempt}" if progress.attempt > 1 else ""
+            last = progress.error or ("" if progress.details is None else str(progress.details))
+            table.add_row(
+                Text(mark, style=colour),
+                Text(name),
+                Text(progress.state, style=colour),
+                Text(f"{elapsed:.1f}s", style="dim"),
+                Text(attempt, style="yellow"),
+                Text(_one_line(last), style="red" if progress.error else "dim", overflow="ellipsis", no_wrap=True),
+            )
+        return table
+
+
+@contextmanager
+def view() -> Iterator[View]:
+    """Return the live view in a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        with Live() as live:
+            yield live
+    else:
+        yield Lines()
+
+
+def connection_line(connection: "Connection") -> str:
+    """Say that the server went away or came back."""
+    return "lost the Temporal server, waiting for it" if connection.lost else "the Temporal server is back"

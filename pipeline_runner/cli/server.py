@@ -1,0 +1,43 @@
+"""Keep the embedded Temporal server and its web UI running, with a worker, until stopped."""
+
+import argparse
+import asyncio
+import socket
+import sys
+
+from pipeline_runner.cli import session, worker
+from pipeline_runner.cli.exit_codes import ExitCode
+
+PORT = 7233
+UI_PORT = 8233
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
+    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
+    parser.add_argument("--task-queue", metavar="QUEUE", help="default: pipelines, and those that the pipelines name")
+    parser.add_argument("--port", type=int, help=f"default: {PORT} if it is free")
+    parser.add_argument("--ui-port", type=int, help=f"default: {UI_PORT} if it is free")
+
+
+def execute(args: argparse.Namespace) -> ExitCode:
+    """Run the command."""
+    found = worker.served(args.path, args.activities)
+    ports = {"port": args.port or _if_free(PORT), "ui_port": args.ui_port or _if_free(UI_PORT)}
+    with session.embedded_place(stays=True, **ports) as where:
+        server = where.embedded
+        assert server is not None
+        sys.stderr.write(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}\n")
+        if args.port and not server.address.endswith(f":{args.port}"):
+            sys.stderr.write("another command had started the server, on its own port\n")
+        return asyncio.run(worker.serve(args, found, where))
+
+
+def _if_free(port: int) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+        return port

@@ -1,0 +1,167 @@
+"""What the commands that talk to Temporal share: the server, the workers, following a run."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
+from pipeline_runner.engine.devserver import ServerError
+from pipeline_runner.engine.embedded import Embedded, embedded_server, state_folder
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where the server is."""
+    group = parser.add_argument_group("server", "default: Temporal's own configuration, else an embedded server")
+    group.add_argument("--address", metavar="HOST:PORT", help="the Temporal server")
+    group.add_argument("--namespace", help="the Temporal namespace")
+    group.add_argument("--profile", help="a profile of Temporal's configuration file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a command works: an embedded server, or a configured one."""
+
+    settings: Mapping[str, Any]
+    embedded: Embedded | None
+
+
+@contextlib.contextmanager
+def place(args: argparse.Namespace) -> Iterator[Place]:
+    """Find the server that the arguments and the environment name, or use the embedded one.
+
+    Raises:
+        CommandError: The configuration cannot be used, or the embedded server not be started.
+    """
+    if not _names_a_server(args):
+        with embedded_place() as where:
+            yield where
+        return
+    from pipeline_runner.engine.client import ConfigurationError, configured
+
+    try:
+        settings = configured(args.address, args.namespace, args.profile)
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from None
+    yield Place(settings=settings or {"target_host": "localhost:7233"}, embedded=None)
+
+
+@contextlib.contextmanager
+def embedded_place(**how: Any) -> Iterator[Place]:
+    """Use the embedded server; ``how`` goes to :func:`embedded_server`.
+
+    Raises:
+        CommandError: It cannot be started.
+    """
+    # Importing the SDK and starting the server take as long as each other.
+    threading.Thread(target=importlib.import_module, args=("pipeline_runner.engine.worker",)).start()
+    try:
+        with embedded_server(state_folder(), **how) as server:
+            yield Place(settings={"target_host": server.address}, embedded=server)
+    except ServerError as error:
+        raise CommandError(str(error), ExitCode.UNREACHABLE) from None
+
+
+def _names_a_server(args: argparse.Namespace) -> bool:
+    if args.address or args.namespace or args.profile:
+        return True
+    if any(name.startswith("TEMPORAL_") for name in os.environ):
+        return True
+    # Temporal's default configuration file, as its documentation of environment
+    # configuration places it.
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return (base / "temporalio" / "temporal.toml").is_file()
+
+
+async def connected(where: Place) -> "Client":
+    """Connect.
+
+    Raises:
+        CommandError: The server cannot be reached.
+    """
+    from pipeline_runner.engine.client import UnreachableError, connect
+
+    # A server that was started a moment ago may not know its namespace yet.
+    for left in range(40 if where.embedded else 0, -1, -1):
+        try:
+            return await connect(where.settings)
+        except UnreachableError as error:
+            if left == 0:
+                raise CommandError(str(error), ExitCode.UNREACHABLE) from None
+            await asyncio.sleep(0.1)
+    raise AssertionError
+
+
+def activities_of(modules: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Callable[..., Any]]:
+    """Return the activities that a worker serves: the built-in ones and those of modules.
+
+    Raises:
+        CommandError: A module cannot be imported, or offers nothing.
+    """
+    from pipeline_runner.activities import door
+
+    for folder in folders:
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    found: dict[str, Callable[..., Any]] = {}
+    try:
+        for module in [*door.BUILTIN_MODULES, *door.entry_points(), *modules]:
+            found.update({door._name(function): function for function in door.activities_of(module)})
+    except door.ProviderError as error:
+        raise CommandError(str(error)) from None
+    return list(found.values())
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    client: "Client",
+    queues: Iterable[str],
+    activities: list[Callable[..., Any]],
+    bundles: Mapping[str, bytes] | None = None,
+    **settings: Any,
+) -> AsyncIterator[None]:
+    """Run a worker on each of these task queues."""
+    from pipeline_runner.engine.worker import pipeline_worker
+
+    async with contextlib.AsyncExitStack() as stack:
+        for queue in dict.fromkeys(queues):
+            worker = pipeline_worker(client, task_queue=queue, activities=activities, bundles=bundles, **settings)
+            await stack.enter_async_context(worker)
+        yield
+
+
+@contextlib.contextmanager
+def on_signals(handler: Callable[[], None]) -> Iterator[None]:
+    """Call a handler for every SIGINT and SIGTERM."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def quiet() -> None:
+    """Keep what the SDK logs about failed attempts out of a command's output: the view tells it."""
+    logging.getLogger("temporalio").setLevel(logging.ERROR)
+    logging.getLogger("temporalio.activity").setLevel(logging.CRITICAL)
+    logging.getLogger("temporalio.workflow").setLevel(logging.CRITICAL)

@@ -1,0 +1,65 @@
+"""Follow a run to its end, and print its output as JSON.
+
+A run that was interrupted on the embedded server goes on: this command serves its worker.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pipeline_runner.cli import session
+from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowExecutionDescription
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("run", metavar="RUN", help="the workflow id")
+    parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
+    session.add_server_arguments(parser)
+
+
+def execute(args: argparse.Namespace) -> ExitCode:
+    """Run the command."""
+    with session.place(args) as where:
+        return asyncio.run(_watch(args, where))
+
+
+async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:
+    from pipeline_runner.cli.following import follow
+    from pipeline_runner.engine.client import find
+
+    session.quiet()
+    client = await session.connected(where)
+    try:
+        handle, description = await find(client, args.run)
+    except LookupError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from None
+    back = shlex.join(["run-pipeline", "watch", args.run])
+    memo = await _memo(description) if where.embedded else None
+    if memo is None:
+        return await follow(client, handle, back=back, report_file=args.report)
+    try:
+        os.chdir(memo["cwd"])
+    except OSError as error:
+        raise CommandError(f"the run's folder {memo['cwd']} cannot be used: {error.strerror}") from None
+    activities = session.activities_of(memo["modules"], memo["folders"])
+    async with session.serving(client, memo["queues"], activities):
+        sys.stderr.write(f"run: {args.run}\n")
+        return await follow(client, handle, back=back, report_file=args.report)
+
+
+async def _memo(description: "WorkflowExecutionDescription") -> dict[str, Any] | None:
+    """Return what the command that started the run noted down for this one."""
+    from pipeline_runner.engine.client import MEMO
+
+    payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
+    memo = json.loads(payload.data) if payload is not None else {}
+    return memo if "cwd" in memo else None

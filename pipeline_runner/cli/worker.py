@@ -1,0 +1,94 @@
+"""Serve runs, pipelines by name, and activities, until stopped.
+
+Any Temporal client can start the pipelines that are found in the given files and folders
+by their name, with plain inputs.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from pipeline_runner.cli import diagnose, session
+from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
+from pipeline_runner.core import model
+from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
+
+GRACE = timedelta(seconds=30)
+"""How long running activities may go on when the worker is stopped."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
+    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
+    parser.add_argument("--task-queue", metavar="QUEUE", help="default: pipelines, and those that the pipelines name")
+    session.add_server_arguments(parser)
+
+
+def execute(args: argparse.Namespace) -> ExitCode:
+    """Run the command."""
+    found = served(args.path, args.activities)
+    with session.place(args) as where:
+        return asyncio.run(serve(args, found, where))
+
+
+def served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
+    """Load every pipeline to be served.
+
+    Raises:
+        CommandError: One has errors, or two have the same name.
+    """
+    found: dict[str, tuple[str, Loaded]] = {}
+    for file in _files(paths, modules):
+        loaded = diagnose.loaded(file, modules)
+        assert loaded.bundle is not None
+        name = loaded.bundle.pipelines[loaded.bundle.root].name
+        if name in found:
+            raise CommandError(f'{found[name][0]} and {file} are both named "{name}": names must differ here')
+        found[name] = (file, loaded)
+    return [loaded for _, loaded in found.values()]
+
+
+def _files(paths: Iterable[str], modules: list[str]) -> list[str]:
+    try:
+        checked = check_paths(paths, modules=modules)
+    except UsageError as error:
+        raise CommandError(str(error)) from None
+    return list(checked.files)
+
+
+async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Place) -> ExitCode:
+    """Serve until a signal comes."""
+    from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
+
+    client = await session.connected(where)
+    modules = dict.fromkeys([*(m for loaded in found for m in loaded.modules), *args.activities])
+    folders = [Path.cwd(), *(folder for loaded in found for folder in loaded.folders)]
+    bundles = {
+        loaded.bundle.pipelines[loaded.bundle.root].name: model.encode(loaded.bundle)
+        for loaded in found
+        if loaded.bundle is not None
+    }
+    queues = [args.task_queue or DEFAULT_TASK_QUEUE]
+    if args.task_queue is None:
+        queues += [q for loaded in found for q in _own_queues(loaded)]
+    activities = session.activities_of(modules, folders)
+    stop = asyncio.Event()
+    async with session.serving(client, queues, activities, bundles, graceful_shutdown=GRACE):
+        with session.on_signals(stop.set):
+            sys.stderr.write(f"serving the task queue {', '.join(dict.fromkeys(queues))}\n")
+            if bundles:
+                sys.stderr.write(f"pipelines by name: {', '.join(sorted(bundles))}\n")
+            sys.stderr.flush()
+            await stop.wait()
+            sys.stderr.write("stopping\n")
+    return ExitCode.OK
+
+
+def _own_queues(loaded: Loaded) -> list[str]:
+    assert loaded.bundle is not None
+    return [p.task_queue for p in loaded.bundle.pipelines.values() if p.task_queue]

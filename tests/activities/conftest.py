@@ -1,0 +1,45 @@
+"""What the tests of the activities share: a step's context, and ways to run them."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from pipeline_runner.activities.context import set_idempotency_key
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def _environment(limit: float = 60.0) -> ActivityEnvironment:
+    env = ActivityEnvironment()
+    env.info = dataclasses.replace(env.info, start_to_close_timeout=timedelta(seconds=limit))
+    return env
+
+
+@pytest.fixture
+def environment() -> Callable[..., ActivityEnvironment]:
+    """Make environments whose attempts end after a number of seconds, 60 if not given."""
+    return _environment
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    """Run an activity with its input as the plain mapping that a step renders."""
+
+    def call(activity: Any, limit: float = 60.0, /, **parameters: Any) -> Any:
+        result = _environment(limit).run(activity, parameters)
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+    return call
+
+
+@pytest.fixture
+def key() -> Iterator[str]:
+    """Make the test the step of a pipeline, with this idempotency key."""
+    set_idempotency_key(KEY)
+    yield KEY
+    set_idempotency_key(None)

@@ -1,0 +1,113 @@
+"""The directory family on real directories."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities import directories, files
+from pipeline_runner.activities.context import set_idempotency_key
+
+Run = Callable[..., Any]
+OTHER_KEY = "f" * 32
+
+
+def _failure(run: Run, activity: Any, **parameters: Any) -> ApplicationError:
+    with pytest.raises(ApplicationError) as caught:
+        run(activity, **parameters)
+    return caught.value
+
+
+def test_create_says_whether_it_created(run: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "a" / "b")
+    result = run(directories.create, path=path)
+    assert (result.path, result.created) == (path, True)
+    assert not run(directories.create, path=path).created
+    assert os.listdir(tmp_path) == ["a"]  # without a key nothing is recorded
+
+
+def test_a_retry_answers_as_the_first_attempt_did(run: Run, tmp_path: Path, key: str) -> None:
+    assert key
+    assert run(directories.create, path=str(tmp_path / "a" / "b")).created
+    assert run(directories.create, path=str(tmp_path / "a" / "b")).created
+
+
+def test_undo_removes_what_was_created_and_nothing_else(run: Run, tmp_path: Path, key: str) -> None:
+    (tmp_path / "a").mkdir()
+    path = str(tmp_path / "a" / "b" / "c")
+    run(directories.create, path=path)
+    assert run(directories.remove, path=path, key=key).removed
+    assert os.listdir(tmp_path) == ["a"]
+    assert os.listdir(tmp_path / "a") == []
+    assert not run(directories.remove, path=path, key=key).removed
+
+
+def test_undo_leaves_a_directory_that_was_there(run: Run, tmp_path: Path, key: str) -> None:
+    path = str(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    assert not run(directories.create, path=path).created
+    assert not run(directories.remove, path=path, key=key).removed
+    assert not run(directories.remove, path=path, key=key, recursive=True).removed
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_undo_leaves_parents_that_others_use_meanwhile(run: Run, tmp_path: Path, key: str) -> None:
+    path = tmp_path / "a" / "b"
+    run(directories.create, path=str(path))
+    (tmp_path / "a" / "other").touch()
+    assert run(directories.remove, path=str(path), key=key).removed
+    assert os.listdir(tmp_path / "a") == ["other"]
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_undo_of_a_directory_in_use_fails_until_it_is_empty(run: Run, tmp_path: Path, key: str) -> None:
+    path = tmp_path / "a"
+    run(directories.create, path=str(path))
+    (path / "f").touch()
+    error = _failure(run, directories.remove, path=str(path), key=key)
+    assert error.message == f"cannot remove {path}: directory not empty"
+    assert (error.type, error.non_retryable) == ("DirectoryNotEmpty", True)
+    assert run(directories.remove, path=str(path), key=key, recursive=True).removed
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_written_into_it_do_not_hinder_the_undo(run: Run, tmp_path: Path, key: str) -> None:
+    path = tmp_path / "a"
+    run(directories.create, path=str(path))
+    set_idempotency_key(OTHER_KEY)
+    run(files.write, path=str(path / "f"), content="x")
+    run(files.restore, path=str(path / "f"), key=OTHER_KEY)
+    assert run(directories.remove, path=str(path), key=key).removed
+    assert os.listdir(tmp_path) == []
+
+
+def test_remove_takes_an_empty_directory_and_nothing_is_fine(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    result = run(directories.remove, path=str(tmp_path / "a"))
+    assert (result.path, result.removed) == (str(tmp_path / "a"), True)
+    assert not run(directories.remove, path=str(tmp_path / "a")).removed
+
+
+def test_remove_takes_a_full_directory_only_when_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    error = _failure(run, directories.remove, path=str(tmp_path / "a"))
+    assert error.message == f"cannot remove {tmp_path}/a: directory not empty"
+    assert run(directories.remove, path=str(tmp_path / "a"), recursive=True).removed
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_file_is_no_directory(run: Run, tmp_path: Path, *, recursive: bool) -> None:
+    path = tmp_path / "f"
+    path.write_text("x")
+    error = _failure(run, directories.create, path=str(path))
+    assert error.message == f"cannot create {path}: there is a file of that name"
+    assert (error.type, error.non_retryable) == ("FileExists", True)
+    error = _failure(run, directories.create, path=str(path / "d"))
+    assert (error.type, error.non_retryable) == ("NotADirectory", True)
+    error = _failure(run, directories.remove, path=str(path), recursive=recursive)
+    assert error.message == f"cannot remove {path}: not a directory"
+    assert path.read_text() == "x"
