@@ -61,3 +61,4 @@ async def undo(given: dict[str, Any]) -> None:
     if then == "die-once" and activity.info().attempt == 1:
         os._exit(9)
     note(log, f"undo {name}")
+    await asyncio.sleep(given.get("seconds", 0))

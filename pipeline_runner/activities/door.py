@@ -115,7 +115,7 @@ def catalogue_of(module_name: str) -> list[Entry]:
     if not found and declared is not None:
         found = _listed(module_name, declared)
     found = _distinct(module_name, found)
-    return sorted((_entry(activity) for activity in found if _name(activity)), key=lambda e: e.name)
+    return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
 
 
 def activities_of(module_name: str) -> list[Activity]:
@@ -240,10 +240,10 @@ def _methods(found: type) -> Iterator[Activity]:
 def _distinct(module_name: str, found: list[Activity]) -> list[Activity]:
     by_name: dict[str | None, Activity] = {}
     for activity in found:
-        other = by_name.setdefault(_name(activity), activity)
+        other = by_name.setdefault(name_of(activity), activity)
         if other != activity:
             raise ProviderError(
-                f'the module "{module_name}" has two activities named "{_name(activity)}":'
+                f'the module "{module_name}" has two activities named "{name_of(activity)}":'
                 f" {_path(other)} and {_path(activity)}"
             )
     if not found:
@@ -261,7 +261,7 @@ def _definition(value: Any) -> Any:
     return getattr(value, "__temporal_activity_definition", None)
 
 
-def _name(activity: Activity) -> str | None:
+def name_of(activity: Activity) -> str | None:
     """Return the registered name; None: a dynamic activity, which takes any."""
     name: str | None = _definition(activity).name
     return name
@@ -275,7 +275,7 @@ def _path(activity: Activity) -> str:
 def _entry(activity: Activity) -> Entry:
     facts: _Facts = getattr(activity, "__pipeline_facts__", _UNSAID)
     given, returned = _hints(activity)
-    name = _name(activity)
+    name = name_of(activity)
     assert name is not None
     return Entry(
         name=name,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.model import Pipeline
@@ -64,7 +63,8 @@ def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dic
     try:
         return validate_inputs(pipeline.inputs, given)
     except InvalidInputs as error:
-        raise CommandError(f"{error}\nnothing was started", ExitCode.USAGE) from None
+        problems = "\n".join(f"  {problem}" for problem in error.problems)
+        raise CommandError(f'the inputs do not fit "{pipeline.name}": nothing was started\n{problems}') from None
 
 
 def _from_file(file: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Following one run to its end, for ``run`` and ``watch``: view, Ctrl-C, outcome, exit code."""
 
 import asyncio
+import builtins
 import json
 import sys
 from pathlib import Path
@@ -124,9 +125,10 @@ async def _queried(handle: WorkflowHandle[Any, Any]) -> Report | None:
     """Ask a worker for the report; without a worker there is no answer."""
     try:
         async with asyncio.timeout(_QUERY_TIMEOUT):
-            return msgspec.convert(json.loads((await handle.query("report")).payload.data), Report)
-    except (RPCError, TimeoutError, asyncio.TimeoutError):
+            told = await handle.query("report")
+    except (RPCError, builtins.TimeoutError):
         return None
+    return None if told is None else msgspec.convert(told, Report)
 
 
 def _with_attempts(report: Report, follower: Follower) -> Report:

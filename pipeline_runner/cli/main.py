@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,6 +98,10 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of our output has gone, as with "| head".
         return ExitCode.FAILED
+    except Exception:  # noqa: BLE001 - the last place where a mistake of our own can be told
+        traceback.print_exc()
+        sys.stderr.write("run-pipeline: this is a mistake in run-pipeline itself, please report it\n")
+        return ExitCode.DIRTY
 
 
 def main() -> NoReturn:

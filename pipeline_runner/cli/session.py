@@ -122,7 +122,7 @@ def activities_of(modules: Iterable[str], folders: Iterable[str | Path] = ()) ->
     found: dict[str, Callable[..., Any]] = {}
     try:
         for module in [*door.BUILTIN_MODULES, *door.entry_points(), *modules]:
-            found.update({door._name(function): function for function in door.activities_of(module)})
+            found.update({door.name_of(function): function for function in door.activities_of(module)})
     except door.ProviderError as error:
         raise CommandError(str(error)) from None
     return list(found.values())
@@ -162,6 +162,10 @@ def on_signals(handler: Callable[[], None]) -> Iterator[None]:
 
 def quiet() -> None:
     """Keep what the SDK logs about failed attempts out of a command's output: the view tells it."""
+    from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
+    level = TelemetryFilter(core_level="ERROR", other_level="ERROR")
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=level))))
     logging.getLogger("temporalio").setLevel(logging.ERROR)
     logging.getLogger("temporalio.activity").setLevel(logging.CRITICAL)
     logging.getLogger("temporalio.workflow").setLevel(logging.CRITICAL)

@@ -39,6 +39,12 @@ _EXPRESSION_NODES = (
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
 _STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_TOKENS = {
+    '"end of print statement"': '"}}"',
+    "end of template": "end of the text",
+    '"end of statement block"': '"%}"',
+    'token "name"': "a name",
+}
 _LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
@@ -255,7 +261,11 @@ def _parse(text: str) -> nodes.Template:
 
 
 def _sentence(message: str) -> str:
-    return message[0].lower() + message[1:].rstrip(".").replace("'", '"')
+    """Say what Jinja found wrong in words of the language: its tokens have names of their own."""
+    text = message[0].lower() + message[1:].rstrip(".").replace("'", '"')
+    for token, words in _TOKENS.items():
+        text = text.replace(token, words)
+    return text
 
 
 def _output_values(tree: nodes.Template) -> list[nodes.Expr]:
@@ -382,6 +392,8 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | str | SecretText):
         return value
     if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise filters.FilterError("the result has more than the 64 bits of an integer")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -52,7 +52,15 @@ _log = logging.getLogger(__name__)
 _in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
 
 
-class PipelineInterceptor(Interceptor):
+class WorkflowSide(Interceptor):
+    """The workflow's side alone: what a replay of histories needs."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002, ARG002
+        """Put the workflow side into the chain."""
+        return _WorkflowInbound
+
+
+class PipelineInterceptor(WorkflowSide):
     """Install on every worker that runs pipelines, or activities for them."""
 
     def __init__(self, client: Client) -> None:
@@ -62,10 +70,6 @@ class PipelineInterceptor(Interceptor):
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put the activity side into the chain."""
         return _ActivityInbound(next, self._client)
-
-    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002, ARG002
-        """Put the workflow side into the chain."""
-        return _WorkflowInbound
 
 
 class _WorkflowInbound(WorkflowInboundInterceptor):

@@ -26,6 +26,7 @@ from typing import IO
 from pipeline_runner.engine import devserver
 
 _POLL = 0.1
+_LINGER = 1.0
 _RESTARTS = 5
 
 
@@ -58,7 +59,7 @@ def keep(folder: Path, port: int, ui_port: int) -> int:
         try:
             _announce(card, server)
             restarts = 0
-            while not stopping and not lock(users):
+            while not stopping and not _deserted(users):
                 time.sleep(_POLL)
                 if server.process.poll() is not None:
                     if restarts == _RESTARTS:
@@ -71,6 +72,18 @@ def keep(folder: Path, port: int, ui_port: int) -> int:
             card.unlink(missing_ok=True)
             server.stop()
         return 0
+
+
+def _deserted(users: IO[bytes]) -> bool:
+    """Tell whether nobody uses the server; then the lock is held, and newcomers wait.
+
+    The next command of a script gets a moment to come, since a stop takes the server a second.
+    """
+    if not lock(users):
+        return False
+    fcntl.flock(users, fcntl.LOCK_UN)
+    time.sleep(_LINGER)
+    return lock(users)
 
 
 def _start(folder: Path, port: int, ui_port: int) -> devserver.DevServer:

@@ -42,8 +42,6 @@ class Ending:
     non_retryable: bool = False
     report: Report | None = None
     """The report of a child that failed."""
-    terminated: bool = False
-    """A child ended without having undone itself."""
 
 
 def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending:
@@ -121,6 +119,9 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
             non_retryable=cause.non_retryable,
             report=report,
         )
+    if isinstance(cause, CancelledError) and action.parent_close_policy == "abandon":
+        # It was not asked to stop: nobody waits for it any more.
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="the child was left to itself")
     if isinstance(cause, CancelledError):
         return Ending(outcome="failed", type=errors.CHILD_CANCELLED, message="the child was cancelled")
     if isinstance(cause, TimeoutError):
@@ -131,7 +132,7 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
     else:
         text = cause.message if isinstance(cause, FailureError) else str(cause)
         return Ending(outcome="failed", type=type(cause).__name__, message=text)
-    return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message, terminated=True)
+    return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message)
 
 
 def report_of(error: ApplicationError) -> Report | None:

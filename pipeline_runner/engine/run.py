@@ -149,6 +149,10 @@ class Run:
             self._fail(_step_error(errors.EXPRESSION_ERROR, f"output: {error.message}"))
         except PayloadTooLargeError as error:
             self._fail(_step_error(errors.PAYLOAD_TOO_LARGE, str(error)))
+        except Exception as error:
+            # As in a step: nothing ends a run without its undo.
+            workflow.logger.exception("%s", self._pipeline.name)
+            self._fail(StepError(_info(type(error).__name__, str(error)), non_retryable=True, cause=error))
 
     def _fail(self, error: StepError) -> None:
         self._state.error = error.info

@@ -6,9 +6,10 @@ effects. The recorder writes down the order in which they really happened.
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from pipeline_runner.core.model import Bundle
@@ -55,7 +56,7 @@ def effects_of(pipelines: Pipelines, log: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-async def failure(handle: WorkflowHandle) -> tuple[BaseException, Report | None]:
+async def failure(handle: WorkflowHandle[Any, Any]) -> tuple[BaseException, Report | None]:
     with pytest.raises(WorkflowFailureError) as caught:
         await handle.result()
     cause = caught.value.cause
@@ -401,3 +402,116 @@ steps:
     assert report is not None
     assert [(r.path, r.state) for r in report.undo] == [("child", "undone")]
     assert pipelines.effects == ["do c", "do c", "undo c as a whole"]
+
+
+async def test_an_abandoned_child_goes_on_when_its_parent_is_cancelled(pipelines: Pipelines) -> None:
+    """Its outcome is not known then: a compensation of the step's own runs."""
+    bundle = pipelines.bundle(
+        """
+version: 1
+name: parent
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - id: child
+    pipeline: ./child.yaml
+    parent_close_policy: abandon
+    compensate: {activity: effect.undo, with: {log: LOG, name: child}}
+""",
+        child="""
+version: 1
+name: child
+steps:
+  - {id: c, activity: effect.do, with: {log: LOG, name: c, seconds: 1}, compensate: {activity: effect.undo, with: {log: LOG, name: c}}}
+""",
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await eventually(lambda: "do c" in pipelines.effects)
+        await handle.cancel()
+        cause, _ = await failure(handle)
+        assert isinstance(cause, CancelledError)
+        child = pipelines.client.get_workflow_handle(f"{handle.id}/child")
+        assert (await child.describe()).status is WorkflowExecutionStatus.RUNNING
+        await child.result()
+    assert pipelines.effects == ["do a", "do c", "undo child", "undo a"]
+
+
+async def test_a_cancellation_of_the_child_alone_fails_its_step(pipelines: Pipelines) -> None:
+    bundle = pipelines.bundle(
+        """
+version: 1
+name: parent
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - {id: child, pipeline: ./child.yaml}
+""",
+        child="""
+version: 1
+name: child
+steps:
+  - {id: c, activity: effect.do, with: {log: LOG, name: c, then: hang}, compensate: {activity: effect.undo, with: {log: LOG, name: c}}}
+""",
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await eventually(lambda: "do c" in pipelines.effects)
+        await pipelines.client.get_workflow_handle(f"{handle.id}/child").cancel()
+        cause, report = await failure(handle)
+    assert isinstance(cause, ApplicationError)
+    assert (cause.type, cause.message) == ("ChildCancelled", "child: the child was cancelled")
+    assert report is not None
+    assert (report.status, report.dirty) == ("failed", False)
+    assert pipelines.effects == ["do a", "do c", "undo c", "undo a"]
+
+
+async def test_dirt_of_a_child_makes_its_parent_dirty(pipelines: Pipelines) -> None:
+    """The report names the child's undos too, in the order in which they were done."""
+    bundle = pipelines.bundle(
+        """
+version: 1
+name: parent
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - {id: child, pipeline: ./child.yaml, retry: {maximum_attempts: 5, initial_interval: 10ms}}
+""",
+        child="""
+version: 1
+name: child
+steps:
+  - {id: c, activity: effect.do, with: {log: LOG, name: c}, compensate: {activity: effect.undo, with: {log: LOG, name: c}}}
+  - id: d
+    activity: effect.do
+    with: {log: LOG, name: d}
+    compensate: {activity: effect.undo, with: {log: LOG, name: d, then: fail}, retry: {maximum_attempts: 1}}
+  - {id: e, activity: effect.do, with: {log: LOG, name: e, then: fail}}
+""",
+    )
+    async with pipelines.worker():
+        _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert report.dirty
+    assert [(r.path, r.state) for r in report.undo] == [
+        ("child/d", "failed"), ("child/c", "undone"), ("a", "undone"),
+    ]  # fmt: skip
+    assert pipelines.effects == ["do a", "do c", "do d", "undo c", "undo a"], "a dirty child is not retried"
+
+
+async def test_undo_lets_no_mistake_of_its_own_stop_it(pipelines: Pipelines) -> None:
+    """An undo whose activity nobody serves fails; those before it are done all the same."""
+    bundle = pipelines.bundle("""
+version: 1
+name: unserved
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - id: b
+    activity: effect.do
+    with: {log: LOG, name: b}
+    compensate: {activity: no.such, task_queue: QUEUE, with: {}, retry: {maximum_attempts: 1}}
+  - {id: c, fail: {message: enough}}
+""".replace("QUEUE", pipelines.queue))
+    async with pipelines.worker():
+        _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert [(r.path, r.state) for r in report.undo] == [("b", "failed"), ("a", "undone")]
+    assert report.undo[0].error is not None
+    assert report.undo[0].error.type == "NotFoundError"

@@ -1,0 +1,335 @@
+"""``run`` and ``watch`` as users see them: streams, exit codes, Ctrl-C, interrupted runs."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.command import (
+    assert_nothing_left,
+    finish,
+    interrupt,
+    popen,
+    run,
+    wait_for,
+)
+from tests.effects import lines
+
+EFFECTS = ("--activities", "tests.effects")
+TIME = "start_to_close: 3s"
+PIPELINE = """
+version: 1
+name: shop
+inputs:
+  log: {type: string}
+  then: {type: string, default: ""}
+  undo: {type: string, default: ""}
+  count: {type: integer, default: 1}
+steps:
+  - id: a
+    name: open the shop
+    activity: effect.do
+    with: {log: "{{ inputs.log }}", name: a}
+    compensate:
+      activity: effect.undo
+      with: {log: "{{ inputs.log }}", name: a, then: "{{ inputs.undo }}"}
+      retry: {maximum_attempts: 3, initial_interval: 10ms}
+  - id: b
+    name: sell {{ inputs.count }}
+    activity: effect.do
+    with: {log: "{{ inputs.log }}", name: b, then: "{{ inputs.then }}"}
+    compensate: {activity: effect.undo, with: {log: "{{ inputs.log }}", name: b}}
+output: {sold: "{{ inputs.count }}", by: "{{ steps.b.output.name }}"}
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop.yaml").write_text(PIPELINE)
+    return tmp_path
+
+
+def arguments(folder: Path, **inputs: Any) -> list[str]:
+    pairs = [f"{key}={value}" for key, value in {"log": folder / "log", **inputs}.items()]
+    return [str(folder / "shop.yaml"), *EFFECTS, *(part for pair in pairs for part in ("-i", pair))]
+
+
+def test_a_good_run_prints_its_output_and_nothing_else(shop: Path) -> None:
+    done = run(shop, *arguments(shop, count=3), "--report", "report.json")
+    assert done.code == 0, done.err
+    assert done.json == {"sold": 3, "by": "b"}
+    assert lines(shop / "log") == ["do a", "do b"]
+    assert "a: running, open the shop" in done.err
+    assert "b: completed" in done.err
+    report = json.loads((shop / "report.json").read_text())
+    assert report["status"] == "completed"
+    assert report["steps"] == {"a": "completed", "b": "completed"}
+    assert_nothing_left(shop)
+
+
+def test_a_failed_run_prints_nothing_on_standard_output(shop: Path) -> None:
+    done = run(shop, "run", *arguments(shop, then="fail"), "--report", "report.json")
+    assert (done.code, done.out) == (1, "")
+    assert "failed: sell 1: b is out of order [Broken]\n  undone: a\n" in done.err
+    assert lines(shop / "log") == ["do a", "undo a"]
+    report = json.loads((shop / "report.json").read_text())
+    assert report["undo"] == [{"path": "a", "name": "open the shop", "outcome": "completed", "state": "undone", "attempts": 1}]
+
+
+def test_a_dirty_run_is_told_apart(shop: Path) -> None:
+    done = run(shop, *arguments(shop, then="fail", undo="fail"), "--report", "report.json")
+    assert (done.code, done.out) == (3, "")
+    assert "UNDO FAILED after 3 attempts: a: a cannot be undone [Stuck]" in done.err
+    assert "dirty: something that was done is left, or may be" in done.err
+    assert json.loads((shop / "report.json").read_text())["dirty"] is True
+
+
+def test_an_undo_that_needs_a_second_attempt_is_counted(shop: Path) -> None:
+    done = run(shop, *arguments(shop, then="fail", undo="fail-once"))
+    assert done.code == 1
+    assert "undone after 2 attempts: a" in done.err
+
+
+def test_ctrl_c_cancels_with_undo(shop: Path) -> None:
+    process = popen(shop, *arguments(shop, then="hang"))
+    wait_for(lambda: "do b" in lines(shop / "log"))
+    interrupt(process)
+    done = finish(process)
+    assert (done.code, done.out) == (4, "")
+    assert "cancelling, with undo; Ctrl-C again detaches" in done.err
+    assert "cancelled: Ctrl-C" in done.err
+    assert lines(shop / "log") == ["do a", "do b", "undo b", "undo a"]
+    assert_nothing_left(shop)
+
+
+def test_ctrl_c_twice_detaches_and_watch_goes_on(shop: Path) -> None:
+    text = PIPELINE.replace("name: b}", "name: b, then: slow}").replace(
+        "compensate: {activity: effect.undo, with: {log: \"{{ inputs.log }}\", name: b, then: slow}}",
+        'compensate: {activity: effect.do, with: {log: "{{ inputs.log }}", name: undo b, seconds: 5}}',
+    )
+    (shop / "shop.yaml").write_text(text)
+    process = popen(shop, *arguments(shop, then="hang"), "--workflow-id", "shop-1")
+    wait_for(lambda: "do b" in lines(shop / "log"))
+    interrupt(process)
+    wait_for(lambda: "do undo b" in lines(shop / "log"))
+    interrupt(process)
+    done = finish(process)
+    assert (done.code, done.out) == (130, "")
+    assert "detached; the run is open still. To follow it again: run-pipeline watch shop-1" in done.err
+    assert_nothing_left(shop)
+    again = run(shop, "watch", "shop-1")
+    assert (again.code, again.out) == (4, "")
+    assert lines(shop / "log")[-1] == "undo a"
+
+
+@pytest.mark.parametrize("moment", ["do a", "do b", "undo b"])
+def test_a_run_killed_with_9_goes_on_with_watch_and_leaves_no_process(shop: Path, moment: str) -> None:
+    """In the middle of the forward run, and in the middle of undo."""
+    text = (
+        PIPELINE.replace("name: a}", "name: a, seconds: 0.7}")
+        .replace('name: b, then: "{{ inputs.then }}"}', "name: b, seconds: 0.7}")
+        .replace("name: b}}", "name: b, seconds: 0.7}}")
+        .replace("steps:\n", f"defaults: {{timeouts: {{{TIME}}}, compensate: {{timeouts: {{{TIME}}}}}}}\nsteps:\n")
+    )
+    if moment == "undo b":
+        text = text.replace("output:", "  - {id: c, fail: {message: enough}}\noutput:")
+    (shop / "shop.yaml").write_text(text)
+    process = popen(shop, *arguments(shop), "--workflow-id", "shop-9")
+    wait_for(lambda: moment in lines(shop / "log"))
+    process.kill()
+    finish(process)
+    assert_nothing_left(shop)
+    before = lines(shop / "log")
+    done = run(shop, "watch", "shop-9")
+    after = lines(shop / "log")[len(before):]
+    if moment == "undo b":
+        assert done.code == 1, done.err
+    else:
+        assert (done.code, done.json["by"]) == (0, "b"), done.err
+    # Only the interrupted step may run a second time.
+    expected = {
+        "do a": ["do a", "do b"],
+        "do b": ["do b"],
+        "undo b": ["undo b", "undo a"],
+    }
+    assert after == expected[moment]
+    assert_nothing_left(shop)
+
+
+def test_two_at_a_time_do_not_disturb_each_other(shop: Path) -> None:
+    """They share the server, and each has its own folder, activities and task queue."""
+    other = shop / "other"
+    other.mkdir()
+    (other / "own.py").write_text(
+        "from temporalio import activity\n\n\n@activity.defn(name='own.where')\ndef where() -> str:\n"
+        "    import os, time\n    time.sleep(0.3)\n    return os.getcwd()\n"
+    )
+    (other / "activities.yaml").write_text("modules: [own]\n")
+    (other / "own.yaml").write_text(
+        "version: 1\nname: own\nsteps:\n" + "".join(f"  - {{id: s{k}, activity: own.where}}\n" for k in range(5))
+        + 'output: "{{ steps.s4.output }}"\n'
+    )
+    long = popen(shop, *arguments(shop, then="hang"))
+    wait_for(lambda: "do b" in lines(shop / "log"))
+    short = subprocess.Popen(
+        [*long.args[:3], str(other / "own.yaml")],  # type: ignore[index]
+        cwd=other, env={**_environment(shop)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    done = finish(short)
+    assert (done.code, done.json) == (0, str(other)), done.err
+    interrupt(long)
+    assert finish(long).code == 4
+    assert lines(shop / "log") == ["do a", "do b", "undo b", "undo a"]
+    assert_nothing_left(shop)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    from tests.cli.command import environment
+
+    return environment(folder)
+
+
+def test_the_same_workflow_id_follows_the_open_run_or_conflicts(shop: Path) -> None:
+    first = popen(shop, *arguments(shop, then="hang"), "--workflow-id", "one")
+    wait_for(lambda: "do b" in lines(shop / "log"))
+    conflict = run(shop, *arguments(shop, then="hang", count=2), "--workflow-id", "one")
+    assert conflict.code == 2
+    assert 'a run with the id "one" is open, and it is not this one' in conflict.err
+    second = popen(shop, *arguments(shop, then="hang"), "--workflow-id", "one")
+    seen = ""
+    assert second.stderr is not None
+    while "following the open run: one" not in seen:
+        seen += second.stderr.readline()
+    interrupt(first)
+    assert (finish(first).code, finish(second).code) == (4, 4)
+    assert lines(shop / "log") == ["do a", "do b", "undo b", "undo a"]
+    again = run(shop, *arguments(shop), "--workflow-id", "one")
+    assert again.code == 0, "an id whose run has ended may be used again"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-i", "count=x"], 'count: must be an integer, not "x"'),
+        (["-i", "cuont=1"], 'cuont: there is no such input (did you mean "count"?)'),
+        (["-i", "count"], '-i takes name=value, not "count"'),
+        (["--input-file", "missing.yaml"], "the input file missing.yaml cannot be read: No such file or directory"),
+        (["--input-file", "shop.yaml"], "version: there is no such input"),
+    ],
+)
+def test_bad_inputs_are_refused_before_anything_starts(shop: Path, words: list[str], message: str) -> None:
+    done = run(shop, *arguments(shop), *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not (shop / "state").exists()
+
+
+def test_a_missing_input_is_refused(shop: Path) -> None:
+    done = run(shop, str(shop / "shop.yaml"), *EFFECTS)
+    assert done.code == 2
+    assert "  log: this input is missing" in done.err
+
+
+def test_inputs_from_a_file_and_the_command_line(shop: Path) -> None:
+    (shop / "in.json").write_text(json.dumps({"log": str(shop / "log"), "count": 7, "then": "x"}))
+    done = run(shop, "shop.yaml", *EFFECTS, "--input-file", "in.json", "-i", "count=8")
+    assert (done.code, done.json["sold"]) == (0, 8), done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vaildate", "x"], 'there is no command and no file "vaildate": did you mean "validate"?'),
+        (["missing.yaml"], "missing.yaml"),
+        (["run", "shop.yaml", "--nonsense"], "--nonsense"),
+        (["validate", "missing"], "missing"),
+        (["shop.yaml", "--activities", "no.such.module"], "no.such.module"),
+    ],
+)
+def test_wrong_words_are_usage_errors(shop: Path, words: list[str], message: str) -> None:
+    done = run(shop, *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_address_where_nobody_listens_is_exit_code_5(shop: Path) -> None:
+    for words in (arguments(shop), ["watch", "x"]):
+        done = run(shop, *words, "--address", "127.0.0.1:1")
+        assert (done.code, done.out) == (5, "")
+        assert "the Temporal server at 127.0.0.1:1 cannot be reached" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_configuration_mistakes_are_told(shop: Path) -> None:
+    done = run(shop, *arguments(shop), TEMPORAL_CONFIG_FILE="nowhere.toml")
+    assert done.code == 2
+    assert "TEMPORAL_CONFIG_FILE names nowhere.toml, which is not there" in done.err
+    done = run(shop, *arguments(shop), "--profile", "nope")
+    assert done.code == 2
+    assert "nope" in done.err
+
+
+def test_watch_of_an_unknown_run(shop: Path) -> None:
+    done = run(shop, "watch", "nothing")
+    assert (done.code, done.out) == (1, "")
+    assert 'there is no run "nothing" here' in done.err
+
+
+def test_detach_needs_a_server_that_stays(shop: Path) -> None:
+    done = run(shop, *arguments(shop), "--detach")
+    assert done.code == 2
+    assert "--detach needs a server that stays" in done.err
+
+
+def test_the_embedded_server_crashes_and_comes_back_in_mid_run(shop: Path) -> None:
+    text = PIPELINE.replace('then: "{{ inputs.then }}"}', 'then: "{{ inputs.then }}", seconds: 4}')
+    (shop / "shop.yaml").write_text(text)
+    process = popen(shop, *arguments(shop))
+    wait_for(lambda: "do b" in lines(shop / "log"))
+    for pid in _temporal(shop):
+        os.kill(pid, signal.SIGKILL)
+    done = finish(process)
+    assert (done.code, done.json["by"]) == (0, "b"), done.err
+    assert lines(shop / "log")[:2] == ["do a", "do b"]
+    assert_nothing_left(shop)
+
+
+def _temporal(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended in the meantime
+            if words[0].endswith(b"temporal") and str(folder / "state" / "temporal.db").encode() in words:
+                found.append(int(entry.name))
+    assert found
+    return found
+
+
+def test_the_exit_code_is_right_a_hundred_times(shop: Path) -> None:
+    """Also with the server and the SDK's threads going down: four kinds of end, in turn."""
+    log = shop / "log"
+    kinds = [("", "", 0), ("fail", "", 1), ("fail", "fail", 3), ("bad", "", 2)]
+    running: list[tuple[int, subprocess.Popen[str]]] = []
+    for number in range(100):
+        then, undo, code = kinds[number % 4]
+        words = arguments(shop, then=then, undo=undo, log=log)
+        if code == 2:
+            words += ["-i", "count=x"]
+        running.append((code, popen(shop, *words)))
+        if len(running) == 4:
+            expected, process = running.pop(0)
+            done = finish(process)
+            assert done.code == expected, done.err
+            assert bool(done.out) is (expected == 0)
+    for expected, process in running:
+        assert finish(process).code == expected
+    assert_nothing_left(shop)

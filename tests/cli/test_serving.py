@@ -1,0 +1,104 @@
+"""``worker``, ``server`` and ``--detach``: runs that outlive the command that started them."""
+
+import asyncio
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+
+from pipeline_runner.engine.devserver import DevServer, free_port
+from tests.cli.command import assert_nothing_left, finish, popen, run, wait_for
+from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
+from tests.effects import lines
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "shop.yaml").write_text(PIPELINE)
+    (tmp_path / "shop.yaml").write_text(PIPELINE)
+    return tmp_path
+
+
+def read_until(process: "object", text: str) -> str:
+    seen = ""
+    while text not in seen:
+        line = process.stderr.readline()  # type: ignore[attr-defined]
+        assert line, seen
+        seen += line
+    return seen
+
+
+def test_a_server_takes_detached_runs_and_serves_pipelines_by_name(shop: Path) -> None:
+    port, ui = free_port(), free_port()
+    server = popen(shop, "server", "pipelines", *EFFECTS, "--port", str(port), "--ui-port", str(ui))
+    told = read_until(server, "pipelines by name: shop")
+    assert f"Temporal server: 127.0.0.1:{port}" in told
+    assert f"web UI: http://127.0.0.1:{ui}" in told
+    assert "serving the task queue pipelines" in told
+    with socket.create_connection(("127.0.0.1", ui), timeout=10) as page:
+        page.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"200 OK" in page.recv(1000)
+
+    detached = run(shop, *arguments(shop), "--detach", "--workflow-id", "later")
+    assert (detached.code, detached.out) == (0, "later\n"), detached.err
+    watched = run(shop, "watch", "later")
+    assert (watched.code, watched.json["by"]) == (0, "b"), watched.err
+
+    async def by_name() -> object:
+        client = await Client.connect(f"127.0.0.1:{port}")
+        inputs = {"log": str(shop / "other"), "count": 5}
+        return await client.execute_workflow("shop", inputs, id="named", task_queue="pipelines")
+
+    assert asyncio.run(by_name()) == {"sold": 5, "by": "b"}
+    assert lines(shop / "other") == ["do a", "do b"]
+    server.send_signal(signal.SIGTERM)
+    assert finish(server).code == 0
+    assert_nothing_left(shop)
+
+
+async def test_a_worker_and_runs_on_a_configured_server(shop: Path, server: DevServer) -> None:
+    address = {"TEMPORAL_ADDRESS": server.address}
+    queue = ("--task-queue", f"queue-{shop.name}")
+    alone = popen(shop, *arguments(shop), *queue, "--workflow-id", shop.name, **address)
+    read_until(alone, "no worker takes runs from the task queue")
+    worker = popen(shop, "worker", "pipelines", *EFFECTS, *queue, **address)
+    done = finish(alone)
+    assert (done.code, done.json["by"]) == (0, "b"), done.err
+    failed = run(shop, *arguments(shop, then="fail"), *queue, "--report", "report.json", **address)
+    assert failed.code == 1
+    assert json.loads((shop / "report.json").read_text())["status"] == "failed"
+    worker.send_signal(signal.SIGINT)
+    ended = finish(worker)
+    assert ended.code == 0, ended.err
+    assert "stopping" in ended.err
+    assert not (shop / "state").exists()
+
+
+def test_two_pipelines_of_one_name_are_refused(shop: Path) -> None:
+    (shop / "pipelines" / "again.yaml").write_text(PIPELINE)
+    done = run(shop, "worker", "pipelines", *EFFECTS)
+    assert done.code == 2
+    assert 'are both named "shop"' in done.err
+
+
+def test_a_worker_finishes_what_it_runs_before_it_stops(shop: Path, server: DevServer) -> None:
+    (shop / "shop.yaml").write_text(PIPELINE.replace("name: a}", "name: a, seconds: 2}", 1))
+    address = {"TEMPORAL_ADDRESS": server.address}
+    queue = ("--task-queue", f"queue-{shop.name}-2")
+    worker = popen(shop, "worker", *EFFECTS, *queue, **address)
+    read_until(worker, "serving")
+    follower = popen(shop, *arguments(shop), *queue, **address)
+    wait_for(lambda: "do a" in lines(shop / "log"))
+    worker.send_signal(signal.SIGTERM)
+    assert finish(worker).code == 0
+    again = popen(shop, "worker", *EFFECTS, *queue, **address)
+    done = finish(follower)
+    assert done.code == 0, done.err
+    assert lines(shop / "log") == ["do a", "do b"], "the step was not run again"
+    again.send_signal(signal.SIGTERM)
+    assert finish(again).code == 0

@@ -1,0 +1,107 @@
+"""The commands that only tell: ``validate``, ``activities``, ``schema``, help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline_runner.cli.main import COMMANDS
+from tests.cli.command import environment, run
+
+GOOD = "version: 1\nname: good\nsteps:\n  - {id: a, activity: file.read, with: {path: x}}\n"
+BAD = "version: 1\nname: bad\nsteps:\n  - {id: a, activity: file.raed, with: {path: x}, retrys: 3}\n"
+
+
+def test_validate_tells_all_mistakes_with_places_and_what_would_be_right(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    done = run(tmp_path, "validate", "bad.yaml")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == """\
+bad.yaml:4:23: error: there is no activity "file.raed" in the catalogue [unknown-activity]
+  |
+4 |   - {id: a, activity: file.raed, with: {path: x}, retrys: 3}
+  |                       ^~~~~~~~~
+  = help: did you mean "file.read"?
+bad.yaml:4:51: error: unknown key "retrys" in an activity step [unknown-key]
+  |
+4 |   - {id: a, activity: file.raed, with: {path: x}, retrys: 3}
+  |                                                   ^~~~~~
+  = help: did you mean "retry"?
+1 file: 2 errors, 0 warnings
+"""
+
+
+def test_validate_searches_folders_and_prints_json(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "good.yaml").write_text(GOOD)
+    (tmp_path / "one" / "bad.yml").write_text(BAD)
+    (tmp_path / "one" / "compose.yaml").write_text("services: {}\n")
+    (tmp_path / "one" / "broken.yaml").write_text("a: [\n")
+    done = run(tmp_path, "validate", "one", "--format", "json")
+    assert (done.code, done.err) == (1, "")
+    found = done.json
+    assert {(d["path"], d["rule"]) for d in found} == {
+        ("one/bad.yml", "unknown-activity"),
+        ("one/bad.yml", "unknown-key"),
+        ("one/broken.yaml", "yaml-syntax"),
+    }
+    assert set(found[0]) == {
+        "path", "line", "column", "end_line", "end_column", "severity", "rule", "message", "help",
+    }  # fmt: skip
+    (tmp_path / "one" / "bad.yml").unlink()
+    (tmp_path / "one" / "broken.yaml").unlink()
+    clean = run(tmp_path, "validate", "one")
+    assert (clean.code, clean.out, clean.err) == (0, "", "1 file: 0 errors, 0 warnings\n")
+
+
+def test_warnings_count_with_strict_only(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(
+        "version: 1\nname: w\nsteps:\n  - {id: a, activity: payment.charge, task_queue: payments}\n"
+    )
+    assert run(tmp_path, "validate", "w.yaml").code == 0
+    done = run(tmp_path, "validate", "w.yaml", "--strict")
+    assert done.code == 1
+    assert "warning" in done.err
+
+
+def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "activities.yaml").write_text(
+        "activities:\n  payment.charge: {task_queue: payments-go, description: Charge a card.}\n"
+    )
+    done = run(tmp_path, "activities")
+    assert done.code == 0, done.err
+    names = [line.split()[0] for line in done.out.splitlines()]
+    assert names == sorted(names)
+    assert {"shell.run", "http.request", "file.write", "payment.charge"} <= set(names)
+    shell = run(tmp_path, "activities", "shell.run", "--format", "json").json
+    assert shell[0]["input"]["required"] == ["command"]
+    assert shell[0]["timeouts"] == {"heartbeat": 10.0}
+    assert "command (array, required)" in run(tmp_path, "activities", "shell.run").out
+    unknown = run(tmp_path, "activities", "shell.rnu")
+    assert (unknown.code, unknown.err) == (1, "run-pipeline: there is no activity shell.rnu\n")
+
+
+def test_schema_prints_the_published_schema(tmp_path: Path) -> None:
+    published = Path(__file__).parents[2] / "schemas" / "pipeline.schema.json"
+    done = run(tmp_path, "schema")
+    assert (done.code, json.loads(done.out)) == (0, json.loads(published.read_text()))
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
+    done = run(tmp_path, *command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "usage: run-pipeline" in done.out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate", "good.yaml"], ["schema"], ["activities"]])
+def test_what_needs_no_server_imports_no_temporalio(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    code = (
+        "import sys\nfrom pipeline_runner.cli.main import run\n"
+        f"assert run({words!r}) == 0\n"
+        "assert not {'temporalio', 'httpx', 'rich'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=True, stdout=subprocess.DEVNULL)

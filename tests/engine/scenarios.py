@@ -1,0 +1,164 @@
+"""Pipelines whose histories are recorded, to be replayed by every later interpreter.
+
+Run ``python -m tests.engine.scenarios`` to record those that have no file yet. A recorded
+history is never recorded again: it stands for the runs that are open at some user's.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from pipeline_runner.core import model
+from pipeline_runner.engine import devserver
+from tests.conftest import Pipelines, connected
+
+FOLDER = Path(__file__).parents[1] / "data" / "histories"
+
+STEP = (
+    "  - {{id: {0}, activity: effect.do, with: {{log: LOG, name: {0}{1}}}, retry: {{maximum_attempts: 1}},"
+    " timeouts: {{start_to_close: 1s}},"
+    ' compensate: {{activity: effect.undo, with: {{log: LOG, name: "{{{{ step.input.name }}}}"}}}}}}\n'
+)
+CHILD = "version: 1\nname: child\nsteps:\n" + STEP.format("c1", "") + STEP.format("c2", "") + "output: done\n"
+
+
+def steps(*names: str, last: str = "") -> str:
+    """Steps of these names; ``last`` is what the last one does."""
+    return "".join(STEP.format(n, f", then: {last}" if last and n == names[-1] else "") for n in names)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A pipeline, and what happens to its run from outside."""
+
+    text: str
+    children: dict[str, str] = field(default_factory=dict)
+    act: Callable[[WorkflowHandle[Any, Any], Pipelines], Awaitable[None]] | None = None
+    by_name: bool = False
+    long: bool = False
+    """Recorded on a server that suggests to continue as new after 60 events."""
+
+
+async def _cancel(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> None:
+    while not any(line in ("do hang", "do c2") for line in pipelines.effects):
+        await asyncio.sleep(0.02)
+    await handle.cancel()
+
+
+HEAD = "version: 1\nname: recorded\n"
+SCENARIOS: dict[str, Scenario] = {
+    "completed": Scenario(
+        HEAD + "inputs: {n: {type: integer, default: 2}}\nsteps:\n" + steps("a")
+        + '  - {id: v, set: {x: "{{ inputs.n * 2 }}"}}\n  - {id: w, name: rest, wait: 10ms}\n'
+        + '  - {id: s, when: inputs.n > 5, fail: {message: no}}\n  - {id: c, pipeline: ./child.yaml}\n'
+        + 'finally:\n  - {id: f, activity: effect.do, with: {log: LOG, name: "{{ run.status }}"}}\n'
+        + 'output: "{{ steps.v.output.x }}"\n',
+        {"child": CHILD},
+    ),
+    "failed": Scenario(HEAD + "steps:\n" + steps("a", "b", "c", last="fail")),
+    "timed-out-step": Scenario(HEAD + "steps:\n" + steps("a", "b", last="hang")),
+    "completed-child-undone": Scenario(
+        HEAD + "steps:\n" + steps("a") + "  - {id: c, pipeline: ./child.yaml}\n" + steps("z", last="fail"),
+        {"child": CHILD},
+    ),
+    "failing-child-retried": Scenario(
+        HEAD + "steps:\n" + steps("a")
+        + "  - {id: c, pipeline: ./child.yaml, retry: {maximum_attempts: 2, initial_interval: 10ms}}\n",
+        {"child": CHILD.replace("name: c2}", "name: c2, then: fail-after}").replace("c2", "c2")},
+    ),
+    "cancelled-step": Scenario(HEAD + "steps:\n" + steps("a") + STEP.format("hang", ", then: hang").replace("1s", "1h"), act=_cancel),
+    "cancelled-child": Scenario(
+        HEAD + "steps:\n" + steps("a") + "  - {id: c, pipeline: ./child.yaml}\n",
+        {"child": CHILD.replace("name: c2}", "name: c2, then: hang}").replace("1s", "1h")},
+        act=_cancel,
+    ),
+    "pipeline-timeout": Scenario(HEAD + "timeout: 500ms\nsteps:\n" + steps("a") + "  - {id: w, wait: 1h}\n"),
+    "dirty": Scenario(
+        HEAD + "steps:\n" + steps("a")
+        + "  - {id: b, activity: effect.do, with: {log: LOG, name: b}, compensate: {activity: effect.undo,"
+        " with: {log: LOG, name: b, then: fail}, retry: {maximum_attempts: 1}}}\n"
+        + "  - {id: stop, fail: {message: enough, type: Enough}}\n"
+    ),
+    "compensated-by-pipeline": Scenario(
+        HEAD + "steps:\n  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {pipeline: ./child.yaml}}\n"
+        "  - {id: stop, fail: {message: enough}}\n",
+        {"child": CHILD},
+    ),
+    "not-waited-for": Scenario(
+        HEAD + "steps:\n  - {id: c, pipeline: ./child.yaml, parent_close_policy: abandon, wait_for_completion: false}\n",
+        {"child": CHILD},
+    ),
+    "by-name": Scenario(HEAD + "steps:\n" + steps("a"), by_name=True),
+    "secret": Scenario(
+        HEAD + "secrets: [HOME]\nsteps:\n"
+        '  - {id: a, activity: effect.do, with: {log: LOG, name: "x{{ secrets.HOME }}"}}\n'
+    ),
+    "continued": Scenario(HEAD + "steps:\n" + steps(*(f"s{k}" for k in range(12)), last="fail"), long=True),
+}  # fmt: skip
+
+
+async def _record(name: str, scenario: Scenario, servers: tuple[str, str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="recorded-") as folder:
+        pipelines = Pipelines(await connected(servers[scenario.long]), Path(folder))
+        bundle = pipelines.bundle(scenario.text, **scenario.children)
+        async with pipelines.worker(bundles={"recorded": model.encode(bundle)}):
+            if scenario.by_name:
+                handle = await pipelines.client.start_workflow(
+                    "recorded", {}, id=f"recorded-{name}", task_queue=pipelines.queue
+                )
+            else:
+                handle = await pipelines.start(bundle)
+            if scenario.act is not None:
+                await scenario.act(handle, pipelines)
+            try:
+                await handle.result()
+            except WorkflowFailureError as error:
+                print(f"{name}: {error.cause}")
+            # The newest run, and every run before it.
+            run_id: str | None = None
+            number = 0
+            while True:
+                history = await pipelines.client.get_workflow_handle(handle.id, run_id=run_id).fetch_history()
+                part = f"-{number}" if scenario.long else ""
+                recorded = _cleaned(json.loads(history.to_json()))
+                (FOLDER / f"{name}{part}.json").write_text(
+                    json.dumps({"id": handle.id, "history": recorded}, indent=1) + "\n"
+                )
+                started = history.events[0].workflow_execution_started_event_attributes
+                run_id, number = started.continued_execution_run_id, number + 1
+                if not run_id:
+                    break
+
+
+def _cleaned(value: Any) -> Any:
+    """Drop what tells of the machine and is not looked at in a replay."""
+    if isinstance(value, dict):
+        return {
+            key: "recorder" if key == "identity" else _cleaned(item)
+            for key, item in value.items()
+            if key != "stackTrace"
+        }
+    return [_cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+async def main() -> None:
+    """Record every scenario that has no file."""
+    FOLDER.mkdir(exist_ok=True)
+    missing = [n for n, s in SCENARIOS.items() if not (FOLDER / f"{n}{'-0' if s.long else ''}.json").exists()]
+    servers = [devserver.start(), devserver.start(settings=("limit.historyCount.suggestContinueAsNew=60",))]
+    try:
+        for name in missing:
+            await _record(name, SCENARIOS[name], (servers[0].address, servers[1].address))
+    finally:
+        for server in servers:
+            server.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,44 @@
+"""Every recorded history replays on the interpreter as it is now."""
+
+import json
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
+from pipeline_runner.engine.interceptor import WorkflowSide
+from pipeline_runner.engine.interpreter import Interpreter
+from tests.engine.scenarios import FOLDER, SCENARIOS
+
+FILES = sorted(FOLDER.glob("*.json"))
+
+
+def test_every_scenario_is_recorded() -> None:
+    """Run ``python -m tests.engine.scenarios`` after adding one."""
+    recorded = {file.stem.rstrip("0123456789").rstrip("-") for file in FILES}
+    assert recorded == set(SCENARIOS)
+
+
+def history_of(file: Path) -> WorkflowHistory:
+    recorded = json.loads(file.read_text())
+    return WorkflowHistory.from_json(recorded["id"], recorded["history"])
+
+
+def replayer() -> Replayer:
+    return Replayer(workflows=[Interpreter], interceptors=[WorkflowSide()])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+async def test_a_recorded_history_replays(file: Path) -> None:
+    await replayer().replay_workflow(history_of(file))
+
+
+async def test_replay_would_notice_a_change() -> None:
+    """The check can fail: a history whose activity has another name does not replay."""
+    recorded = json.loads((FOLDER / "failed.json").read_text())
+    text = json.dumps(recorded["history"]).replace('"name": "effect.do"', '"name": "effect.other"')
+    changed = WorkflowHistory.from_json(recorded["id"], json.loads(text))
+    result = await replayer().replay_workflow(changed, raise_on_replay_failure=False)
+    assert result.replay_failure is not None
+    assert "effect.other" in str(result.replay_failure)
