@@ -15,7 +15,7 @@ _ISO = re.compile(
 )
 _WORDS = re.compile(
     r"(\d+(?:\.\d+)?)\s*"
-    r"(milliseconds?|msecs?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|d|h|m|s|ms)",
+    r"(milliseconds?|msecs?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|d|h|m|s)",
     re.IGNORECASE,
 )
 _WORD_UNITS = {"mi": "m", "ms": "ms", "s": "s", "h": "h", "d": "d", "m": "m"}

@@ -24,7 +24,7 @@ bad.yaml:4:23: error: there is no activity "file.raed" in the catalogue [unknown
 4 |   - {id: a, activity: file.raed, with: {path: x}, retrys: 3}
   |                       ^~~~~~~~~
   = help: did you mean "file.read"?
-bad.yaml:4:51: error: unknown key "retrys" in an activity step [unknown-key]
+bad.yaml:4:51: error: unknown key "retrys" in a step [unknown-key]
   |
 4 |   - {id: a, activity: file.raed, with: {path: x}, retrys: 3}
   |                                                   ^~~~~~

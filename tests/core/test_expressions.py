@@ -1,0 +1,229 @@
+"""Expressions: typed, strict, sandboxed, bounded. Each case states a rule of the reference."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline_runner.core.expressions import (
+    ExpressionError,
+    contains_template,
+    evaluate,
+    references,
+    render,
+    render_text,
+)
+from pipeline_runner.core.secrets import Secrets, SecretText, revealed, seal, unseal
+
+NAMES: dict[str, Any] = {
+    "inputs": {
+        "one": "1", "ten": "10", "count": 3, "none": None, "yes": True, "list": [1, 2, 3], "text": "a b",
+        "nested": {"items": [1], "keys": {"deep": True}}, "big": ["x" * 1000] * 1000, "float": 1.0,
+    },
+    "steps": {
+        "list": {"output": {"items": [5], "get": 6}, "status": "completed", "error": None},
+        "skipped": {"output": None, "status": "skipped", "error": None},
+    },
+    "secrets": Secrets(("TOKEN", "OTHER")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        # A lone expression keeps its type, white space around it aside; other text is a string.
+        ("{{ inputs.count }}", 3),
+        (" {{ inputs.list }}\n", [1, 2, 3]),
+        ("{{ inputs.one }}.{{ inputs.ten }}", "1.10"),
+        ("{{ 1 }}", 1),
+        ("{{ none }}", None),
+        ("n={{ inputs.count }}", "n=3"),
+        ("{{ inputs.yes }}!", "true!"),
+        ("{{ inputs.nested }}!", '{"items":[1],"keys":{"deep":true}}!'),
+        ("{{ 'a' ~ true ~ [1] }}", "atrue[1]"),
+        ("no template", "no template"),
+        ("{{ '{{ inputs.count }}' }}", "{{ inputs.count }}"),
+        # A mapping's keys come before anything that Python knows of a mapping.
+        ("{{ steps.list.output.items }}", [5]),
+        ("{{ steps.list.output.get }}", 6),
+        ("{{ inputs.nested['items'][0] }}", 1),
+        ("{{ inputs.list[1:] }}", [2, 3]),
+        ("{{ inputs.list[-1] }}", 3),
+        # default() stands in for what is undefined, at any depth, and for null.
+        ("{{ inputs.nothing.at.all|default('d') }}", "d"),
+        ("{{ steps.skipped.output.id|default('d') }}", "d"),
+        ("{{ steps.skipped.output|default('d') }}", "d"),
+        ("{{ inputs.list[9]|default('d') }}", "d"),
+        ("{{ inputs.nothing is defined }}", False),
+        # Statements: if and for.
+        ("{% for x in inputs.list %}{{ loop.index }}:{{ x }} {% endfor %}", "1:1 2:2 3:3 "),
+        ("{% if inputs.yes %}a{% else %}b{% endif %}", "a"),
+        # Filters.
+        ("{{ inputs.list|map('string')|join('-') }}", "1-2-3"),
+        ("{{ inputs.list|sum }}", 6),
+        ("{{ inputs.text|split|last|upper }}", "B"),
+        ("{{ inputs.nested|tojson }}", '{"items":[1],"keys":{"deep":true}}'),
+        ("{{ '{\"a\": 1}'|fromjson }}", {"a": 1}),
+        ("{{ {'a': 1}|combine({'b': 2}) }}", {"a": 1, "b": 2}),
+        ("{{ inputs.list|select('odd')|list }}", [1, 3]),
+        ("{{ inputs.list|map('string') }}", ["1", "2", "3"]),
+        ("{{ range(3) }}", [0, 1, 2]),
+        ("{{ 7 // 2 + 2 ** 3 }}", 11),
+        ("{{ inputs.float }}|{{ 0.5 }}", "1.0|0.5"),
+    ],
+)
+def test_values(text: str, value: Any) -> None:
+    result = render(text, NAMES)
+    assert result == value
+    assert type(result) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ inputs.nothing }}", '"nothing" is not there: it has big, count,'),
+        ("{{ steps.skipped.output.id }}", '"id" is not there: null has no such key'),
+        ("{{ steps.other.output }}", '"other" is not there: it has list, skipped'),
+        ("{{ unknown }}", "'unknown' is undefined"),
+        ("x{{ inputs.none }}", "null has no place in text"),
+        ("{{ inputs.nested.items() }}", 'methods cannot be called: use a filter instead of ".items()"'),
+        ("{{ inputs.text.__class__ }}", '"__class__" is not there'),
+        ("{{ ().__class__ }}", '"__class__" is not there'),
+        ("{{ inputs.text|uper }}", 'there is no filter "uper": did you mean "upper"?'),
+        ("{{ inputs.text is strng }}", 'there is no test "strng": did you mean "string"?'),
+        ("{{ now() }}", '"now()" is not available: a workflow is replayed, so it has no clock'),
+        ("{{ [1]|random }}", 'there is no filter "random": a workflow is replayed'),
+        ("{{ cycler(1) }}", '"cycler()" is not available: the only function is range()'),
+        ("{% set x = 1 %}", '"assign" is not available here'),
+        ("{% include 'x' %}", '"include" is not available here'),
+        ("{{ inputs.count", 'unexpected end of the text, expected "}}"'),
+        ("{{ inputs.count + }}", 'unexpected "}}"'),
+        ("{{ inputs.text + 1 }}", "can only concatenate str"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 'abc'|int }}", "int: 'abc' is no number"),
+        ("{{ inputs.text * 2 }}", '"*" works on numbers, not on text or lists'),
+        ("{{ 2 ** 63 }}", "the result has more than the 64 bits of an integer"),
+        ("{{ 1e308 * 10 }}", "the result is not a finite number"),
+        ("{{ {1: 2} }}", "the keys of a mapping must be strings, not 1"),
+        ("{{ range }}", "the result is no JSON value"),
+        ("{{ inputs.list|map('nonsense')|list }}", "No filter named 'nonsense'"),
+    ],
+)
+def test_mistakes_are_told(text: str, message: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        render(text, NAMES)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ (2 ** 1000) ** 1000 }}",
+        "{{ '%0999999999d' % 1 }}",
+        "{{ 'xyz'|replace('', inputs.big|join) }}",
+        "{{ inputs.big|map('replace', 'x', 'yy')|map('replace', 'y', 'zz')|list }}",
+        "{{ range(10 ** 9) }}",
+        "{{ 'a'|indent(10 ** 9) }}",
+        "{{ 1.5|round(10 ** 9) }}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{{ " + "[" * 100 + "]" * 100 + " }}",
+        "{{ inputs.big|join|list|map('string')|map('upper')|map('lower')|list }}",
+    ],
+)
+def test_nothing_hangs_or_bloats(text: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(ExpressionError):
+        render(text, NAMES)
+    assert time.process_time() - begin < 2.0, "the limit of Temporal's deadlock detector"
+
+
+def test_templates_stand_in_values_and_never_in_keys() -> None:
+    assert render({"{{ x }}": ["{{ inputs.count }}", 1, None]}, NAMES) == {"{{ x }}": [3, 1, None]}
+
+
+def test_results_are_never_rendered_again() -> None:
+    names = {"inputs": {"evil": "{{ secrets.TOKEN }}"}, "secrets": NAMES["secrets"]}
+    assert render("{{ inputs.evil }}", names) == "{{ secrets.TOKEN }}"
+    assert render("x {{ inputs.evil }}", names) == "x {{ secrets.TOKEN }}"
+
+
+def test_a_bare_expression_has_no_braces() -> None:
+    assert evaluate("inputs.count > 2 and not inputs.none", NAMES) is True
+    with pytest.raises(ExpressionError, match="one expression without braces"):
+        evaluate("1 }} {{ 2", NAMES)
+
+
+def test_names_of_steps_are_texts() -> None:
+    assert render_text("{{ inputs.count }}", NAMES) == "3"
+    for bad in ("{{ inputs.none }}", "{{ secrets.TOKEN }}"):
+        with pytest.raises(ExpressionError):
+            render_text(bad, NAMES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ secrets.TOKEN|upper }}", "{{ secrets.TOKEN == 'x' }}", "{{ secrets.TOKEN[0] }}", "{{ secrets.TOKEN + 'x' }}",
+        "{{ 'x' if secrets.TOKEN else 'y' }}", "{{ secrets.TOKEN|length }}", "{{ secrets.TOKEN in 'x' }}",
+        "{{ secrets.TOKEN|tojson }}", "x {{ [secrets.TOKEN] }}", "{{ secrets.NOPE }}", "{{ [secrets.TOKEN]|join }}",
+        "{{ [secrets.TOKEN, 'a']|sort }}", "{{ 'a' < secrets.TOKEN }}", "{{ {'a': 1}[secrets.TOKEN] }}",
+    ],
+)  # fmt: skip
+def test_a_secret_cannot_be_looked_at(text: str) -> None:
+    with pytest.raises(ExpressionError):
+        render(text, NAMES)
+
+
+def test_a_secret_stands_in_text_and_travels_apart_from_the_data() -> None:
+    value = render({"a": ["Bearer {{ secrets.TOKEN }}, {{ secrets.OTHER }}"], "b": "<secret TOKEN>"}, NAMES)
+    assert isinstance(value["a"][0], SecretText)
+    plain, places = seal(value)
+    assert plain == {"a": ["Bearer <secret TOKEN>, <secret OTHER>"], "b": "<secret TOKEN>"}
+    assert places == [(["a", 0], [(7, 21, "TOKEN"), (23, 37, "OTHER")])]
+    assert json.loads(json.dumps(places)) == [[["a", 0], [[7, 21, "TOKEN"], [23, 37, "OTHER"]]]]
+    assert seal(unseal(plain, places)) == (plain, places)
+    values = {"TOKEN": "t<secret OTHER>", "OTHER": "o"}
+    shown = revealed(plain, places, values.__getitem__)
+    assert shown == {"a": ["Bearer t<secret OTHER>, o"], "b": "<secret TOKEN>"}
+    assert "t" not in json.dumps(places).replace("TOKEN", "")
+
+
+def test_references_are_listed_with_the_keys_that_are_literal() -> None:
+    text = "{{ steps.a.output['x'][0].z ~ inputs[steps.b.output] }}{% for q in inputs.l %}{{ q.a ~ z }}{% endfor %}"
+    paths = [".".join(reference.path) for reference in references(text)]
+    assert paths == ["steps.a.output.x", "steps.b.output", "inputs", "inputs.l", "z"]
+
+
+def test_contains_template() -> None:
+    assert [contains_template(t) for t in ("{{ x }}", "{% if %}", "{# #}", "{ x }", "")] == [True, True, True, False, False]
+
+
+@given(st.text(alphabet="{}%# inputs.list|map()[]'0123+-*/~<>=,and not", max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_text_gives_json_or_an_expression_error(text: str) -> None:
+    try:
+        value = render("{{ " + text + " }}", NAMES)
+    except ExpressionError as error:
+        assert error.message
+    else:
+        json.dumps(value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+@settings(max_examples=200, deadline=None)
+def test_a_lone_expression_hands_over_any_json_value_unchanged(value: Any) -> None:
+    assert render("{{ v }}", {"v": value}) == value
+    if value is not None and not isinstance(value, str):
+        assert json.loads(render("x{{ v }}", {"v": value})[1:]) == value
