@@ -9,6 +9,7 @@ import msgspec
 
 from pipeline_runner.activities.catalogue import Entry
 from pipeline_runner.activities.door import ProviderError
+from pipeline_runner.cli import options
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.language import catalogue_file
@@ -17,7 +18,7 @@ from pipeline_runner.language import catalogue_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("name", nargs="*", help="show these in full; without names, list all")
-    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
+    options.add_activities(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
 

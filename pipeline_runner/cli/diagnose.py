@@ -64,7 +64,9 @@ def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dic
         return validate_inputs(pipeline.inputs, given)
     except InvalidInputs as error:
         problems = "\n".join(f"  {problem}" for problem in error.problems)
-        raise CommandError(f'the inputs do not fit "{pipeline.name}": nothing was started\n{problems}') from None
+        raise CommandError(
+            f'the inputs do not fit "{pipeline.name}": nothing was started\n{problems}'
+        ) from None
 
 
 def _from_file(file: str) -> dict[str, Any]:

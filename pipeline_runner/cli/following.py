@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError, TimeoutError
+from temporalio.exceptions import (
+    ApplicationError,
+    CancelledError,
+    FailureError,
+    TerminatedError,
+    TimeoutError,
+)
 from temporalio.service import RPCError
 
 from pipeline_runner.cli.exit_codes import ExitCode
@@ -25,7 +31,7 @@ from pipeline_runner.engine.outcomes import report_of
 _QUERY_TIMEOUT = 5.0
 
 
-class _Detached(Exception):  # noqa: N818 - it is no error
+class _Detached(Exception):
     """The user asked twice to stop following."""
 
 

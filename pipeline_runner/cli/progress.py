@@ -4,10 +4,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pipeline_runner.engine.follow import Connection, Progress
 
 
@@ -79,7 +80,7 @@ class Live:
             get_renderable=self._table, console=self._console, refresh_per_second=8, redirect_stdout=False
         )
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -114,7 +115,12 @@ class Live:
                 Text(progress.state, style=colour),
                 Text(f"{elapsed:.1f}s", style="dim"),
                 Text(attempt, style="yellow"),
-                Text(_one_line(last), style="red" if progress.error else "dim", overflow="ellipsis", no_wrap=True),
+                Text(
+                    _one_line(last),
+                    style="red" if progress.error else "dim",
+                    overflow="ellipsis",
+                    no_wrap=True,
+                ),
             )
         return table
 

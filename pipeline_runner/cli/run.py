@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.cli import diagnose, session
+from pipeline_runner.cli import diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -29,14 +29,29 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("file", help="a pipeline file")
-    parser.add_argument("-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input; wins over --input-file")
+    parser.add_argument(
+        "-i",
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input; wins over --input-file",
+    )
     parser.add_argument("--input-file", metavar="FILE", help="inputs, as YAML or JSON")
-    parser.add_argument("--workflow-id", metavar="ID", help="default: the pipeline's, else its name and a random part")
-    parser.add_argument("--detach", action="store_true", help="start the run, print its id, and leave it to other workers")
-    parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
-    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
-    parser.add_argument("--task-queue", metavar="QUEUE", help="where the run goes on a configured server; default: the pipeline's, else pipelines")
-    session.add_server_arguments(parser)
+    parser.add_argument(
+        "--workflow-id", metavar="ID", help="default: the pipeline's, else its name and a random part"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="start the run, print its id, and leave it to other workers"
+    )
+    options.add_following(parser)
+    options.add_activities(parser)
+    parser.add_argument(
+        "--task-queue",
+        metavar="QUEUE",
+        help="where the run goes on a configured server; default: the pipeline's, else pipelines",
+    )
+    options.add_server(parser)
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
@@ -88,7 +103,7 @@ async def _run(
     )
     back = shlex.join(["run-pipeline", "watch", workflow_id])
     if not own:
-        await _expect_workers(client, where, args, queue)
+        await _expect_workers(client, where, queue)
         handle = await _started(client, what)
         if args.detach:
             sys.stdout.write(f"{workflow_id}\n")
@@ -143,9 +158,7 @@ def _served_here(call: model.ActivityCall | model.ChildCall, catalogue: Catalogu
     return entry is not None and entry.implementation is not None
 
 
-async def _expect_workers(
-    client: "Client", where: session.Place, args: argparse.Namespace, queue: str
-) -> None:
+async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:
     from pipeline_runner.engine.client import has_workers
     from pipeline_runner.engine.embedded import server_stays
 
@@ -170,6 +183,7 @@ async def _started(client: "Client", what: "Start") -> "WorkflowHandle[Any, Any]
     except (ConflictError, TooLargeError) as error:
         raise CommandError(str(error)) from None
     except RPCError as error:
-        raise CommandError(f"the run cannot be started: {error.message}", ExitCode.UNREACHABLE) from None
+        message = f"the run cannot be started: {error.message}"
+        raise CommandError(message, ExitCode.UNREACHABLE) from None
     sys.stderr.write(f"{'run' if new else 'following the open run'}: {what.workflow_id}\n")
     return handle

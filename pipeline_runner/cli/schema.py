@@ -7,7 +7,7 @@ from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.language import schema
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - it takes none
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
 
 

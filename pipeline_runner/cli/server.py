@@ -5,7 +5,7 @@ import asyncio
 import socket
 import sys
 
-from pipeline_runner.cli import session, worker
+from pipeline_runner.cli import options, session, worker
 from pipeline_runner.cli.exit_codes import ExitCode
 
 PORT = 7233
@@ -14,9 +14,7 @@ UI_PORT = 8233
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
-    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
-    parser.add_argument("--task-queue", metavar="QUEUE", help="default: pipelines, and those that the pipelines name")
+    options.add_serving(parser)
     parser.add_argument("--port", type=int, help=f"default: {PORT} if it is free")
     parser.add_argument("--ui-port", type=int, help=f"default: {UI_PORT} if it is free")
 
@@ -28,7 +26,9 @@ def execute(args: argparse.Namespace) -> ExitCode:
     with session.embedded_place(stays=True, **ports) as where:
         server = where.embedded
         assert server is not None
-        sys.stderr.write(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}\n")
+        sys.stderr.write(
+            f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}\n"
+        )
         if args.port and not server.address.endswith(f":{args.port}"):
             sys.stderr.write("another command had started the server, on its own port\n")
         return asyncio.run(worker.serve(args, found, where))

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from temporalio.client import Client
 
 
-def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where the server is."""
-    group = parser.add_argument_group("server", "default: Temporal's own configuration, else an embedded server")
-    group.add_argument("--address", metavar="HOST:PORT", help="the Temporal server")
-    group.add_argument("--namespace", help="the Temporal namespace")
-    group.add_argument("--profile", help="a profile of Temporal's configuration file")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a command works: an embedded server, or a configured one."""
@@ -119,10 +111,11 @@ def activities_of(modules: Iterable[str], folders: Iterable[str | Path] = ()) ->
     for folder in folders:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+    # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
     found: dict[str, Callable[..., Any]] = {}
     try:
         for module in [*door.BUILTIN_MODULES, *door.entry_points(), *modules]:
-            found.update({door.name_of(function): function for function in door.activities_of(module)})
+            found.update({door.name_of(f) or "": f for f in door.activities_of(module)})
     except door.ProviderError as error:
         raise CommandError(str(error)) from None
     return list(found.values())
@@ -141,7 +134,9 @@ async def serving(
 
     async with contextlib.AsyncExitStack() as stack:
         for queue in dict.fromkeys(queues):
-            worker = pipeline_worker(client, task_queue=queue, activities=activities, bundles=bundles, **settings)
+            worker = pipeline_worker(
+                client, task_queue=queue, activities=activities, bundles=bundles, **settings
+            )
             await stack.enter_async_context(worker)
         yield
 

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from pipeline_runner.cli import options
 from pipeline_runner.cli.diagnose import show
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
@@ -15,7 +16,7 @@ from pipeline_runner.language.resolve import UsageError, check_paths
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("path", nargs="+", help="a pipeline file, or a folder to search for them")
-    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
+    options.add_activities(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how mistakes are told")
     parser.add_argument("--strict", action="store_true", help="count warnings as mistakes")
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline_runner.cli import session
+from pipeline_runner.cli import options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("run", metavar="RUN", help="the workflow id")
-    parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
-    session.add_server_arguments(parser)
+    options.add_following(parser)
+    options.add_server(parser)
 
 
 def execute(args: argparse.Namespace) -> ExitCode:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline_runner.cli import diagnose, session
+from pipeline_runner.cli import diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -23,10 +23,8 @@ GRACE = timedelta(seconds=30)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
-    parser.add_argument("--activities", action="append", default=[], metavar="MODULE", help="a Python module of activities")
-    parser.add_argument("--task-queue", metavar="QUEUE", help="default: pipelines, and those that the pipelines name")
-    session.add_server_arguments(parser)
+    options.add_serving(parser)
+    options.add_server(parser)
 
 
 def execute(args: argparse.Namespace) -> ExitCode:

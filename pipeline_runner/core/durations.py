@@ -10,9 +10,7 @@ PATTERN = r"^(?=\d)(\d+d)?(\d+h)?(\d+m(?!s))?(\d+(\.\d+)?s)?(\d+ms)?$"
 MAXIMUM = 10 * 365 * 86400.0
 """The longest duration that is accepted, in seconds: ten years."""
 
-_ISO = re.compile(
-    r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE
-)
+_ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE)
 _WORDS = re.compile(
     r"(\d+(?:\.\d+)?)\s*"
     r"(milliseconds?|msecs?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|d|h|m|s)",
@@ -35,9 +33,7 @@ def parse(text: str) -> float:
     if match is None:
         raise DurationError(f'"{text}" is not a duration, {suggestion(text)}')
     seconds = sum(
-        float(number) * unit
-        for number, unit in zip(match.groups(), _UNITS.values(), strict=True)
-        if number
+        float(number) * unit for number, unit in zip(match.groups(), _UNITS.values(), strict=True) if number
     )
     if seconds > MAXIMUM:
         raise DurationError(f'"{text}" is longer than ten years')

@@ -27,7 +27,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline_runner.core import filters
 from pipeline_runner.core.budget import Budget, BudgetError
-from pipeline_runner.core.secrets import SecretMisuse, SecretText, Secret
+from pipeline_runner.core.secrets import Secret, SecretMisuse, SecretText
 
 _BUDGET: ContextVar[Budget] = ContextVar("pipeline_runner_expression_budget")
 _MAX_DEPTH = 64
@@ -97,7 +97,7 @@ class _Environment(SandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
         self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
-        self.filters["_concat"] = lambda pieces: _joined(pieces)
+        self.filters["_concat"] = _joined
         self.tests = {name: self.tests[name] for name in filters.TESTS}
         self.globals = {"range": filters.bounded_range}
 
@@ -132,7 +132,7 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         budget = _BUDGET.get()
         for arg in args:
             if isinstance(arg, SecretText) and name != "default":
-                arg._refuse()
+                arg.refuse()
             budget.spend(arg)
         return budget.counted(function(*args, **kwargs))
 
@@ -366,7 +366,7 @@ def text(value: Any) -> str:
     return json.dumps(plain(value, Budget()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
 
 
-def _no_secret(value: Any) -> Any:
+def _no_secret(_: Any) -> Any:
     raise SecretMisuse("a secret cannot stand inside a list or mapping that is put into text")
 
 
@@ -399,8 +399,7 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
         if not math.isfinite(value):
             raise filters.FilterError("the result is not a finite number")
         return value
-    if isinstance(value, Undefined):
-        value._fail_with_undefined_error()
+    filters.defined(value)
     if isinstance(value, Mapping):
         return {_key(key): plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | range | Iterator):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import quote
 
-from jinja2 import pass_context
 from jinja2 import filters as jinja
+from jinja2 import pass_context
 from jinja2.runtime import Context, Undefined
 
-from pipeline_runner.core.budget import Budget, MAX_BITS
+from pipeline_runner.core.budget import MAX_BITS, Budget
 
 NOT_DETERMINISTIC = {
     "now": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
@@ -36,6 +36,12 @@ class FilterError(ValueError):
     """A filter or an operator cannot do what it is asked for."""
 
 
+def defined(value: Any) -> None:
+    """Raise what is wrong with an undefined value; nothing for any other."""
+    if isinstance(value, Undefined):
+        str(value)  # a strict one raises when it is looked at
+
+
 def bounded_range(*arguments: int) -> list[int]:
     """``range()``, of at most 10,000 numbers."""
     numbers = range(*arguments)
@@ -53,8 +59,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
     """Apply a binary operator to two values, within bounds."""
     for value in (left, right):
-        if isinstance(value, Undefined):
-            value._fail_with_undefined_error()
+        defined(value)
         budget.spend(value)
     sizes = [len(value) for value in (left, right) if isinstance(value, str | list)]
     if sizes:
@@ -142,7 +147,7 @@ def _float(value: Any, default: float | None = None) -> float:
 def _round(value: float, precision: int = 0, method: str = "common") -> float:
     if not 0 <= precision <= 15:
         raise FilterError("round: the precision is between 0 and 15")
-    return jinja.do_round(value, precision, cast(Any, method))
+    return jinja.do_round(value, precision, cast("Any", method))
 
 
 @pass_context
@@ -193,8 +198,7 @@ def _combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, 
 
 
 def _text(value: Any, name: str) -> str:
-    if isinstance(value, Undefined):
-        value._fail_with_undefined_error()
+    defined(value)
     if not isinstance(value, str):
         raise FilterError(f"{name}: {_brief(value)} is no text")
     return value
@@ -205,8 +209,7 @@ def _text_filter(name: str, function: Callable[[str], Any]) -> Callable[[Any], A
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, Undefined):
-        value._fail_with_undefined_error()
+    defined(value)
     shown = repr(value)
     return shown if len(shown) <= 40 else shown[:39] + "…"
 

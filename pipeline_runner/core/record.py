@@ -95,7 +95,7 @@ class Report(Struct, frozen=True, kw_only=True):
     omitted: int = 0
     """Undos that went well and were left out because the report would be too long."""
     finally_errors: tuple[ErrorInfo, ...] = ()
-    steps: dict[str, str] = {}
+    steps: dict[str, str] = msgspec.field(default_factory=dict)
     """Status by step id."""
 
 

@@ -24,13 +24,14 @@ class SecretText:
     def __init__(self, parts: tuple["str | Secret", ...]) -> None:
         self.parts = parts
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def refuse(self, *_: object) -> NoReturn:
+        """Raise :class:`SecretMisuse`."""
         raise SecretMisuse(_HELP)
 
     # What would let an expression look at a secret's reference as if it were the value.
-    __str__ = __eq__ = __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = _refuse
-    __add__ = __radd__ = __mod__ = __mul__ = __lt__ = __le__ = __gt__ = __ge__ = __html__ = _refuse
-    __hash__ = _refuse
+    __str__ = __eq__ = __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = refuse
+    __add__ = __radd__ = __mod__ = __mul__ = __lt__ = __le__ = __gt__ = __ge__ = __html__ = refuse
+    __hash__ = refuse
 
     def __repr__(self) -> str:
         return f"SecretText{self.parts!r}"

@@ -163,7 +163,9 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
     )
 
 
-async def find(client: Client, workflow_id: str) -> tuple[WorkflowHandle[Any, Any], WorkflowExecutionDescription]:
+async def find(
+    client: Client, workflow_id: str
+) -> tuple[WorkflowHandle[Any, Any], WorkflowExecutionDescription]:
     """Return the newest run of a workflow id.
 
     Raises:

@@ -140,7 +140,17 @@ def start(
 def _command(
     binary: str, database: Path | None, port: int, ui_port: int | None, settings: tuple[str, ...]
 ) -> list[str]:
-    command = [binary, "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    command = [
+        binary,
+        "server",
+        "start-dev",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
     command += ["--metrics-port", str(free_port())]
     command += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port), "--ui-disable-news-fetch"]
     if database is not None:

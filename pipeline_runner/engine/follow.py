@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from temporalio.api.common.v1 import Payload
@@ -176,9 +176,7 @@ class Follower:
             watched.items.clear()
             # The iteration over the old run ends by itself; the new one is read next.
             return False
-        if kind in _ENDS:
-            return True
-        return False
+        return kind in _ENDS
 
     # Activities
 
@@ -191,7 +189,9 @@ class Follower:
         watched.items[attributes.scheduled_event_id].attempt = attributes.attempt
 
     def _on_activity_task_completed(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(watched, event, event.activity_task_completed_event_attributes.scheduled_event_id, "completed")
+        self._finish(
+            watched, event, event.activity_task_completed_event_attributes.scheduled_event_id, "completed"
+        )
 
     def _on_activity_task_failed(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.activity_task_failed_event_attributes
@@ -202,7 +202,9 @@ class Follower:
         self._finish(watched, event, attributes.scheduled_event_id, "failed", attributes.failure)
 
     def _on_activity_task_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(watched, event, event.activity_task_canceled_event_attributes.scheduled_event_id, "cancelled")
+        self._finish(
+            watched, event, event.activity_task_canceled_event_attributes.scheduled_event_id, "cancelled"
+        )
 
     # Children
 
@@ -287,7 +289,13 @@ class Follower:
     def _emit(self, item: _Item, state: State, at: datetime, **more: Any) -> None:
         self._queue.put_nowait(
             Progress(
-                path=item.path, name=item.name, state=state, undo=item.undo, attempt=item.attempt, at=at, **more
+                path=item.path,
+                name=item.name,
+                state=state,
+                undo=item.undo,
+                attempt=item.attempt,
+                at=at,
+                **more,
             )
         )
 
@@ -311,9 +319,13 @@ class Follower:
             item = items.get(pending.activity_id)
             if item is None:
                 continue
-            details = _decoded(pending.heartbeat_details.payloads[0]) if pending.heartbeat_details.payloads else None
+            details = (
+                _decoded(pending.heartbeat_details.payloads[0])
+                if pending.heartbeat_details.payloads
+                else None
+            )
             item.attempt = max(pending.attempt, 1)
-            now = datetime.now(timezone.utc)
+            now = datetime.now(UTC)
             if item.attempt > item.shown_attempt:
                 item.shown_attempt = item.attempt
                 self._emit(item, "retrying", now, error=_root(pending.last_failure))
@@ -327,7 +339,7 @@ _ENDS = frozenset(
 
 
 def _time(event: HistoryEvent) -> datetime:
-    return event.event_time.ToDatetime(timezone.utc)
+    return event.event_time.ToDatetime(UTC)
 
 
 def _summary(event: HistoryEvent) -> str | None:

@@ -55,7 +55,7 @@ _in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_us
 class WorkflowSide(Interceptor):
     """The workflow's side alone: what a replay of histories needs."""
 
-    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002, ARG002
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the workflow side into the chain."""
         return _WorkflowInbound
 
@@ -108,12 +108,12 @@ class _ActivityInbound(ActivityInboundInterceptor):
         except (asyncio.CancelledError, CancelledError):
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
-                raise ApplicationError(
-                    "the worker was stopped", UNCERTAIN, type="WorkerShutdown"
-                ) from None
+                raise ApplicationError("the worker was stopped", UNCERTAIN, type="WorkerShutdown") from None
             raise
-        except Exception as error:
-            raise await self._told(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told without secrets
+            told = await self._told(error)
+        # Outside of the handler, so that the error as it was is not linked as its context.
+        raise told
 
     async def _in_time(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         """Run the activity; stop an attempt whose start_to_close has passed.
@@ -154,7 +154,9 @@ class _ActivityInbound(ActivityInboundInterceptor):
                 described = await handle.describe()
         except (RPCError, TimeoutError) as problem:
             # Not to know is to be uncertain.
-            _log.warning("cannot ask how attempt %d of %s ended: %s", info.attempt - 1, info.activity_id, problem)
+            _log.warning(
+                "cannot ask how attempt %d of %s ended: %s", info.attempt - 1, info.activity_id, problem
+            )
             return True
         for pending in described.raw_description.pending_activities:
             if pending.activity_id == info.activity_id:
@@ -217,7 +219,9 @@ def _json(value: Any) -> Any:
 def _hints(function: Any, count: int) -> list[Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     hints = typing.get_type_hints(target)
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    parameters = [
+        p for p in inspect.signature(function).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD
+    ]
     if len(parameters) != count:
         return [None] * count
     return [hints.get(parameter.name) for parameter in parameters]
@@ -240,9 +244,7 @@ def _measured(result: Any) -> Any:
     return RawValue(payload)
 
 
-def _rebuilt(
-    error: BaseException, secrets: tuple[str, ...], mark: dict[str, Any] | None
-) -> ApplicationError:
+def _rebuilt(error: BaseException, secrets: tuple[str, ...], mark: dict[str, Any] | None) -> ApplicationError:
     """Return the error, and its causes, as new errors with masked texts."""
     if isinstance(error, ApplicationError):
         message, kind, details = error.message, error.type, list(error.details)
@@ -266,5 +268,3 @@ def _rebuilt(
     rebuilt.__cause__ = None if cause is None else _rebuilt(cause, secrets, None)
     rebuilt.__suppress_context__ = True
     return rebuilt
-
-

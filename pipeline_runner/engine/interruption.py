@@ -16,7 +16,7 @@ from pipeline_runner.core.record import RunStatus
 T = TypeVar("T")
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error of the pipeline's
+class Interrupted(Exception):
     """The forward work was ended from outside."""
 
     def __init__(self, status: RunStatus, message: str) -> None:

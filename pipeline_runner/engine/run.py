@@ -149,7 +149,7 @@ class Run:
             self._fail(_step_error(errors.EXPRESSION_ERROR, f"output: {error.message}"))
         except PayloadTooLargeError as error:
             self._fail(_step_error(errors.PAYLOAD_TOO_LARGE, str(error)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # As in a step: nothing ends a run without its undo.
             workflow.logger.exception("%s", self._pipeline.name)
             self._fail(StepError(_info(type(error).__name__, str(error)), non_retryable=True, cause=error))
@@ -195,7 +195,7 @@ class Run:
         except Interrupted:
             self._record(step, StepResult(status="cancelled"))
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - named there, and never lost
             failed = self._named(step, name, error)
             # A step that fails while the run is being ended most likely does so because of it.
             cut_short = self._interruption.requested
@@ -332,9 +332,7 @@ class Run:
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:
             self._adopt(ending.report, f"{entry.step}/")
-        return StepError(
-            _info(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error
-        )
+        return StepError(_info(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error)
 
     def _adopt(self, report: Report, prefix: str) -> None:
         Undo(self._program, self._state, self._continue_if_due).add(report, prefix)
@@ -492,5 +490,3 @@ def _preserved(cause: BaseException) -> bytes:
 def _revived(data: bytes) -> BaseException:
     failure = Failure.FromString(base64.b64decode(data))
     return DefaultFailureConverter().from_failure(failure, workflow.payload_converter())
-
-

@@ -77,7 +77,9 @@ def test_a_failed_run_prints_nothing_on_standard_output(shop: Path) -> None:
     assert "failed: sell 1: b is out of order [Broken]\n  undone: a\n" in done.err
     assert lines(shop / "log") == ["do a", "undo a"]
     report = json.loads((shop / "report.json").read_text())
-    assert report["undo"] == [{"path": "a", "name": "open the shop", "outcome": "completed", "state": "undone", "attempts": 1}]
+    assert report["undo"] == [
+        {"path": "a", "name": "open the shop", "outcome": "completed", "state": "undone", "attempts": 1}
+    ]
 
 
 def test_a_dirty_run_is_told_apart(shop: Path) -> None:
@@ -108,7 +110,7 @@ def test_ctrl_c_cancels_with_undo(shop: Path) -> None:
 
 def test_ctrl_c_twice_detaches_and_watch_goes_on(shop: Path) -> None:
     text = PIPELINE.replace("name: b}", "name: b, then: slow}").replace(
-        "compensate: {activity: effect.undo, with: {log: \"{{ inputs.log }}\", name: b, then: slow}}",
+        'compensate: {activity: effect.undo, with: {log: "{{ inputs.log }}", name: b, then: slow}}',
         'compensate: {activity: effect.do, with: {log: "{{ inputs.log }}", name: undo b, seconds: 5}}',
     )
     (shop / "shop.yaml").write_text(text)
@@ -133,7 +135,9 @@ def test_a_run_killed_with_9_goes_on_with_watch_and_leaves_no_process(shop: Path
         PIPELINE.replace("name: a}", "name: a, seconds: 0.7}")
         .replace('name: b, then: "{{ inputs.then }}"}', "name: b, seconds: 0.7}")
         .replace("name: b}}", "name: b, seconds: 0.7}}")
-        .replace("steps:\n", f"defaults: {{timeouts: {{{TIME}}}, compensate: {{timeouts: {{{TIME}}}}}}}\nsteps:\n")
+        .replace(
+            "steps:\n", f"defaults: {{timeouts: {{{TIME}}}, compensate: {{timeouts: {{{TIME}}}}}}}\nsteps:\n"
+        )
     )
     if moment == "undo b":
         text = text.replace("output:", "  - {id: c, fail: {message: enough}}\noutput:")
@@ -145,7 +149,7 @@ def test_a_run_killed_with_9_goes_on_with_watch_and_leaves_no_process(shop: Path
     assert_nothing_left(shop)
     before = lines(shop / "log")
     done = run(shop, "watch", "shop-9")
-    after = lines(shop / "log")[len(before):]
+    after = lines(shop / "log")[len(before) :]
     if moment == "undo b":
         assert done.code == 1, done.err
     else:
@@ -170,7 +174,8 @@ def test_two_at_a_time_do_not_disturb_each_other(shop: Path) -> None:
     )
     (other / "activities.yaml").write_text("modules: [own]\n")
     (other / "own.yaml").write_text(
-        "version: 1\nname: own\nsteps:\n" + "".join(f"  - {{id: s{k}, activity: own.where}}\n" for k in range(5))
+        "version: 1\nname: own\nsteps:\n"
+        + "".join(f"  - {{id: s{k}, activity: own.where}}\n" for k in range(5))
         + 'output: "{{ steps.s4.output }}"\n'
     )
     long = popen(shop, *arguments(shop, then="hang"))
@@ -217,7 +222,10 @@ def test_the_same_workflow_id_follows_the_open_run_or_conflicts(shop: Path) -> N
         (["-i", "count=x"], 'count: must be an integer, not "x"'),
         (["-i", "cuont=1"], 'cuont: there is no such input (did you mean "count"?)'),
         (["-i", "count"], '-i takes name=value, not "count"'),
-        (["--input-file", "missing.yaml"], "the input file missing.yaml cannot be read: No such file or directory"),
+        (
+            ["--input-file", "missing.yaml"],
+            "the input file missing.yaml cannot be read: No such file or directory",
+        ),
         (["--input-file", "shop.yaml"], "version: there is no such input"),
     ],
 )

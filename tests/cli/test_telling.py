@@ -18,7 +18,9 @@ def test_validate_tells_all_mistakes_with_places_and_what_would_be_right(tmp_pat
     (tmp_path / "bad.yaml").write_text(BAD)
     done = run(tmp_path, "validate", "bad.yaml")
     assert (done.code, done.out) == (1, "")
-    assert done.err == """\
+    assert (
+        done.err
+        == """\
 bad.yaml:4:23: error: there is no activity "file.raed" in the catalogue [unknown-activity]
   |
 4 |   - {id: a, activity: file.raed, with: {path: x}, retrys: 3}
@@ -31,6 +33,7 @@ bad.yaml:4:51: error: unknown key "retrys" in a step [unknown-key]
   = help: did you mean "retry"?
 1 file: 2 errors, 0 warnings
 """
+    )
 
 
 def test_validate_searches_folders_and_prints_json(tmp_path: Path) -> None:
@@ -104,4 +107,10 @@ def test_what_needs_no_server_imports_no_temporalio(tmp_path: Path, words: list[
         f"assert run({words!r}) == 0\n"
         "assert not {'temporalio', 'httpx', 'rich'} & set(sys.modules), sorted(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )

@@ -11,7 +11,16 @@ from pipeline_runner.core import durations
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("500ms", 0.5), ("30s", 30), ("1.5s", 1.5), ("5m", 300), ("1h30m", 5400), ("2d", 172_800), ("0s", 0), ("1m500ms", 60.5)],
+    [
+        ("500ms", 0.5),
+        ("30s", 30),
+        ("1.5s", 1.5),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2d", 172_800),
+        ("0s", 0),
+        ("1m500ms", 60.5),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert durations.parse(text) == seconds

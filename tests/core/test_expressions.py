@@ -125,7 +125,7 @@ def test_mistakes_are_told(text: str, message: str) -> None:
         "{{ 10 ** 10 ** 10 }}",
         "{{ (2 ** 1000) ** 1000 }}",
         "{{ '%0999999999d' % 1 }}",
-        "{{ 'xyz'|replace('', inputs.big|join) }}",
+        "{{ 'xyzabc'|replace('', inputs.big|join) }}",
         "{{ inputs.big|map('replace', 'x', 'yy')|map('replace', 'y', 'zz')|list }}",
         "{{ range(10 ** 9) }}",
         "{{ 'a'|indent(10 ** 9) }}",
@@ -200,7 +200,13 @@ def test_references_are_listed_with_the_keys_that_are_literal() -> None:
 
 
 def test_contains_template() -> None:
-    assert [contains_template(t) for t in ("{{ x }}", "{% if %}", "{# #}", "{ x }", "")] == [True, True, True, False, False]
+    assert [contains_template(t) for t in ("{{ x }}", "{% if %}", "{# #}", "{ x }", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @given(st.text(alphabet="{}%# inputs.list|map()[]'0123+-*/~<>=,and not", max_size=60))
@@ -208,14 +214,17 @@ def test_contains_template() -> None:
 def test_any_text_gives_json_or_an_expression_error(text: str) -> None:
     try:
         value = render("{{ " + text + " }}", NAMES)
-    except ExpressionError as error:
-        assert error.message
-    else:
-        json.dumps(value)
+    except ExpressionError:
+        return
+    json.dumps(value)
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=20,
 )

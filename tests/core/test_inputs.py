@@ -110,8 +110,6 @@ def test_local_references_work() -> None:
         ({"description": 3}, ("description",)),
     ],
 )
-def test_schema_that_cannot_be_used_is_told_with_its_place(
-    schema: JsonSchema, path: tuple[str, ...]
-) -> None:
+def test_schema_that_cannot_be_used_is_told_with_its_place(schema: JsonSchema, path: tuple[str, ...]) -> None:
     """Before anything is started."""
     assert [found[0] for found in schema_problems(schema)] == [path]

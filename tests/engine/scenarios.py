@@ -56,7 +56,7 @@ SCENARIOS: dict[str, Scenario] = {
     "completed": Scenario(
         HEAD + "inputs: {n: {type: integer, default: 2}}\nsteps:\n" + steps("a")
         + '  - {id: v, set: {x: "{{ inputs.n * 2 }}"}}\n  - {id: w, name: rest, wait: 10ms}\n'
-        + '  - {id: s, when: inputs.n > 5, fail: {message: no}}\n  - {id: c, pipeline: ./child.yaml}\n'
+        + "  - {id: s, when: inputs.n > 5, fail: {message: no}}\n  - {id: c, pipeline: ./child.yaml}\n"
         + 'finally:\n  - {id: f, activity: effect.do, with: {log: LOG, name: "{{ run.status }}"}}\n'
         + 'output: "{{ steps.v.output.x }}"\n',
         {"child": CHILD},

@@ -36,7 +36,11 @@ def steps(count: int, then: str = "") -> str:
 """
         for k in range(count)
     )
-    return text + (f"  - {{id: last, activity: effect.do, with: {{log: LOG, name: last, then: {then}}}}}\n" if then else "")
+    return text + (
+        f"  - {{id: last, activity: effect.do, with: {{log: LOG, name: last, then: {then}}}}}\n"
+        if then
+        else ""
+    )
 
 
 async def runs(client: Client, workflow_id: str) -> int:
@@ -59,7 +63,9 @@ async def test_results_survive(pipelines: Pipelines) -> None:
     )
     async with pipelines.worker():
         handle = await pipelines.start(bundle, x=7)
-        output = await result_of(pipelines.client.get_workflow_handle(handle.id, result_type=handle._result_type))
+        output = await result_of(
+            pipelines.client.get_workflow_handle(handle.id, result_type=handle._result_type)
+        )
     assert output[:3] == ["s0", "s39", 7]
     assert output[3] == handle.run_id
     assert pipelines.effects == [f"do s{k}" for k in range(40)]
@@ -80,7 +86,9 @@ async def test_undo_survives_with_order_keys_and_causes(pipelines: Pipelines) ->
     assert cause.__cause__.__cause__.message == "last is out of order"
     assert report is not None
     assert [record.path for record in report.undo] == [f"s{k}" for k in reversed(range(40))]
-    assert pipelines.effects == [f"do s{k}" for k in range(40)] + [f"undo s{k} true" for k in reversed(range(40))]
+    assert pipelines.effects == [f"do s{k}" for k in range(40)] + [
+        f"undo s{k} true" for k in reversed(range(40))
+    ]
     assert await runs(pipelines.client, handle.id) > 6
 
 
@@ -94,14 +102,18 @@ async def test_a_childs_long_log_is_undone_by_the_parent(pipelines: Pipelines) -
         _, report = await failure(pipelines.client.get_workflow_handle(handle.id))
     assert report is not None
     assert [record.path for record in report.undo] == [f"c/s{k}" for k in reversed(range(25))]
-    assert pipelines.effects == [f"do s{k}" for k in range(25)] + [f"undo s{k} true" for k in reversed(range(25))]
+    assert pipelines.effects == [f"do s{k}" for k in range(25)] + [
+        f"undo s{k} true" for k in reversed(range(25))
+    ]
 
 
 async def test_cancellation_and_deadline_reach_a_later_run(pipelines: Pipelines) -> None:
     text = f"version: 1\nname: long\ntimeout: TIMEOUT\nsteps:{steps(15, 'hang')}"
     cancelled = pipelines.bundle(text.replace("TIMEOUT", "1h"))
     late = pipelines.bundle(text.replace("TIMEOUT", "2s"))
-    expected = [f"do s{k}" for k in range(15)] + ["do last"] + [f"undo s{k} true" for k in reversed(range(15))]
+    expected = (
+        [f"do s{k}" for k in range(15)] + ["do last"] + [f"undo s{k} true" for k in reversed(range(15))]
+    )
     async with pipelines.worker():
         handle = await pipelines.start(cancelled)
         await eventually(lambda: "do last" in pipelines.effects)
@@ -125,9 +137,11 @@ async def test_cancellation_and_deadline_reach_a_later_run(pipelines: Pipelines)
 
 
 async def test_finally_survives(pipelines: Pipelines) -> None:
-    final = "".join(f"\n  - {{id: f{k}, activity: effect.do, with: {{log: LOG, name: f{k}}}}}" for k in range(20))
+    final = "".join(
+        f"\n  - {{id: f{k}, activity: effect.do, with: {{log: LOG, name: f{k}}}}}" for k in range(20)
+    )
     bundle = pipelines.bundle(
-        f"version: 1\nname: long\nsteps:{steps(5)}finally:{final}\noutput: \"{{{{ steps.s4.output.name }}}}\"\n"
+        f'version: 1\nname: long\nsteps:{steps(5)}finally:{final}\noutput: "{{{{ steps.s4.output.name }}}}"\n'
     )
     async with pipelines.worker():
         handle = await pipelines.start(bundle)

@@ -124,7 +124,9 @@ async def test_the_error_chain_letter_by_letter_over_two_levels_of_children(pipe
         try:
             raise ConnectionRefusedError(111, "no route")
         except OSError as error:
-            raise ApplicationError("connection refused", type="docker.unreachable", non_retryable=True) from error
+            raise ApplicationError(
+                "connection refused", type="docker.unreachable", non_retryable=True
+            ) from error
 
     texts = {name: text.replace("QUEUE", pipelines.queue) for name, text in CHILDREN.items()}
     bundle = pipelines.bundle(**texts)
@@ -133,7 +135,9 @@ async def test_the_error_chain_letter_by_letter_over_two_levels_of_children(pipe
         cause, _ = await failure(handle)
         inner = pipelines.client.get_workflow_handle(f"{handle.id}/outer/snap")
         lowest, _ = await failure(inner)
-    message = "deploy to west: stop-and-snapshot for container abc123: stop container abc123: connection refused"
+    message = (
+        "deploy to west: stop-and-snapshot for container abc123: stop container abc123: connection refused"
+    )
     types: list[str] = []
     chain: list[str] = []
     error: BaseException | None = cause
@@ -284,7 +288,10 @@ steps:
     assert isinstance(nap, ApplicationError)
     assert isinstance(condition, ApplicationError)
     assert isinstance(naive, ApplicationError)
-    assert nap.message == 'nap: wait: "2001-01-01T00:00:00Z" is not a duration, write for example "500ms", "30s", "5m" or "1h30m"'
+    assert (
+        nap.message
+        == 'nap: wait: "2001-01-01T00:00:00Z" is not a duration, write for example "500ms", "30s", "5m" or "1h30m"'
+    )
     assert condition.message == 'condition: when must be true or false, and is "x": inputs.what'
     assert naive.message.startswith('long_ago: wait.until: "2001-01-01" has no time zone')
     assert {nap.type, condition.type, naive.type} == {"ExpressionError"}
@@ -473,7 +480,9 @@ output: "{{ steps.s.output.v }}"
     async with pipelines.worker(bundles={"by-name": model.encode(bundle)}):
         good = await start("by-name", {"n": 21}, id=f"{pipelines.queue}-a", task_queue=pipelines.queue)
         assert await good.result() == 42
-        bad = await start("by-name", {"m": "x", "k": 1}, id=f"{pipelines.queue}-b", task_queue=pipelines.queue)
+        bad = await start(
+            "by-name", {"m": "x", "k": 1}, id=f"{pipelines.queue}-b", task_queue=pipelines.queue
+        )
         cause, _ = await failure(bad)
         unknown = await start("by-nam", id=f"{pipelines.queue}-c", task_queue=pipelines.queue)
         other, _ = await failure(unknown)
@@ -490,7 +499,10 @@ output: "{{ steps.s.output.v }}"
 async def test_a_bundle_of_another_version_is_refused(pipelines: Pipelines) -> None:
     bundle = pipelines.bundle("version: 1\nname: p\nsteps: [{id: s, set: {v: 1}}]\n")
     newer = json.loads(model.encode(bundle)) | {"format": model.FORMAT + 1, "more": True}
-    arguments = [payloads.encoded({}), Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(newer).encode())]
+    arguments = [
+        payloads.encoded({}),
+        Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(newer).encode()),
+    ]
     async with pipelines.worker():
         handle = await pipelines.client.start_workflow(
             "p", args=[RawValue(p) for p in arguments], id=pipelines.queue, task_queue=pipelines.queue
@@ -530,20 +542,24 @@ async def test_positional_arguments_and_no_arguments(pipelines: Pipelines) -> No
     def none() -> str:
         return "sync"
 
-    bundle = pipelines.bundle("""
+    bundle = pipelines.bundle(
+        """
 version: 1
 name: args
 steps:
   - {id: a, activity: test.args, task_queue: QUEUE, args: [1, "{{ 'x' }}"]}
   - {id: b, activity: test.none, task_queue: QUEUE}
 output: "{{ steps.a.output }}{{ steps.b.output }}"
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     async with pipelines.worker(args, none):
         assert await result_of(await pipelines.start(bundle)) == "1xsync"
 
 
 async def test_errors_of_levels_are_linked(pipelines: Pipelines) -> None:
-    bundle = pipelines.bundle("version: 1\nname: p\nsteps: [{id: a, activity: effect.do, with: {log: LOG, name: a, then: fail}}]\n")
+    bundle = pipelines.bundle(
+        "version: 1\nname: p\nsteps: [{id: a, activity: effect.do, with: {log: LOG, name: a, then: fail}}]\n"
+    )
     async with pipelines.worker():
         cause, _ = await failure(await pipelines.start(bundle))
     assert isinstance(cause.__cause__, ActivityError)

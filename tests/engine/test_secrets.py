@@ -35,7 +35,9 @@ def refuse(header: str, user: str) -> None:
     try:
         raise KeyError(header)
     except KeyError as error:
-        raise ApplicationError(f"{header} is wrong", {"said": [header]}, type="Denied", non_retryable=True) from error
+        raise ApplicationError(
+            f"{header} is wrong", {"said": [header]}, type="Denied", non_retryable=True
+        ) from error
 
 
 PIPELINE = """
@@ -64,9 +66,12 @@ async def test_values_reach_the_activity_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("TOKEN", VALUE)
     caplog.set_level(logging.DEBUG)
-    bundle = pipelines.bundle(PIPELINE.replace("QUEUE", pipelines.queue) + """
+    bundle = pipelines.bundle(
+        PIPELINE.replace("QUEUE", pipelines.queue)
+        + """
   - {id: b, activity: test.refuse-login, task_queue: QUEUE, args: ["{{ secrets.TOKEN }}", x]}
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     async with pipelines.worker(login, refuse):
         handle = await pipelines.start(bundle, fake="<secret TOKEN>")
         cause, report = await failure(handle)
@@ -108,13 +113,15 @@ async def test_a_secret_comes_from_a_mounted_file_too(
     def length(text: str) -> int:
         return len(text)
 
-    bundle = pipelines.bundle("""
+    bundle = pipelines.bundle(
+        """
 version: 1
 name: file
 secrets: [FILE_TOKEN]
 steps: [{id: a, activity: test.length, task_queue: QUEUE, args: ["{{ secrets.FILE_TOKEN }}"]}]
 output: "{{ steps.a.output }}"
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     async with pipelines.worker(length):
         assert await result_of(await pipelines.start(bundle)) == len(VALUE)
 
@@ -147,7 +154,8 @@ async def test_an_uncertain_failure_keeps_the_secret_too(
             await asyncio.sleep(3600)
         raise ValueError(f"{header} was seen")
 
-    bundle = pipelines.bundle("""
+    bundle = pipelines.bundle(
+        """
 version: 1
 name: second
 secrets: [TOKEN]
@@ -159,7 +167,8 @@ steps:
     timeouts: {start_to_close: 500ms}
     retry: {maximum_attempts: 2, initial_interval: 10ms}
     compensate: {activity: effect.undo, with: {log: LOG, name: a}}
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     async with pipelines.worker(second):
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)

@@ -81,9 +81,7 @@ async def test_failure_at_every_step_undoes_the_steps_before_it(pipelines: Pipel
 
     async def one(k: int) -> None:
         log = f"fail-{k}.log"
-        handle = await pipelines.start(
-            bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="fail"
-        )
+        handle = await pipelines.start(bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="fail")
         cause, report = await failure(handle)
         assert isinstance(cause, ApplicationError)
         assert cause.type == "Broken"
@@ -102,9 +100,7 @@ async def test_timeout_at_every_step_undoes_that_step_too(pipelines: Pipelines) 
 
     async def one(k: int) -> None:
         log = f"timeout-{k}.log"
-        handle = await pipelines.start(
-            bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="hang"
-        )
+        handle = await pipelines.start(bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="hang")
         cause, report = await failure(handle)
         assert isinstance(cause, ApplicationError)
         assert cause.type == "StartToCloseTimeout"
@@ -121,9 +117,7 @@ async def test_cancellation_at_every_step_undoes_that_step_too(pipelines: Pipeli
 
     async def one(k: int) -> None:
         log = f"cancel-{k}.log"
-        handle = await pipelines.start(
-            bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="hang"
-        )
+        handle = await pipelines.start(bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="hang")
         await eventually(lambda: f"do {ORDER[k]}" in effects_of(pipelines, log))
         await handle.cancel()
         cause, _ = await failure(handle)
@@ -135,9 +129,7 @@ async def test_cancellation_at_every_step_undoes_that_step_too(pipelines: Pipeli
 
 
 @pytest.mark.parametrize("cached", [1000, 2])
-async def test_cancellation_at_any_moment_leaves_nothing_half_done(
-    pipelines: Pipelines, cached: int
-) -> None:
+async def test_cancellation_at_any_moment_leaves_nothing_half_done(pipelines: Pipelines, cached: int) -> None:
     """Also with a cache too small for the runs, so that instances are evicted and replayed."""
     bundle = ten_steps(pipelines)
 
@@ -284,7 +276,8 @@ steps:
 
 async def test_an_own_error_after_an_unknown_attempt_is_uncertain(pipelines: Pipelines) -> None:
     """The first attempt does its work and times out; the second says that it is there already."""
-    bundle = pipelines.bundle("""
+    bundle = pipelines.bundle(
+        """
 version: 1
 name: twice
 steps:
@@ -295,7 +288,8 @@ steps:
     timeouts: {start_to_close: 1s}
     retry: {maximum_attempts: 3, initial_interval: 10ms}
     compensate: {activity: effect.undo, with: {log: LOG, name: a}}
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     from temporalio import activity
 
     from tests.effects import note
@@ -498,7 +492,8 @@ steps:
 
 async def test_undo_lets_no_mistake_of_its_own_stop_it(pipelines: Pipelines) -> None:
     """An undo whose activity nobody serves fails; those before it are done all the same."""
-    bundle = pipelines.bundle("""
+    bundle = pipelines.bundle(
+        """
 version: 1
 name: unserved
 steps:
@@ -508,7 +503,8 @@ steps:
     with: {log: LOG, name: b}
     compensate: {activity: no.such, task_queue: QUEUE, with: {}, retry: {maximum_attempts: 1}}
   - {id: c, fail: {message: enough}}
-""".replace("QUEUE", pipelines.queue))
+""".replace("QUEUE", pipelines.queue)
+    )
     async with pipelines.worker():
         _, report = await failure(await pipelines.start(bundle))
     assert report is not None

@@ -1,0 +1,40 @@
+"""Arguments that several commands take."""
+
+import argparse
+
+
+def add_activities(parser: argparse.ArgumentParser) -> None:
+    """Add ``--activities``, which may be given several times."""
+    parser.add_argument(
+        "--activities",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module of activities",
+    )
+
+
+def add_serving(parser: argparse.ArgumentParser) -> None:
+    """Add what a command takes that serves runs until it is stopped."""
+    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
+    add_activities(parser)
+    parser.add_argument(
+        "--task-queue",
+        metavar="QUEUE",
+        help="default: pipelines, and those that the pipelines name",
+    )
+
+
+def add_following(parser: argparse.ArgumentParser) -> None:
+    """Add what a command takes that follows a run to its end."""
+    parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where the server is."""
+    group = parser.add_argument_group(
+        "server", "default: Temporal's own configuration, else an embedded server"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="the Temporal server")
+    group.add_argument("--namespace", help="the Temporal namespace")
+    group.add_argument("--profile", help="a profile of Temporal's configuration file")
