@@ -97,7 +97,7 @@ class _Environment(SandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
         self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
-        self.filters["_concat"] = _joined
+        self.filters["_concat"] = lambda pieces: _joined(pieces)  # noqa: PLW0108 - defined below
         self.tests = {name: self.tests[name] for name in filters.TESTS}
         self.globals = {"range": filters.bounded_range}
 
