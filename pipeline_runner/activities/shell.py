@@ -134,7 +134,7 @@ class _Program(asyncio.SubprocessProtocol):
             self.truncated |= len(self.stderr) > STDERR_LIMIT
             del self.stderr[:-STDERR_LIMIT]
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self._open.discard(fd)
         if not self._open:
             self.drained.set()

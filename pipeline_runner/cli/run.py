@@ -164,7 +164,8 @@ async def _expect_workers(client: "Client", where: session.Place, queue: str) ->
 
     if where.embedded is not None and not server_stays(where.embedded.folder):
         raise CommandError(
-            "--detach needs a server that stays: start one with run-pipeline server, or name one with --address"
+            "--detach needs a server that stays: start one with run-pipeline server,"
+            " or name one with --address"
         )
     if not await has_workers(client, queue):
         sys.stderr.write(

@@ -21,10 +21,10 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from pipeline_runner.core import errors, model
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
-from pipeline_runner.core.record import Options
+from pipeline_runner.core.record import Options, Report
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
-from pipeline_runner.engine.run import Run
+from pipeline_runner.engine.run import CHILD_UNDONE, Run
 
 LOAD = "pipeline_runner.load"
 """The local activity that gives a worker's bundle by name."""
@@ -64,6 +64,12 @@ class Interpreter:
             inputs = _validated(program, inputs)
         self._run = Run(program, inputs, options, self._interruption)
         return await self._run.execute()
+
+    @workflow.signal(name=CHILD_UNDONE)
+    def child_undone(self, workflow_id: str, report: dict[str, Any]) -> None:
+        """Take the report of a child that was cancelled and has undone itself."""
+        if self._run is not None:
+            self._run.child_undone(workflow_id, msgspec.convert(report, Report))
 
     @workflow.query
     def report(self) -> Any:

@@ -45,6 +45,9 @@ while there is room for its undo below the server's limit of 51,200."""
 
 REPORT_BYTES = 200_000
 
+CHILD_UNDONE = "pipeline_runner.child_undone"
+"""The signal by which a cancelled child tells its parent what it has undone."""
+
 
 class StepError(Exception):
     """A step failed. The message is the chain of step names, then the root cause."""
@@ -90,6 +93,7 @@ class Run:
             "pipeline": self._pipeline.name,
             "started_at": self._state.started_at,
         }
+        self._cancelled_children: dict[str, Report] = {}
         self._cause: BaseException | None = None
         if self._state.failure is not None:
             self._cause = _revived(self._state.failure)
@@ -121,7 +125,7 @@ class Run:
                 await Undo(self._program, state, self._continue_if_due).scope(self._log)
             self._enter("finally")
         await self._finally()
-        return self._end()
+        return await self._end()
 
     # Forward
 
@@ -284,6 +288,8 @@ class Run:
                 return await self._child_once(step, prepared, entry)
             except FailureError as error:
                 ending = of_failure(error, call)
+                if ending.report is None and prepared.workflow_id in self._cancelled_children:
+                    self._adopt(self._cancelled_children.pop(prepared.workflow_id), f"{step.id}/")
                 failed = self._ended(entry, ending, error)
                 if not _may_retry(call, ending, attempt):
                     raise failed from None
@@ -382,11 +388,12 @@ class Run:
 
     # The end, and going on in a new run
 
-    def _end(self) -> Any:
+    async def _end(self) -> Any:
         state = self._state
         if state.error is None:
             return self._result()
         if state.status == "cancelled" and not state.dirty and workflow.cancellation_reason() is not None:
+            await self._tell_parent()
             raise CancelledError(state.error.message)
         raise ApplicationError(
             state.error.message,
@@ -395,6 +402,22 @@ class Run:
             # A retry by the server would repeat a continued run from its middle, though it is undone.
             non_retryable=state.non_retryable or state.dirty or workflow.info().continued_run_id is not None,
         ) from self._cause
+
+    async def _tell_parent(self) -> None:
+        """Send the report to the parent: an end as cancelled has no room for it."""
+        parent = workflow.info().parent
+        if not self._as_child or parent is None or not self._state.records:
+            return
+        handle = workflow.get_external_workflow_handle(parent.workflow_id, run_id=parent.run_id)
+        try:
+            report = msgspec.to_builtins(self.report(limit=REPORT_BYTES))
+            await handle.signal(CHILD_UNDONE, args=[workflow.info().workflow_id, report])
+        except FailureError as error:
+            workflow.logger.info("the parent has gone: %s", error.message)
+
+    def child_undone(self, workflow_id: str, report: Report) -> None:
+        """Take the report of a child that was cancelled and has undone itself."""
+        self._cancelled_children[workflow_id] = report
 
     def _result(self) -> Any:
         state = self._state

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError, CancelledError
@@ -511,3 +512,41 @@ steps:
     assert [(r.path, r.state) for r in report.undo] == [("b", "failed"), ("a", "undone")]
     assert report.undo[0].error is not None
     assert report.undo[0].error.type == "NotFoundError"
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_the_report_names_the_undos_of_a_cancelled_child_too(pipelines: Pipelines, how: str) -> None:
+    bundle = pipelines.bundle(
+        f"""
+version: 1
+name: parent
+timeout: {"1s" if how == "timeout" else "1h"}
+steps:
+  - {{id: a, activity: effect.do, with: {{log: LOG, name: a}}, compensate: {{activity: effect.undo, with: {{log: LOG, name: a}}}}}}
+  - {{id: child, pipeline: ./child.yaml}}
+""",
+        child="""
+version: 1
+name: child
+steps:
+  - {id: inner, pipeline: ./inner.yaml}
+""",
+        inner="""
+version: 1
+name: inner
+steps:
+  - {id: b, activity: effect.do, with: {log: LOG, name: b}, compensate: {activity: effect.undo, with: {log: LOG, name: b}}}
+  - {id: c, activity: effect.do, with: {log: LOG, name: c, then: hang}, compensate: {activity: effect.undo, with: {log: LOG, name: c}}}
+""",
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await eventually(lambda: "do c" in pipelines.effects)
+        if how == "cancel":
+            await handle.cancel()
+        await failure(handle)
+        report = msgspec.convert(await handle.query("report"), Report)
+        child = pipelines.client.get_workflow_handle(f"{handle.id}/child/inner")
+        assert (await child.describe()).status is WorkflowExecutionStatus.CANCELED
+    assert [r.path for r in report.undo] == ["child/inner/c", "child/inner/b", "a"]
+    assert pipelines.effects == ["do a", "do b", "do c", "undo c", "undo b", "undo a"]
