@@ -12,6 +12,7 @@ from pipeline_runner.core import model
 from pipeline_runner.core.expressions import ExpressionError, references
 from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
 from pipeline_runner.core.record import ScopeLog
+from pipeline_runner.core.scope import STEP_KEYS
 
 _JSON = {"encoding": b"json/plain"}
 
@@ -97,12 +98,27 @@ class Program:
         return key in self._undoable
 
     @cached_property
-    def _undo_needs(self) -> dict[str, frozenset[tuple[str, ...]]]:
-        return {key: _undo_references(p) for key, p in self.bundle.pipelines.items()}
+    def _undo_references(self) -> dict[str, dict[str, frozenset[tuple[str, ...]]]]:
+        """By pipeline and step: the first two names of every reference in its undo templates."""
+        return {
+            key: {
+                step.id: _references(step.compensate.action)
+                for step in pipeline.steps
+                if isinstance(step.compensate, model.Compensation)
+            }
+            for key, pipeline in self.bundle.pipelines.items()
+        }
+
+    def undo_uses(self, pipeline: str, step_id: str) -> frozenset[str]:
+        """Return which of ``step.input``, ``step.output``, … the undo of a step reads."""
+        found = self._undo_references[pipeline].get(step_id, frozenset())
+        if ("step",) in found:
+            return frozenset(STEP_KEYS)
+        return frozenset(path[1] for path in found if path[0] == "step")
 
     def undo_view(self, log: ScopeLog) -> ScopeLog:
         """Return a log with no more than its undo templates read, to be handed to a parent."""
-        needs = self._undo_needs[log.pipeline]
+        needs = frozenset[tuple[str, ...]]().union(*self._undo_references[log.pipeline].values())
         all_steps = ("steps",) in needs
         return ScopeLog(
             pipeline=log.pipeline,
@@ -120,14 +136,8 @@ def _children(pipeline: Pipeline) -> list[str]:
     return [action.pipeline for action in actions if isinstance(action, ChildCall)]
 
 
-def _undo_references(pipeline: Pipeline) -> frozenset[tuple[str, ...]]:
-    """Return the first two names of every reference in the pipeline's undo templates."""
-    found: set[tuple[str, ...]] = set()
-    for step in pipeline.steps:
-        if isinstance(step.compensate, model.Compensation):
-            for text in _strings(msgspec.to_builtins(step.compensate.action)):
-                found.update(_heads(text))
-    return frozenset(found)
+def _references(action: model.ActivityCall | ChildCall) -> frozenset[tuple[str, ...]]:
+    return frozenset(head for text in _strings(msgspec.to_builtins(action)) for head in _heads(text))
 
 
 def _heads(text: str) -> list[tuple[str, ...]]:

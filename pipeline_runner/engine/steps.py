@@ -1,0 +1,295 @@
+"""The steps of a pipeline, one at a time: one ``match`` on the step's kind, one method each.
+
+A step is entered in the undo log before it is scheduled, and what it came to is recorded
+when it ends, so that the run can end at any ``await`` in here and be undone.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from pipeline_runner.core import durations, errors
+from pipeline_runner.core.errors import ErrorInfo, shortened
+from pipeline_runner.core.expressions import ExpressionError, evaluate, render, render_text
+from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fail, SetValues, Step, Wait
+from pipeline_runner.core.record import Continuation, Envelope, Report, StepResult, UndoEntry
+from pipeline_runner.core.secrets import Places, seal
+from pipeline_runner.engine import calls
+from pipeline_runner.engine.interruption import Interrupted, Interruption
+from pipeline_runner.engine.outcomes import Ending, of_failure
+from pipeline_runner.engine.payloads import PayloadTooLargeError, decoded
+from pipeline_runner.engine.program import Program
+from pipeline_runner.engine.undo import Undo
+
+
+class StepError(Exception):
+    """A step failed. The message is the chain of step names, then the root cause."""
+
+    def __init__(self, info: ErrorInfo, *, non_retryable: bool, cause: BaseException | None) -> None:
+        super().__init__(info.message)
+        self.info = info
+        self.non_retryable = non_retryable
+        self.cause = cause
+
+
+class Steps:
+    """Runs single steps of one run, and keeps its state up to date."""
+
+    def __init__(
+        self,
+        program: Program,
+        state: Continuation,
+        names: dict[str, Any],
+        interruption: Interruption,
+        undo: Undo,
+    ) -> None:
+        """Prepare to run steps.
+
+        Args:
+            program: The run's bundle.
+            state: The run's state, in which every step is recorded.
+            names: What expressions see; its ``steps`` grow with the results.
+            interruption: What may end the forward work.
+            undo: Where the undos of a child that has undone itself are entered.
+        """
+        self._program = program
+        self._state = state
+        self._names = names
+        self._interruption = interruption
+        self._undo = undo
+        self.cancelled_children: dict[str, Report] = {}
+        """Reports that children have sent which ended as cancelled, by workflow id."""
+        self.current: str | None = None
+        """Id of the step that is running."""
+
+    async def run(self, step: Step) -> None:
+        """Run one step to its end and record its result.
+
+        Raises:
+            StepError: It failed.
+            Interrupted: It was cut short, or ended while the run is being ended.
+        """
+        name = step.id
+        self.current = step.id
+        self._record(step, StepResult(status="running"))
+        try:
+            if step.when is not None and not self._holds(step.when):
+                self._record(step, StepResult(status="skipped"))
+                return
+            if step.name is not None:
+                name = render_text(step.name, self._names)
+            output = await self._act(step, name)
+        except Interrupted:
+            self._record(step, StepResult(status="cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001 - named there, and never lost
+            failed = self._named(step, name, error)
+            # A step that fails while the run is being ended most likely does so because of it.
+            cut_short = self._interruption.requested
+            status: Any = "cancelled" if cut_short else "failed"
+            self._record(step, StepResult(status=status, error=failed.info))
+            self._interruption.check()
+            raise failed from None
+        finally:
+            self.current = None
+        self._record(step, StepResult(status="completed", output=output))
+
+    def _record(self, step: Step, result: StepResult) -> None:
+        self._state.log.steps[step.id] = result
+        self._names["steps"][step.id] = result.names()
+
+    def _holds(self, condition: str) -> bool:
+        value = evaluate(condition, self._names)
+        if not isinstance(value, bool):
+            raise ExpressionError(f"when must be true or false, and is {_shown(value)}: {condition}")
+        return value
+
+    def _named(self, step: Step, name: str, error: Exception) -> StepError:
+        """Put the step's name in front of whatever went wrong in it."""
+        match error:
+            case StepError():
+                failed = error
+            case ExpressionError():
+                failed = step_error(errors.EXPRESSION_ERROR, error.message)
+            case PayloadTooLargeError():
+                failed = step_error(errors.PAYLOAD_TOO_LARGE, str(error))
+            case _:
+                # Nothing may end a run without its undo, not even a mistake in this package.
+                workflow.logger.exception("step %s", step.id)
+                failed = StepError(
+                    info_of(type(error).__name__, str(error)), non_retryable=False, cause=error
+                )
+        info = ErrorInfo(
+            type=failed.info.type, message=shortened(f"{name}: {failed.info.message}"), step=step.id
+        )
+        return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
+
+    async def _act(self, step: Step, name: str) -> Any:
+        match step.action:
+            case ActivityCall() as call:
+                return await self._activity(step, call, name)
+            case ChildCall() as call:
+                return await self._child(step, call, name)
+            case SetValues(values=values):
+                return without_secrets(render(values, self._names))
+            case Wait() as wait:
+                await self._wait(wait, name)
+                return None
+            case Fail(message=message, type=kind):
+                raise step_error(kind, render_text(message, self._names))
+
+    async def _activity(self, step: Step, call: ActivityCall, name: str) -> Any:
+        prepared = calls.prepare_activity(
+            call,
+            self._names,
+            activity_id=step.id,
+            summary=name,
+            key=calls.idempotency_key(step.id),
+            task_queue=self._state.log.task_queue,
+        )
+        entry = self._register(step, name, prepared.value, prepared.places)
+        try:
+            raw = await self._interruption.wait(prepared.start())
+        except FailureError as error:
+            raise self._ended(entry, of_failure(error, call), error) from None
+        # Before it is decoded: whatever comes of that, the step is done.
+        entry.outcome = "completed"
+        return self._completed(entry, decoded(raw))
+
+    async def _child(self, step: Step, call: ChildCall, name: str) -> Any:
+        prepared = calls.prepare_child(
+            self._program,
+            call,
+            self._names,
+            path=step.id,
+            summary=name,
+            task_queue=self._state.log.task_queue,
+        )
+        entry = self._register(step, name, prepared.value, [])
+        attempt = 1
+        while True:
+            try:
+                return await self._child_once(step, prepared, entry)
+            except FailureError as error:
+                ending = of_failure(error, call)
+                if ending.report is None and prepared.workflow_id in self.cancelled_children:
+                    self._undo.add(self.cancelled_children.pop(prepared.workflow_id), f"{step.id}/")
+                failed = self._ended(entry, ending, error)
+                if not _may_retry(call, ending, attempt):
+                    raise failed from None
+            await self._interruption.wait(
+                calls.timer(calls.backoff(call.retry, attempt) if call.retry else 0, f"retry of {name}")
+            )
+            attempt += 1
+            entry.outcome = "uncertain"
+
+    async def _child_once(self, step: Step, prepared: calls.PreparedChild, entry: UndoEntry) -> Any:
+        self._interruption.check()
+        handle = await prepared.start()
+        if not prepared.call.wait_for_completion:
+            entry.outcome = "completed"
+            return None
+        raw = await self._interruption.wait(handle)
+        envelope = msgspec.json.decode(raw.payload.data, type=Envelope)
+        if step.compensate is None:
+            entry.child = envelope.undo
+        self._state.dirty |= envelope.dirty
+        return self._completed(entry, envelope.output)
+
+    def _register(self, step: Step, name: str, value: Any, places: Places) -> UndoEntry:
+        """Enter a step in the undo log, before it is scheduled, if it is ever undone.
+
+        The entry holds no more than the undo's templates read: it travels with the log.
+        """
+        log = self._state.log
+        uses = self._program.undo_uses(log.pipeline, step.id)
+        entry = UndoEntry(step=step.id, name=name, key=calls.idempotency_key(step.id))
+        if "input" in uses:
+            entry.input, entry.secrets = value, places
+        by_own_log = (
+            step.compensate is None
+            and isinstance(step.action, ChildCall)
+            and step.action.parent_close_policy != "abandon"
+            and self._program.undoable(step.action.pipeline)
+        )
+        # What ``finally`` does is never undone.
+        if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
+            log.entries.append(entry)
+        return entry
+
+    def _completed(self, entry: UndoEntry, output: Any) -> Any:
+        entry.outcome = "completed"
+        if "output" in self._program.undo_uses(self._state.log.pipeline, entry.step):
+            entry.output = output
+        return output
+
+    def _ended(self, entry: UndoEntry, ending: Ending, error: FailureError) -> StepError:
+        entry.outcome = ending.outcome
+        entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
+        if ending.report is not None:
+            self._undo.add(ending.report, f"{entry.step}/")
+        return StepError(
+            info_of(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error
+        )
+
+    async def _wait(self, wait: Wait, name: str) -> None:
+        if wait.until is not None:
+            seconds = (_moment(render_text(wait.until, self._names)) - workflow.now()).total_seconds()
+        else:
+            try:
+                seconds = durations.parse(render_text(wait.duration or "", self._names))
+            except durations.DurationError as error:
+                raise ExpressionError(f"wait: {error}") from None
+        if seconds > 0:
+            await self._interruption.wait(calls.timer(seconds, name))
+
+
+def without_secrets(value: Any) -> Any:
+    """Return rendered data that is to stay in the workflow.
+
+    Raises:
+        ExpressionError: There is a secret in it.
+    """
+    plain, places = seal(value)
+    if places:
+        raise ExpressionError("a secret can only be passed to an activity, in its with or args")
+    return plain
+
+
+def _may_retry(call: ChildCall, ending: Ending, attempt: int) -> bool:
+    retry = call.retry
+    return (
+        retry is not None
+        and (not retry.maximum_attempts or attempt < retry.maximum_attempts)
+        and ending.outcome == "failed"
+        and not ending.non_retryable
+        and ending.type not in (retry.non_retryable_error_types or ())
+    )
+
+
+def info_of(kind: str, message: str) -> ErrorInfo:
+    """Return an error of the run, its message cut to a length that histories can hold."""
+    return ErrorInfo(type=kind, message=shortened(message))
+
+
+def step_error(kind: str, message: str) -> StepError:
+    """Return an error of the pipeline's own, which nothing retries."""
+    return StepError(info_of(kind, message), non_retryable=True, cause=None)
+
+
+def _shown(value: Any) -> str:
+    shown = msgspec.json.encode(seal(value)[0]).decode()
+    return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ExpressionError(f'wait.until: "{text}" is no time such as 2030-01-31T08:00:00Z') from None
+    if moment.tzinfo is None:
+        raise ExpressionError(f'wait.until: "{text}" has no time zone: add Z, or an offset such as +02:00')
+    return moment
