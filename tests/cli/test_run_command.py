@@ -237,6 +237,55 @@ def test_bad_inputs_are_refused_before_anything_starts(shop: Path, words: list[s
     assert not (shop / "state").exists()
 
 
+BAD_FILES = {
+    "not YAML": ("a: [1\n", "yaml-syntax"),
+    "a duplicate key": ("version: 1\nversion: 1\nname: x\nsteps: []\n", "duplicate-key"),
+    "an unknown key": ("version: 1\nname: x\nstep: []\nsteps: [{id: a, set: {}}]\n", "unknown-key"),
+    "two kinds": ("version: 1\nname: x\nsteps: [{id: a, set: {}, wait: 1s}]\n", "step-kind"),
+    "a duration": ("version: 1\nname: x\nsteps: [{id: a, wait: PT5M}]\n", "bad-duration"),
+    "not yet": (
+        "version: 1\nname: x\nsteps: [{id: a, parallel: {b: [{id: c, set: {}}]}}]\n",
+        "not-supported-yet",
+    ),
+    "nesting": ("a: " + "[" * 1000 + "]" * 1000 + "\n", None),
+    "an alias bomb": (
+        "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9)),
+        None,
+    ),
+    "too large": ("# " + "x" * 1024 * 1024 + "\n", "file-too-large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_before_anything_starts(shop: Path, name: str) -> None:
+    text, rule = BAD_FILES[name]
+    (shop / "bad.yaml").write_text(text)
+    done = run(shop, "bad.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("bad.yaml:")
+    assert f"[{rule}]" in done.err or rule is None
+    assert done.err.endswith("in bad.yaml: nothing was started\n")
+    assert len(done.err) < 3000
+    assert not (shop / "state").exists()
+
+
+def test_bytes_that_are_not_utf8_are_refused(shop: Path) -> None:
+    (shop / "bad.yaml").write_bytes(b"version: 1\nname: \xff\n")
+    done = run(shop, "bad.yaml")
+    assert done.code == 2
+    assert "bad.yaml:2:7: error: the file is not UTF-8" in done.err
+
+
+def test_the_pipelines_own_workflow_id_is_a_template(shop: Path) -> None:
+    (shop / "shop.yaml").write_text(
+        PIPELINE.replace("steps:\n", "workflow_id: shop-{{ inputs.count }}\nsteps:\n")
+    )
+    done = run(shop, *arguments(shop, count=12))
+    assert done.code == 0
+    assert "run: shop-12\n" in done.err
+
+
 def test_a_missing_input_is_refused(shop: Path) -> None:
     done = run(shop, str(shop / "shop.yaml"), *EFFECTS)
     assert done.code == 2

@@ -550,3 +550,65 @@ steps:
         assert (await child.describe()).status is WorkflowExecutionStatus.CANCELED
     assert [r.path for r in report.undo] == ["child/inner/c", "child/inner/b", "a"]
     assert pipelines.effects == ["do a", "do b", "do c", "undo c", "undo b", "undo a"]
+
+
+async def test_what_finally_does_is_never_undone(pipelines: Pipelines) -> None:
+    """Not even by a parent that fails after the child has completed."""
+    child = """
+version: 1
+name: child
+steps:
+  - {id: c, activity: effect.do, with: {log: LOG, name: c}, compensate: {activity: effect.undo, with: {log: LOG, name: c}}}
+finally:
+  - {id: last, pipeline: ./inner.yaml}
+"""
+    inner = """
+version: 1
+name: inner
+steps:
+  - {id: i, activity: effect.do, with: {log: LOG, name: i}, compensate: {activity: effect.undo, with: {log: LOG, name: i}}}
+"""
+    bundle = pipelines.bundle(
+        "version: 1\nname: p\nsteps: [{id: child, pipeline: ./child.yaml}, {id: stop, fail: {message: enough}}]\n",
+        child=child,
+        inner=inner,
+    )
+    async with pipelines.worker():
+        _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert [r.path for r in report.undo] == ["child/c"]
+    assert pipelines.effects == ["do c", "do i", "undo c"]
+
+
+async def test_undo_templates_see_what_was_frozen(pipelines: Pipelines) -> None:
+    """Input, output, outcome, key and error of the step; inputs, steps and run as it saw them."""
+    child = """
+version: 1
+name: child
+inputs: {n: {type: integer}}
+steps:
+  - {id: first, set: {v: one}}
+  - id: c
+    activity: effect.do
+    with: {log: LOG, name: "c{{ inputs.n }}"}
+    compensate:
+      activity: effect.undo
+      with:
+        log: "{{ step.input.log }}"
+        name: "{{ step.output.name }} {{ step.outcome }} {{ step.key == step.output.key }} {{ steps.first.output.v }} {{ inputs.n }} {{ run.pipeline }} {{ error.type }} {{ error.step }} {{ error.message }}"
+"""
+    bundle = pipelines.bundle(
+        """
+version: 1
+name: p
+steps:
+  - {id: child, pipeline: ./child.yaml, with: {n: 7}}
+  - {id: stop, name: that is it, fail: {message: enough, type: Enough}}
+""",
+        child=child,
+    )
+    async with pipelines.worker():
+        _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert not report.dirty, report
+    assert pipelines.effects == ["do c7", "undo c7 completed true one 7 child Enough stop that is it: enough"]

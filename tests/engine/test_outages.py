@@ -1,0 +1,108 @@
+"""Servers that go away and come back, with worker and follower on a configured address."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pipeline_runner.engine import devserver, follow
+from pipeline_runner.engine.client import UnreachableError
+from pipeline_runner.engine.follow import Connection, Follower, Progress
+from tests.conftest import Pipelines, connected, result_of
+from tests.engine.test_undo import eventually, failure
+
+SLOW = """
+version: 1
+name: slow
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - {id: b, activity: effect.do, with: {log: LOG, name: b, seconds: 2}, compensate: {activity: effect.undo, with: {log: LOG, name: b}}}
+  - {id: c, activity: effect.do, with: {log: LOG, name: c, then: fail}}
+"""
+
+
+async def test_a_server_that_is_killed_and_comes_back_in_mid_run(tmp_path: Path) -> None:
+    """No step runs twice, the undo is complete, and the follower misses nothing."""
+    server = devserver.start(database=tmp_path / "temporal.db")
+    try:
+        pipelines = Pipelines(await connected(server.address), tmp_path)
+        bundle = pipelines.bundle(SLOW)
+        seen: list[str] = []
+
+        async def watch(follower: Follower) -> None:
+            async for event in follower.events():
+                if isinstance(event, Progress):
+                    seen.append(f"{'undo ' if event.undo else ''}{event.path} {event.state}")
+
+        async with pipelines.worker():
+            handle = await pipelines.start(bundle)
+            watching = asyncio.create_task(watch(Follower(pipelines.client, handle.id, handle.run_id)))
+            await eventually(lambda: "do b" in pipelines.effects)
+            server.kill()
+            await asyncio.sleep(1.0)
+            server = devserver.start(database=tmp_path / "temporal.db", port=server.port)
+            async with asyncio.timeout(60):
+                await watching
+                _, report = await failure(handle)
+        assert report is not None
+        assert not report.dirty
+        assert pipelines.effects == ["do a", "do b", "undo b", "undo a"]
+        assert [line for line in seen if line.startswith("undo")] == [
+            "undo b running", "undo b completed", "undo a running", "undo a completed",
+        ]  # fmt: skip
+    finally:
+        server.stop()
+
+
+async def test_an_outage_is_told_and_one_without_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PATIENCE", 4.0)
+    server = devserver.start(database=tmp_path / "temporal.db")
+    try:
+        pipelines = Pipelines(await connected(server.address), tmp_path)
+        handle = await pipelines.start(pipelines.bundle(SLOW))
+        events = Follower(pipelines.client, handle.id, handle.run_id).events()
+        following = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.5)
+        server.kill()
+        async with asyncio.timeout(60):
+            assert await following == Connection(lost=True)
+            server = devserver.start(database=tmp_path / "temporal.db", port=server.port)
+            following = asyncio.ensure_future(anext(events))
+            # Nothing happens in the run, so the follower notices with the next event it asks for.
+            async with pipelines.worker():
+                assert await following == Connection(lost=False)
+                first = await anext(events)
+                assert isinstance(first, Progress)
+                assert (first.path, first.state) == ("a", "running")
+                server.kill()
+                with pytest.raises(UnreachableError, match="has not answered for 4 s"):
+                    while True:
+                        await anext(events)
+    finally:
+        server.stop()
+
+
+async def test_a_run_is_followed_over_retries_children_and_continue_as_new(tmp_path: Path) -> None:
+    server = devserver.start(settings=("limit.historyCount.suggestContinueAsNew=60",))
+    try:
+        pipelines = Pipelines(await connected(server.address), tmp_path)
+        steps = "".join(
+            f"  - {{id: s{k}, activity: effect.do, with: {{log: LOG, name: s{k}}}}}\n" for k in range(20)
+        )
+        bundle = pipelines.bundle(
+            f"version: 1\nname: long\nsteps:\n{steps}  - {{id: child, pipeline: ./child.yaml}}\n",
+            child="version: 1\nname: child\nsteps:\n"
+            "  - {id: n, activity: effect.do, with: {log: LOG, name: n}}\n  - {id: w, name: a rest, wait: 10ms}\n",
+        )
+        async with pipelines.worker():
+            handle = await pipelines.start(bundle)
+            follower = Follower(pipelines.client, handle.id, handle.run_id)
+            seen = [event async for event in follower.events() if isinstance(event, Progress)]
+            await result_of(pipelines.client.get_workflow_handle(handle.id, result_type=handle._result_type))
+        completed = [event.path for event in seen if event.state == "completed"]
+        assert completed == [*(f"s{k}" for k in range(20)), "child/n", "child/a rest", "child"]
+        assert follower.run_id != handle.run_id
+    finally:
+        server.stop()
