@@ -1,9 +1,8 @@
-"""An attempt's life signs: heartbeats while it works, and an end when its time is up.
+"""An attempt's life signs: heartbeats while it works, and an end when it is cancelled.
 
 The server gives up on an attempt after ``start_to_close``, but does not stop it: the
-attempt would go on beside its own retry. So every attempt ends itself at that time. It
-then waits a moment before it reports, so that the server's verdict stands: a timeout is an
-outcome that is not known, an activity's own error would pass for one that is.
+attempt would go on beside its own retry, or its undo. The worker stops an async activity
+at that time (``engine/interceptor.py``); a thread has to watch the time itself, here.
 
 Imported by implementations only: it imports temporalio.
 """
@@ -12,30 +11,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
+from pipeline_runner.core.durations import spell
+from pipeline_runner.core.errors import START_TO_CLOSE_TIMEOUT, UNCERTAIN
+
 HEARTBEAT_EVERY = 2.0
 """Seconds; well below the heartbeat timeout that the catalogue gives these activities."""
-REPORT_AFTER = 1.5
-"""Seconds between an attempt's end and its report; a server's timers may be a second late."""
 
 
 @asynccontextmanager
-async def attempt() -> AsyncIterator[None]:
-    """Heartbeat while the body runs, and cancel it when the attempt's time is up."""
-    limit = activity.info().start_to_close_timeout
+async def heartbeating() -> AsyncIterator[None]:
+    """Heartbeat while the body runs."""
     beats = asyncio.create_task(_beat())
     try:
-        async with asyncio.timeout(limit.total_seconds() if limit else None) as time_limit:
-            yield
-    except TimeoutError:
-        if limit is None or not time_limit.expired():
-            raise
-        await asyncio.sleep(REPORT_AFTER)
-        raise _too_late(limit) from None
+        yield
     finally:
         beats.cancel()
 
@@ -62,13 +54,16 @@ def pulse() -> Callable[[], None]:
         if activity.is_cancelled():
             raise CancelledError("Cancelled")
         if limit is not None and time.monotonic() - started > limit.total_seconds():
-            time.sleep(REPORT_AFTER)
-            raise _too_late(limit)
+            raise too_late(limit.total_seconds())
 
     return beat
 
 
-def _too_late(limit: timedelta) -> ApplicationError:
-    return ApplicationError(
-        f"not done within {limit.total_seconds():g} s (start_to_close)", type="StartToCloseTimeout"
-    )
+def too_late(seconds: float) -> ApplicationError:
+    """Return the error of an attempt whose ``start_to_close`` has passed.
+
+    Should it reach the server before the server's own timer does, it says the same: the
+    outcome is not known.
+    """
+    message = f"no result within {spell(seconds)} (start_to_close)"
+    return ApplicationError(message, UNCERTAIN, type=START_TO_CLOSE_TIMEOUT)

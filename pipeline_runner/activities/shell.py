@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities import reaper
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.pulse import attempt
+from pipeline_runner.activities.pulse import heartbeating
 from pipeline_runner.activities.sizes import RESULT_LIMIT, clip, encoded_size, one_line
 from pipeline_runner.activities.strict import Scalar, as_text, checked
 from pipeline_runner.core.model import Timeouts
@@ -80,7 +80,7 @@ class RunOutput:
 @checked
 async def run(parameters: RunInput) -> RunOutput:
     """Run a program and wait for its end; an exit code other than 0 fails the step."""
-    async with attempt():
+    async with heartbeating():
         program = await _start(parameters)
         reaper.guard(program.group)
         try:

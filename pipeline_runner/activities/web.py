@@ -25,7 +25,7 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities.context import idempotency_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.pulse import attempt
+from pipeline_runner.activities.pulse import heartbeating
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
 from pipeline_runner.activities.strict import Scalar, as_text, checked
 from pipeline_runner.core.model import Timeouts
@@ -95,7 +95,7 @@ async def request(parameters: RequestInput) -> RequestOutput:
     of the connection.
     """
     async with (
-        attempt(),
+        heartbeating(),
         httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT), max_redirects=MAX_REDIRECTS
         ) as client,

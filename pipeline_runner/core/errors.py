@@ -38,6 +38,12 @@ UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 CANCELLED = "Cancelled"
 
 
+MARK = "pipeline_runner"
+UNCERTAIN = {MARK: {"outcome": "uncertain"}}
+"""A detail of an activity's error, by which a worker of this package says that the outcome
+of the step is not known."""
+
+
 class ErrorInfo(Struct, frozen=True, kw_only=True):
     """An error as expressions and reports see it."""
 

@@ -37,11 +37,11 @@ from temporalio.worker import (
 from temporalio.workflow import ActivityHandle
 
 from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.activities.pulse import too_late
 from pipeline_runner.core import errors
-from pipeline_runner.core.durations import spell
+from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, revealed
 from pipeline_runner.engine.calls import StepInput
-from pipeline_runner.engine.outcomes import MARK, UNCERTAIN
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.secret_values import SecretNotFoundError, masked, secret_value
 
@@ -132,8 +132,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
         except TimeoutError:
             if not timeout.expired():
                 raise
-            message = f"no result within {spell(limit.total_seconds())} (start_to_close)"
-            raise ApplicationError(message, UNCERTAIN, type=errors.START_TO_CLOSE_TIMEOUT) from None
+            raise too_late(limit.total_seconds()) from None
 
     async def _told(self, error: Exception) -> BaseException:
         """Return what to raise for an activity's error: without secrets, with what is known."""

@@ -25,12 +25,6 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.core.model import ActivityCall, ChildCall, Timeouts
 from pipeline_runner.core.record import Outcome, Report
 
-MARK = "pipeline_runner"
-"""Key of the detail by which a worker of this package says that an earlier attempt's
-outcome is unknown: ``{"pipeline_runner": {"outcome": "uncertain"}}``."""
-
-UNCERTAIN = {MARK: {"outcome": "uncertain"}}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
@@ -71,7 +65,7 @@ def _of_activity(error: ActivityError, timeouts: Timeouts) -> Ending:
             return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
         if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
             message = f"its input does not fit the activity: {cause.cause.message}"
-        uncertain = any(isinstance(d, dict) and MARK in d for d in cause.details)
+        uncertain = any(isinstance(d, dict) and errors.MARK in d for d in cause.details)
         final = cause.non_retryable or error.retry_state is RetryState.NON_RETRYABLE_FAILURE
         return Ending(
             outcome="uncertain" if uncertain else "failed",

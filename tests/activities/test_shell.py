@@ -239,19 +239,6 @@ def test_a_program_that_ignores_the_request_is_killed(
     assert _gone(_read_pid(tmp_path / "pid"))
 
 
-def test_the_attempt_ends_at_start_to_close_and_reports_after_the_server(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pulse, "REPORT_AFTER", 0.4)
-    begin = time.monotonic()
-    with pytest.raises(ApplicationError) as caught:
-        run(shell_run, 0.3, command=["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"])
-    assert 0.7 <= time.monotonic() - begin < 2
-    assert caught.value.message == "not done within 0.3 s (start_to_close)"
-    assert (caught.value.type, caught.value.non_retryable) == ("StartToCloseTimeout", False)
-    assert _gone(_read_pid(tmp_path / "pid"))
-
-
 def test_what_the_program_leaves_running_ends_with_the_step(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,16 +339,6 @@ def test_cancellation_stops_waiting(environment: NewEnvironment, server: Server)
     assert asyncio.run(scenario()) < 0.3
 
 
-def test_the_attempt_ends_at_start_to_close(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pulse, "REPORT_AFTER", 0.05)
-    server.delay = 0.5
-    with pytest.raises(ApplicationError) as caught:
-        run(request, 0.1, url=server.url)
-    assert caught.value.type == "StartToCloseTimeout"
-
-
 def test_heartbeats_while_waiting(
     environment: NewEnvironment, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

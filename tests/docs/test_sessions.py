@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import run
-from tests.docs.pages import EVERY, ROOT, Block, blocks
+from tests.docs.pages import PAGES, ROOT, blocks
 
-SESSIONS = [block for block in EVERY if block.language == "console"]
+SESSIONS = {page: found for page in PAGES if (found := [b for b in blocks(page) if b.language == "console"])}
 
 
 def plain(text: str) -> str:
@@ -25,21 +25,29 @@ def commands(text: str) -> list[tuple[str, str]]:
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.parametrize("block", SESSIONS, ids=str)
-def test_session_is_what_the_command_prints(block: Block, tmp_path: Path) -> None:
-    """Also across the blocks of a page: earlier commands of the same page run first."""
-    for other in blocks(block.page):
-        if other.noted("file"):
-            (tmp_path / other.name).write_text(other.text)
-    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
+def test_sessions_are_what_the_command_prints(page: Path, tmp_path: Path) -> None:
+    """The sessions of a page follow each other in one folder."""
+    for block in blocks(page):
+        if block.noted("file"):
+            (tmp_path / block.name).write_text(block.text)
     code = None
-    for line, printed in commands(block.text):
-        words = shlex.split(line)
+    for line, printed in (pair for block in SESSIONS[page] for pair in commands(block.text)):
         if line == "echo $?":
             assert printed == f"{code}\n"
             continue
-        words = words[words.index("run-pipeline") + 1 :]
-        done = run(tmp_path, *words)
+        words = shlex.split(line)
+        done = run(tmp_path, *words[words.index("run-pipeline") + 1 :])
         code = done.code
         shown = (done.err + done.out).replace(str(tmp_path), "/home/ada/work")
         assert plain(shown) == plain(printed), line
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    """A reader, and whoever automates one, finds how to run and how to test at once."""
+    first = next(block for block in blocks(ROOT / "README.md") if block.language == "sh")
+    assert first.text.splitlines() == [
+        "./dev run-pipeline pipelines/provision-resource.yaml -i name=demo",
+        "./dev test",
+    ]
+    assert "./dev test" in (ROOT / ".ci/run").read_text()
