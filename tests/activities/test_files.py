@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,17 +378,18 @@ def test_what_is_no_path_does_not_fit(run: Run, path: str) -> None:
     assert _failure(run, files.remove, path=path).message.startswith("the input does not fit: ")
 
 
-def test_a_forbidden_file_is_a_mistake(run: Run, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+def test_a_forbidden_file_is_a_mistake(run: Run) -> None:
     was = os.geteuid()
-    try:
-        if was == 0:
-            os.seteuid(65534)  # root may do anything
-        error = _failure(run, files.write, path=str(tmp_path / "f"), content="x")
-    finally:
-        os.seteuid(was)
-        tmp_path.chmod(0o700)
-    assert error.message == f"cannot write {tmp_path}/f: permission denied"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        try:
+            if was == 0:
+                os.seteuid(65534)  # root may do anything
+            error = _failure(run, files.write, path=f"{folder}/f", content="x")
+        finally:
+            os.seteuid(was)
+            Path(folder).chmod(0o700)
+    assert error.message == f"cannot write {folder}/f: permission denied"
     assert (error.type, error.non_retryable) == ("PermissionDenied", True)
 
 
