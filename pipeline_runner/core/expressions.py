@@ -11,26 +11,22 @@ string "1.10" becomes a number. Only its code generator is used here, which hand
 pieces of a template as they are.
 """
 
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.nativetypes import NativeCodeGenerator
-from jinja2.runtime import LoopContext, StrictUndefined, Undefined
-from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline_runner.core import filters
 from pipeline_runner.core.budget import Budget, BudgetError
-from pipeline_runner.core.secrets import Secret, SecretMisuse, SecretText
+from pipeline_runner.core.environment import BUDGET, ENVIRONMENT, Missing
+from pipeline_runner.core.secrets import SecretMisuse, SecretText
+from pipeline_runner.core.values import ExpressionValueError, joined, plain
+from pipeline_runner.core.values import text as text_of
 
-_BUDGET: ContextVar[Budget] = ContextVar("pipeline_runner_expression_budget")
-_MAX_DEPTH = 64
 _SHOWN = 100
 
 _EXPRESSION_NODES = (
@@ -45,7 +41,6 @@ _TOKENS = {
     '"end of statement block"': '"%}"',
     'token "name"': "a name",
 }
-_LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
 class ExpressionError(Exception):
@@ -62,12 +57,6 @@ class ExpressionError(Exception):
         self.line = line
 
 
-class Missing(StrictUndefined):
-    """What an undefined name or key gives: usable with ``default`` and ``is defined`` only."""
-
-    __slots__ = ()
-
-
 class Reference:
     """A name used in an expression, with the keys that follow it as far as they are literal."""
 
@@ -81,70 +70,6 @@ class Reference:
         return f"Reference({'.'.join(self.path)}, line {self.line})"
 
 
-class _Generator(NativeCodeGenerator):
-    """Hands over every expression's value as it is, never folded into text."""
-
-    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
-        if isinstance(node, nodes.TemplateData):
-            return super()._output_child_to_const(node, frame, finalize)
-        raise nodes.Impossible
-
-
-class _Environment(SandboxedEnvironment):
-    code_generator_class = _Generator
-    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
-
-    def __init__(self) -> None:
-        super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
-        self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
-        self.filters["_concat"] = lambda pieces: _joined(pieces)  # noqa: PLW0108 - defined below
-        self.tests = {name: self.tests[name] for name in filters.TESTS}
-        self.globals = {"range": filters.bounded_range}
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        return self.getitem(obj, attribute)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        """Look up a key or an index, never an attribute of a Python object."""
-        if isinstance(obj, Undefined):
-            return obj
-        if isinstance(obj, Mapping):
-            if isinstance(argument, str) and argument in obj:
-                return obj[argument]
-            return Missing(hint=f'"{argument}" is not there: {_listed("it has", obj)}')
-        if isinstance(obj, LoopContext) and argument in _LOOP_ATTRIBUTES:
-            return getattr(obj, str(argument))
-        if isinstance(obj, list | tuple | str) and isinstance(argument, int | slice):
-            try:
-                return obj[argument]
-            except IndexError:
-                return Missing(hint=f"there is no element {argument}: it has {len(obj)} elements")
-        return Missing(hint=f'"{argument}" is not there: {_kind(obj)} has no such key')
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        return filters.arithmetic(_BUDGET.get(), operator, left, right)
-
-
-def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter so that its work counts against the evaluation's budget."""
-
-    def metered(*args: Any, **kwargs: Any) -> Any:
-        budget = _BUDGET.get()
-        for arg in args:
-            if isinstance(arg, SecretText) and name != "default":
-                arg.refuse()
-            budget.spend(arg)
-        return budget.counted(function(*args, **kwargs))
-
-    # Jinja passes the context, the evaluation context or the environment to filters so marked.
-    if hasattr(function, "jinja_pass_arg"):
-        metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
-    return metered
-
-
-_ENVIRONMENT = _Environment()
-
-
 class _Compiled:
     """A template ready to be rendered."""
 
@@ -153,21 +78,73 @@ class _Compiled:
     def __init__(self, text: str, tree: nodes.Template, *, lone: bool) -> None:
         self._text = text
         self._lone = lone
-        code = _ENVIRONMENT.compile(_prepared(tree))
-        self._template = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
+        code = ENVIRONMENT.compile(_prepared(tree))
+        self._template = jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.globals)
 
     def render(self, names: Mapping[str, Any]) -> Any:
         budget = Budget()
-        token = _BUDGET.set(budget)
+        token = BUDGET.set(budget)
         try:
-            pieces = budget.counted(self._template.root_render_func(self._template.new_context(dict(names))))
-            return plain(next(pieces), budget) if self._lone else _joined(pieces)
-        except (SecretMisuse, BudgetError, jinja2.TemplateError, filters.FilterError) as error:
-            raise ExpressionError(f"{error.args[0]}, in {_shown(self._text)}") from None
-        except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            raise ExpressionError(f"{error}, in {_shown(self._text)}") from None
+            with _told(self._text):
+                pieces = budget.counted(
+                    self._template.root_render_func(self._template.new_context(dict(names)))
+                )
+                return plain(next(pieces), budget) if self._lone else joined(pieces)
         finally:
-            _BUDGET.reset(token)
+            BUDGET.reset(token)
+
+
+class _Path:
+    """A lone name with the keys after it, such as ``{{ steps.build.output.id }}``.
+
+    Most templates are no more than that. Looked up without code being generated for them,
+    they cost a fifth when they are first seen, and half from then on (see ``bench/``).
+    """
+
+    __slots__ = ("_keys", "_root", "_text")
+
+    def __init__(self, text: str, path: list[str]) -> None:
+        self._text = text
+        self._root, *self._keys = path
+
+    def render(self, names: Mapping[str, Any]) -> Any:
+        value = names[self._root] if self._root in names else Missing(name=self._root)
+        with _told(self._text):
+            for key in self._keys:
+                value = ENVIRONMENT.getitem(value, key)
+            return plain(value, Budget())
+
+
+def _path(tree: nodes.Template) -> list[str] | None:
+    """Return the names of a template that is one path; None: it is more."""
+    node: nodes.Node = _output_values(tree)[0]
+    path: list[str] = []
+    while True:
+        match node:
+            case nodes.Name(name=name) if name not in ENVIRONMENT.globals:
+                return [name, *reversed(path)]
+            case nodes.Getattr(attr=key) | nodes.Getitem(arg=nodes.Const(value=str(key))):
+                path.append(key)
+                node = node.node
+            case _:
+                return None
+
+
+def _ready(text: str, tree: nodes.Template) -> _Path | _Compiled:
+    lone = _is_lone(tree)
+    path = _path(tree) if lone else None
+    return _Compiled(text, tree, lone=lone) if path is None else _Path(text, path)
+
+
+@contextmanager
+def _told(text: str) -> Iterator[None]:
+    """Turn whatever an evaluation raises into an :class:`ExpressionError`."""
+    try:
+        yield
+    except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
+        raise ExpressionError(f"{error.args[0]}, in {_shown(text)}") from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise ExpressionError(f"{error}, in {_shown(text)}") from None
 
 
 def contains_template(text: str) -> bool:
@@ -222,21 +199,25 @@ def references(text: str, *, bare: bool = False) -> list[Reference]:
     Raises:
         ExpressionError: The text cannot be parsed, or names what does not exist.
     """
-    tree = _parse_expression(text) if bare else _parse(text)
-    found: list[Reference] = []
-    _collect(tree, frozenset(["range"]), found)
-    return found
+    return list(_references(text, bare))
 
 
 @lru_cache(maxsize=20_000)
-def _template(text: str) -> _Compiled:
-    tree = _parse(text)
-    return _Compiled(text, tree, lone=_is_lone(tree))
+def _references(text: str, bare: bool) -> tuple[Reference, ...]:
+    tree = _parse_expression(text) if bare else _parse(text)
+    found: list[Reference] = []
+    _collect(tree, frozenset(["range"]), found)
+    return tuple(found)
+
+
+@lru_cache(maxsize=20_000)
+def _template(text: str) -> _Path | _Compiled:
+    return _ready(text, _parse(text))
 
 
 @lru_cache(maxsize=5_000)
-def _expression(text: str) -> _Compiled:
-    return _Compiled(text, _parse_expression(text), lone=True)
+def _expression(text: str) -> _Path | _Compiled:
+    return _ready(text, _parse_expression(text))
 
 
 def _parse_expression(text: str) -> nodes.Template:
@@ -248,7 +229,7 @@ def _parse_expression(text: str) -> nodes.Template:
 
 def _parse(text: str) -> nodes.Template:
     try:
-        tree = _ENVIRONMENT.parse(text)
+        tree = ENVIRONMENT.parse(text)
     except jinja2.TemplateSyntaxError as error:
         raise ExpressionError(_sentence(error.message or "syntax error"), error.lineno) from None
     except RecursionError:
@@ -291,12 +272,12 @@ def _check(tree: nodes.Template) -> None:
     for node in tree.find_all(nodes.Node):
         if isinstance(node, nodes.Call):
             called = node.node
-            if not (isinstance(called, nodes.Name) and called.name in _ENVIRONMENT.globals):
+            if not (isinstance(called, nodes.Name) and called.name in ENVIRONMENT.globals):
                 raise ExpressionError(_call_message(called), node.lineno)
         elif isinstance(node, nodes.Filter):
-            _known("filter", node.name, _ENVIRONMENT.filters, node.lineno)
+            _known("filter", node.name, ENVIRONMENT.filters, node.lineno)
         elif isinstance(node, nodes.Test):
-            _known("test", node.name, _ENVIRONMENT.tests, node.lineno)
+            _known("test", node.name, ENVIRONMENT.tests, node.lineno)
         elif isinstance(node, nodes.For) and node.recursive:
             raise ExpressionError("recursive loops are not available", node.lineno)
         elif not isinstance(node, _EXPRESSION_NODES + _STATEMENT_NODES):
@@ -341,94 +322,13 @@ def _concat(node: nodes.Concat) -> nodes.Filter:
     return nodes.Filter(nodes.List(node.nodes), "_concat", [], [], None, None, lineno=node.lineno)
 
 
-def _joined(pieces: Iterable[Any]) -> str | SecretText:
-    parts: list[str | Secret] = []
-    for piece in pieces:
-        if isinstance(piece, SecretText):
-            parts += piece.parts
-        else:
-            parts.append(text(piece))
-    if all(isinstance(part, str) for part in parts):
-        return "".join(part for part in parts if isinstance(part, str))
-    return SecretText(tuple(part for part in parts if part != ""))
-
-
-def text(value: Any) -> str:
-    """Return how a value stands in text: JSON for all but strings.
-
-    Raises:
-        ExpressionError: The value is null, or has secrets in it.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        raise filters.FilterError("null has no place in text, use default('') or a condition")
-    return json.dumps(plain(value, Budget()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
-
-
-def _no_secret(_: Any) -> Any:
-    raise SecretMisuse("a secret cannot stand inside a list or mapping that is put into text")
-
-
 def _public_text(value: Any, template: str) -> str:
     try:
         if isinstance(value, SecretText):
             raise SecretMisuse("a secret has no place here")
-        return text(value)
-    except (SecretMisuse, filters.FilterError) as error:
+        return text_of(value)
+    except (SecretMisuse, ExpressionValueError) as error:
         raise ExpressionError(f"{error.args[0]}, in {_shown(template)}") from None
-
-
-def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
-    """Return an expression's value as JSON data of its own.
-
-    Raises:
-        BudgetError: It is too large or too deep.
-        FilterError: It is no JSON data.
-    """
-    if depth > _MAX_DEPTH:
-        raise BudgetError("the result is nested too deeply")
-    budget.spend(value)
-    if value is None or isinstance(value, bool | str | SecretText):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise filters.FilterError("the result has more than the 64 bits of an integer")
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise filters.FilterError("the result is not a finite number")
-        return value
-    filters.defined(value)
-    if isinstance(value, Mapping):
-        return {_key(key): plain(item, budget, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | range | Iterator):
-        return [plain(item, budget, depth + 1) for item in value]
-    raise filters.FilterError(f"the result is no JSON value but {_kind(value)}")
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise filters.FilterError(f"the keys of a mapping must be strings, not {text(key)}")
-    return key
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    for types, name in (
-        (bool, "a boolean"), (int | float, "a number"), (str, "a string"),
-        (list | tuple, "a list"), (Mapping, "a mapping"), (SecretText, "a secret"),
-    ):  # fmt: skip
-        if isinstance(value, types):
-            return name
-    return "something else"
-
-
-def _listed(lead: str, names: Iterable[str]) -> str:
-    shown = sorted(names)
-    more = ", …" if len(shown) > 20 else ""
-    return f"{lead} {', '.join(shown[:20])}{more}" if shown else "it is empty"
 
 
 def _shown(template: str) -> str:

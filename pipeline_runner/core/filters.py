@@ -11,6 +11,7 @@ from jinja2 import pass_context
 from jinja2.runtime import Context, Undefined
 
 from pipeline_runner.core.budget import MAX_BITS, Budget
+from pipeline_runner.core.values import ExpressionValueError, defined, plain, text
 
 NOT_DETERMINISTIC = {
     "now": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
@@ -32,21 +33,11 @@ TESTS = (
 _RANGE = 10_000
 
 
-class FilterError(ValueError):
-    """A filter or an operator cannot do what it is asked for."""
-
-
-def defined(value: Any) -> None:
-    """Raise what is wrong with an undefined value; nothing for any other."""
-    if isinstance(value, Undefined):
-        str(value)  # a strict one raises when it is looked at
-
-
 def bounded_range(*arguments: int) -> list[int]:
     """``range()``, of at most 10,000 numbers."""
     numbers = range(*arguments)
     if len(numbers) > _RANGE:
-        raise FilterError(f"range() gives at most {_RANGE} numbers")
+        raise ExpressionValueError(f"range() gives at most {_RANGE} numbers")
     return list(numbers)
 
 
@@ -66,12 +57,12 @@ def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
             budget.text(sum(sizes))
         else:
-            raise FilterError(f'"{operator}" works on numbers, not on text or lists')
+            raise ExpressionValueError(f'"{operator}" works on numbers, not on text or lists')
     elif operator == "**" and (not _small(left) or not _small(right)):
-        raise FilterError("the number is too large for **")
+        raise ExpressionValueError("the number is too large for **")
     result = _OPERATORS[operator](left, right)
     if isinstance(result, complex):
-        raise FilterError("the result is not a real number")
+        raise ExpressionValueError("the result is not a real number")
     return budget.counted(result)
 
 
@@ -85,10 +76,8 @@ def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    from pipeline_runner.core.expressions import plain  # the two need each other
-
     if indent is not None and not 0 <= indent <= 8:
-        raise FilterError("tojson: indent is between 0 and 8")
+        raise ExpressionValueError("tojson: indent is between 0 and 8")
     separators = (",", ":") if indent is None else (",", ": ")
     return json.dumps(plain(value, Budget()), ensure_ascii=False, separators=separators, indent=indent)
 
@@ -97,12 +86,10 @@ def _from_json(value: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise FilterError(f"fromjson: this is no JSON: {error}") from None
+        raise ExpressionValueError(f"fromjson: this is no JSON: {error}") from None
 
 
 def _string(value: Any) -> str:
-    from pipeline_runner.core.expressions import text  # the two need each other
-
     return text(value)
 
 
@@ -131,7 +118,7 @@ def _int(value: Any, default: int | None = None) -> int:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         if default is None:
-            raise FilterError(f"int: {_brief(value)} is no number") from None
+            raise ExpressionValueError(f"int: {_brief(value)} is no number") from None
         return default
 
 
@@ -140,13 +127,13 @@ def _float(value: Any, default: float | None = None) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         if default is None:
-            raise FilterError(f"float: {_brief(value)} is no number") from None
+            raise ExpressionValueError(f"float: {_brief(value)} is no number") from None
         return default
 
 
 def _round(value: float, precision: int = 0, method: str = "common") -> float:
     if not 0 <= precision <= 15:
-        raise FilterError("round: the precision is between 0 and 15")
+        raise ExpressionValueError("round: the precision is between 0 and 15")
     return jinja.do_round(value, precision, cast("Any", method))
 
 
@@ -156,14 +143,14 @@ def _sum(context: Context, value: Iterable[Any], attribute: str | None = None, s
     for item in value:
         number = item if attribute is None else context.environment.getitem(item, attribute)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise FilterError(f"sum: {_brief(number)} is no number")
+            raise ExpressionValueError(f"sum: {_brief(number)} is no number")
         total += number
     return total
 
 
 def _indent(value: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
     if not isinstance(width, int) or not 0 <= width <= 80:
-        raise FilterError("indent: the width is between 0 and 80")
+        raise ExpressionValueError("indent: the width is between 0 and 80")
     source = _text(value, "indent")
     Budget().text(len(source) + (source.count("\n") + 1) * width)
     return jinja.do_indent(source, width, first, blank)
@@ -200,7 +187,7 @@ def _combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, 
 def _text(value: Any, name: str) -> str:
     defined(value)
     if not isinstance(value, str):
-        raise FilterError(f"{name}: {_brief(value)} is no text")
+        raise ExpressionValueError(f"{name}: {_brief(value)} is no text")
     return value
 
 

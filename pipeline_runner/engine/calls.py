@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from temporalio import workflow
@@ -176,6 +177,7 @@ def idempotency_key(path: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
+@lru_cache(maxsize=1000)
 def retry_policy(retry: Retry) -> RetryPolicy:
     """Return Temporal's retry policy for a resolved one."""
     return RetryPolicy(

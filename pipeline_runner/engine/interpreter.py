@@ -114,7 +114,7 @@ async def _loaded(name: str) -> bytes:
             raise _refused(cause.type or "UnknownPipeline", cause.message) from error
         raise
     # Canonical again, so that the bundle has the same hash however it came here.
-    return model.encode(msgspec.json.decode(raw.payload.data, type=model.Bundle))
+    return model.canonical(raw.payload.data)
 
 
 def _validated(program: Program, inputs: Any) -> dict[str, Any]:

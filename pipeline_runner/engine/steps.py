@@ -109,23 +109,24 @@ class Steps:
 
     def _named(self, step: Step, name: str, error: Exception) -> StepError:
         """Put the step's name in front of whatever went wrong in it."""
+        failed = self._classified(step, error)
+        message = shortened(f"{name}: {failed.info.message}")
+        info = ErrorInfo(type=failed.info.type, message=message, step=step.id)
+        return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
+
+    def _classified(self, step: Step, error: Exception) -> StepError:
         match error:
             case StepError():
-                failed = error
+                return error
             case ExpressionError():
-                failed = step_error(errors.EXPRESSION_ERROR, error.message)
+                return step_error(errors.EXPRESSION_ERROR, error.message)
             case PayloadTooLargeError():
-                failed = step_error(errors.PAYLOAD_TOO_LARGE, str(error))
+                return step_error(errors.PAYLOAD_TOO_LARGE, str(error))
             case _:
                 # Nothing may end a run without its undo, not even a mistake in this package.
                 workflow.logger.exception("step %s", step.id)
-                failed = StepError(
-                    info_of(type(error).__name__, str(error)), non_retryable=False, cause=error
-                )
-        info = ErrorInfo(
-            type=failed.info.type, message=shortened(f"{name}: {failed.info.message}"), step=step.id
-        )
-        return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
+                info = info_of(type(error).__name__, str(error))
+                return StepError(info, non_retryable=False, cause=error)
 
     async def _act(self, step: Step, name: str) -> Any:
         match step.action:
@@ -133,24 +134,40 @@ class Steps:
                 return await self._activity(step, call, name)
             case ChildCall() as call:
                 return await self._child(step, call, name)
-            case SetValues(values=values):
-                return without_secrets(render(values, self._names))
-            case Wait() as wait:
-                await self._wait(wait, name)
-                return None
-            case Fail(message=message, type=kind):
-                raise step_error(kind, render_text(message, self._names))
+            case SetValues() | Wait() | Fail() as action:
+                return await self._inside(step, action, name)
+
+    async def _inside(self, step: Step, action: SetValues | Wait | Fail, name: str) -> Any:
+        """Do what the workflow does by itself."""
+        entry = self._register(step, name)
+        output = None
+        try:
+            match action:
+                case SetValues(values=values):
+                    output = without_secrets(render(values, self._names))
+                case Wait():
+                    await self._wait(action, name)
+                case Fail(message=message, type=kind):
+                    raise step_error(kind, render_text(message, self._names))
+        except Interrupted:
+            raise
+        except Exception as error:
+            entry.outcome = "failed"
+            entry.error = self._classified(step, error).info
+            raise
+        return self._completed(entry, output)
 
     async def _activity(self, step: Step, call: ActivityCall, name: str) -> Any:
+        key = calls.idempotency_key(step.id)
         prepared = calls.prepare_activity(
             call,
             self._names,
             activity_id=step.id,
             summary=name,
-            key=calls.idempotency_key(step.id),
+            key=key,
             task_queue=self._state.log.task_queue,
         )
-        entry = self._register(step, name, prepared.value, prepared.places)
+        entry = self._register(step, name, prepared.value, prepared.places, key)
         try:
             raw = await self._interruption.wait(prepared.start())
         except FailureError as error:
@@ -168,7 +185,7 @@ class Steps:
             summary=name,
             task_queue=self._state.log.task_queue,
         )
-        entry = self._register(step, name, prepared.value, [])
+        entry = self._register(step, name, prepared.value)
         attempt = 1
         while True:
             try:
@@ -199,16 +216,18 @@ class Steps:
         self._state.dirty |= envelope.dirty
         return self._completed(entry, envelope.output)
 
-    def _register(self, step: Step, name: str, value: Any, places: Places) -> UndoEntry:
+    def _register(
+        self, step: Step, name: str, value: Any = None, places: Places | None = None, key: str | None = None
+    ) -> UndoEntry:
         """Enter a step in the undo log, before it is scheduled, if it is ever undone.
 
         The entry holds no more than the undo's templates read: it travels with the log.
         """
         log = self._state.log
         uses = self._program.undo_uses(log.pipeline, step.id)
-        entry = UndoEntry(step=step.id, name=name, key=calls.idempotency_key(step.id))
+        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(step.id))
         if "input" in uses:
-            entry.input, entry.secrets = value, places
+            entry.input, entry.secrets = value, places or []
         by_own_log = (
             step.compensate is None
             and isinstance(step.action, ChildCall)

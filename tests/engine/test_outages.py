@@ -30,9 +30,13 @@ async def test_a_server_that_is_killed_and_comes_back_in_mid_run(tmp_path: Path)
         seen: list[str] = []
 
         async def watch(follower: Follower) -> None:
-            async for event in follower.events():
-                if isinstance(event, Progress):
-                    seen.append(f"{'undo ' if event.undo else ''}{event.path} {event.state}")
+            seen.extend(
+                [
+                    f"{'undo ' if event.undo else ''}{event.path} {event.state}"
+                    async for event in follower.events()
+                    if isinstance(event, Progress)
+                ]
+            )
 
         async with pipelines.worker():
             handle = await pipelines.start(bundle)
@@ -78,8 +82,7 @@ async def test_an_outage_is_told_and_one_without_end_is_an_error(
                 assert (first.path, first.state) == ("a", "running")
                 server.kill()
                 with pytest.raises(UnreachableError, match="has not answered for 4 s"):
-                    while True:
-                        await anext(events)
+                    _ = [event async for event in events]
     finally:
         server.stop()
 

@@ -20,6 +20,26 @@ def test_every_scenario_is_recorded() -> None:
     assert recorded == set(SCENARIOS)
 
 
+ENDS = {
+    "completed": "COMPLETED",
+    "by-name": "COMPLETED",
+    "not-waited-for": "COMPLETED",
+    "secret": "COMPLETED",
+    "cancelled-step": "CANCELED",
+    "cancelled-child": "CANCELED",
+    "continued-2": "CONTINUED_AS_NEW",
+    "continued-1": "CONTINUED_AS_NEW",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_recorded_history_ends_as_it_is_meant_to(file: Path) -> None:
+    """The newest run of ``continued`` is recorded first, as number 0."""
+    last = json.loads(file.read_text())["history"]["events"][-1]["eventType"]
+    expected = ENDS.get(file.stem, "FAILED")
+    assert last == f"EVENT_TYPE_WORKFLOW_EXECUTION_{expected}"
+
+
 def history_of(file: Path) -> WorkflowHistory:
     recorded = json.loads(file.read_text())
     return WorkflowHistory.from_json(recorded["id"], recorded["history"])

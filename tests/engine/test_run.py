@@ -473,7 +473,9 @@ async def test_any_client_starts_a_pipeline_by_name_with_plain_inputs(pipelines:
 version: 1
 name: by-name
 inputs: {n: {type: integer}, m: {type: integer, default: 2}}
-steps: [{id: s, set: {v: "{{ inputs.n * inputs.m }}"}}]
+steps:
+  - {id: s, set: {v: "{{ inputs.n * inputs.m }}"}}
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}}
 output: "{{ steps.s.output.v }}"
 """)
     start = pipelines.client.start_workflow

@@ -612,3 +612,32 @@ steps:
     assert report is not None
     assert not report.dirty, report
     assert pipelines.effects == ["do c7", "undo c7 completed true one 7 child Enough stop that is it: enough"]
+
+
+async def test_steps_of_the_workflows_own_are_undone_too(pipelines: Pipelines) -> None:
+    """``set``, ``wait`` and ``fail`` with a compensation: by their outcome, as any other step."""
+    undo = (
+        'compensate: {activity: effect.undo, with: {log: LOG, name: "WHAT {{ step.outcome }}"}, after: AFTER}'
+    )
+
+    def step(name: str, kind: str, after: str = "uncertain") -> str:
+        return f"  - {{id: {name}, {kind}, {undo.replace('WHAT', name).replace('AFTER', after)}}}\n"
+
+    text = "version: 1\nname: inside\ninputs: {last: {type: string}}\nsteps:\n" + step("a", "set: {v: 1}")
+    text += step("b", "wait: 1ms") + step("long", "when: inputs.last == 'long', wait: 1h")
+    text += step("c", "fail: {message: enough}") + step("d", "set: {}")
+    started = text.replace(
+        'c {{ step.outcome }}"}, after: uncertain',
+        'c {{ step.outcome }} {{ step.error.message }}"}, after: started',
+    )
+    async with pipelines.worker():
+        await failure(await pipelines.start(pipelines.bundle(text), last=""))
+        assert pipelines.effects == ["undo b completed", "undo a completed"]
+        await failure(await pipelines.start(pipelines.bundle(started), last=""))
+        assert pipelines.effects[2:] == ["undo c failed enough", "undo b completed", "undo a completed"]
+        handle = await pipelines.start(pipelines.bundle(text), last="long")
+        await asyncio.sleep(0.5)
+        await handle.cancel()
+        cause, _ = await failure(handle)
+    assert isinstance(cause, CancelledError)
+    assert pipelines.effects[5:] == ["undo long uncertain", "undo b completed", "undo a completed"]
