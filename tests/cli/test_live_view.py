@@ -1,0 +1,65 @@
+"""The live view, in a terminal of the test's own."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.command import assert_nothing_left, environment
+from tests.cli.test_run_command import PIPELINE, arguments
+
+
+def in_terminal(folder: Path, *args: str) -> tuple[int, str, str]:
+    """Run the command with standard error on a terminal; return code, output and what it shows."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline_runner", *args],
+        cwd=folder,
+        env=environment(folder, TERM="xterm-256color", COLUMNS="100", LINES="30"),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:
+        pass  # Linux says so when the other end is closed
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, out, shown.decode()
+
+
+def last_frame(shown: str) -> list[str]:
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "")
+    return [line.rstrip() for line in plain.splitlines()]
+
+
+def test_a_terminal_shows_steps_states_attempts_and_undo(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(PIPELINE)
+    code, out, shown = in_terminal(tmp_path, *arguments(tmp_path, then="fail", undo="fail-once"))
+    assert (code, out) == (1, "")
+    assert "\x1b[" in shown
+    lines = last_frame(shown)
+    assert any(re.search(r"✓ +open the shop +completed +\d+\.\ds", line) for line in lines)
+    assert any(re.search(r"✗ +sell 1 +failed +\d+\.\ds +b is out of order", line) for line in lines)
+    assert any(re.search(r"✓ +undo open the shop +completed +\d+\.\ds +attempt 2", line) for line in lines)
+    assert lines[-2:] == ["failed: sell 1: b is out of order [Broken]", "  undone after 2 attempts: a"]
+    assert_nothing_left(tmp_path)
+
+
+def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("version: 1\nname: x\nsteps: [{id: a, wait: PT5M}]\n")
+    _, _, coloured = in_terminal(tmp_path, "validate", "bad.yaml")
+    assert "\x1b[" in coloured
+    os.environ["NO_COLOR"] = "1"
+    try:
+        _, _, plain = in_terminal(tmp_path, "validate", "bad.yaml")
+    finally:
+        del os.environ["NO_COLOR"]
+    assert "\x1b[" not in plain
