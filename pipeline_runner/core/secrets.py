@@ -116,19 +116,9 @@ def _parts(text: str, spans: list[tuple[int, int, str]]) -> Iterator[str | Secre
         yield text[end:]
 
 
-def revealed(plain: Any, places: Places, value_of: Callable[[str], str]) -> Any:
-    """Return sealed data with the values of the secrets in it.
-
-    Args:
-        plain: The data, with placeholders.
-        places: Where they stand.
-        value_of: Gives the value of a secret's name; its errors go through.
-    """
-    for path, spans in places:
-        parts = _parts(at(plain, path), spans)
-        text = "".join(p if isinstance(p, str) else value_of(p.name) for p in parts)
-        plain = replaced(plain, path, text)
-    return plain
+def filled(text: str, spans: list[tuple[int, int, str]], value_of: Callable[[str], str]) -> str:
+    """Return a sealed text with the values of the secrets in it; errors of ``value_of`` go through."""
+    return "".join(p if isinstance(p, str) else value_of(p.name) for p in _parts(text, spans))
 
 
 def at(data: Any, path: list[str | int]) -> Any:

@@ -15,11 +15,22 @@ from pipeline_runner.core.expressions import ExpressionError, render, render_tex
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.record import Options
 from pipeline_runner.core.secrets import Places, seal
+from pipeline_runner.engine.outcomes import Ending
 from pipeline_runner.engine.payloads import encoded, measured
 from pipeline_runner.engine.program import Program
 
 SUMMARY = 200
-"""Characters of a step's name that are shown as summary; the server refuses 400 bytes."""
+"""Characters of a step's name."""
+
+_SUMMARY_BYTES = 380
+"""Bytes of a summary; servers may refuse 400."""
+
+HARD_EVENTS = 40_000
+HARD_BYTES = 25 * 1024 * 1024
+"""What a history may grow to; the server terminates a run at 51,200 events or 50 MiB."""
+
+MAX_ID = 1000
+"""Bytes that the server takes as an id; for longer ones it refuses the whole workflow task."""
 
 _POLICIES = {
     "terminate": workflow.ParentClosePolicy.TERMINATE,
@@ -92,8 +103,8 @@ def prepare_activity(
     payloads = measured(f'the input of "{call.name}"', *map(encoded, arguments))
     return PreparedActivity(
         call=call,
-        activity_id=activity_id,
-        summary=summary[:SUMMARY],
+        activity_id=fitting_id(activity_id),
+        summary=summary_of(summary),
         value=value,
         places=places,
         arguments=StepInput(payloads=payloads, key=key, places=sent),
@@ -154,11 +165,11 @@ def prepare_child(
         call=call,
         name=child.name,
         workflow_id=(
-            f"{workflow.info().workflow_id}/{path}"
+            fitting_id(f"{workflow.info().workflow_id}/{path}")
             if call.workflow_id is None
-            else render_text(call.workflow_id, names)
+            else _chosen_id(render_text(call.workflow_id, names))
         ),
-        summary=summary[:SUMMARY],
+        summary=summary_of(summary),
         value=value,
         arguments=measured(
             f'the input of the child "{child.name}"',
@@ -170,11 +181,49 @@ def prepare_child(
     )
 
 
+def history_is_full() -> bool:
+    """Tell whether a run that cannot go on in a new one has to fail, so that its undo has room."""
+    info = workflow.info()
+    return info.get_current_history_length() > HARD_EVENTS or info.get_current_history_size() > HARD_BYTES
+
+
+def may_retry(call: ChildCall, ending: Ending, attempt: int) -> bool:
+    """Tell whether a child is started again after its failed attempt of that number."""
+    retry = call.retry
+    return (
+        retry is not None
+        and (not retry.maximum_attempts or attempt < retry.maximum_attempts)
+        and ending.outcome == "failed"
+        and not ending.non_retryable
+        and ending.type not in (retry.non_retryable_error_types or ())
+        and not history_is_full()
+    )
+
+
 def idempotency_key(path: str) -> str:
     """Return the key of a step of this run: the same over retries, resets and continue-as-new."""
     info = workflow.info()
     identity = f"{info.namespace}\0{info.workflow_id}\0{info.first_execution_run_id}\0{path}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def summary_of(text: str) -> str:
+    """Return a name cut to what the server takes as a summary."""
+    return text.encode()[:_SUMMARY_BYTES].decode(errors="ignore")
+
+
+def fitting_id(text: str) -> str:
+    """Return an id made of names; one that is too long ends with its hash."""
+    data = text.encode()
+    if len(data) <= MAX_ID:
+        return text
+    return data[: MAX_ID - 33].decode(errors="ignore") + "#" + hashlib.sha256(data).hexdigest()[:32]
+
+
+def _chosen_id(text: str) -> str:
+    if not 0 < len(text.encode()) <= MAX_ID:
+        raise ExpressionError(f"workflow_id: it must have 1 to {MAX_ID} bytes, not {len(text.encode())}")
+    return text
 
 
 @lru_cache(maxsize=1000)
@@ -203,7 +252,7 @@ def backoff(retry: Retry, attempt: int) -> float:
 
 def timer(seconds: float, summary: str) -> "asyncio.Task[None]":
     """Start a durable timer."""
-    return asyncio.create_task(workflow.sleep(seconds, summary=summary[:SUMMARY]))
+    return asyncio.create_task(workflow.sleep(seconds, summary=summary_of(summary)))
 
 
 def _or(value: float | None, default: float) -> float:

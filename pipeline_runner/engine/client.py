@@ -18,12 +18,22 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from pipeline_runner.core.model import bundle_hash
+from pipeline_runner.engine.calls import summary_of
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 
 MEMO = "pipeline_runner"
 """Memo of a run that the command started: how another command can take it up."""
 
-_UNREACHABLE = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
+_UNREACHABLE = (
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ABORTED,
+    # What proxies and broken connections are reported as.
+    RPCStatusCode.INTERNAL,
+    RPCStatusCode.UNKNOWN,
+    RPCStatusCode.CANCELLED,
+)
 
 
 class UnreachableError(Exception):
@@ -91,7 +101,7 @@ async def connect(settings: Mapping[str, Any]) -> Client:
 
 
 def unreachable(error: RPCError) -> bool:
-    """Tell whether an error means that the server is away, not that it refuses."""
+    """Tell whether an error means that the server is away or overloaded, not that it refuses."""
     return error.status in _UNREACHABLE
 
 
@@ -134,7 +144,7 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
             task_queue=what.task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             memo={MEMO: {"bundle": bundle_hash(what.bundle), **(what.memo or {})}},
-            static_summary=(what.description or "").partition("\n")[0][:200] or None,
+            static_summary=summary_of((what.description or "").partition("\n")[0]) or None,
             result_type=RawValue,
         )
     except WorkflowAlreadyStartedError as error:

@@ -117,6 +117,8 @@ def start(
     """
     binary = find_binary()
     for attempt in range(_ATTEMPTS):
+        if port is not None and _listens(port):
+            raise ServerError(f"port {port} is taken by another program: choose another")
         chosen = port or free_port()
         process = subprocess.Popen(
             _command(binary, database, chosen, ui_port, (*_SETTINGS, *settings)),
@@ -164,11 +166,15 @@ def _answers(process: "subprocess.Popen[bytes]", port: int, timeout: float) -> b
     """Wait until the server listens; one that has ended does not, whoever else does."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                # The port may be another program's, and the server on its way out.
-                time.sleep(0.02)
-                return process.poll() is None
+        if _listens(port):
+            # The port may be another program's, and the server on its way out.
+            time.sleep(0.02)
+            return process.poll() is None
         time.sleep(0.02)
     return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -52,17 +52,23 @@ def embedded_server(
         ServerError: It cannot be started. The message holds the end of its log.
     """
     find_binary()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        users = (folder / "users.lock").open("ab")
-    except OSError as error:
-        raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
-    with users, (folder / "stays.lock").open("ab") as stay:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            users = stack.enter_context((folder / "users.lock").open("ab"))
+            stay = stack.enter_context((folder / "stays.lock").open("ab"))
+        except OSError as error:
+            raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
         if not lock(users, shared=True, timeout=_WAIT):
             raise ServerError(f"the server of {folder} does not stop; its log is {folder / 'server.log'}")
-        if stays:
-            lock(stay, shared=True)
-        yield _joined(folder, port, ui_port)
+        # Whoever looks whether a server stays holds this lock for a moment.
+        if stays and not lock(stay, shared=True, timeout=_WAIT):
+            raise ServerError(f"the lock {folder / 'stays.lock'} is not to be had")
+        try:
+            joined = _joined(folder, port, ui_port)
+        except OSError as error:
+            raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+        yield joined
 
 
 def server_stays(folder: Path) -> bool:

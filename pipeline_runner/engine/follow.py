@@ -122,7 +122,9 @@ class Follower:
                     await asyncio.wait(others, timeout=2) if others else None
                     self._queue.put_nowait(None)
             except Exception as error:  # noqa: BLE001 - handed to whoever iterates
-                self._queue.put_nowait(error)
+                # A child that cannot be read (its history is gone, say) is not shown further.
+                if watched is self._root or not isinstance(error, RPCError):
+                    self._queue.put_nowait(error)
             finally:
                 self._watched.pop(key, None)
 

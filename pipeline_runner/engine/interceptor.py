@@ -11,7 +11,6 @@ import asyncio
 import inspect
 import json
 import logging
-import typing
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -40,10 +39,11 @@ from pipeline_runner.activities.context import set_idempotency_key
 from pipeline_runner.activities.pulse import too_late
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
-from pipeline_runner.core.secrets import Places, revealed
+from pipeline_runner.core.secrets import Places, filled
 from pipeline_runner.engine.calls import StepInput
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
-from pipeline_runner.engine.secret_values import SecretNotFoundError, masked, secret_value
+from pipeline_runner.engine.placing import placed
+from pipeline_runner.engine.secret_values import SecretNotFoundError, forms, masked, secret_value
 
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
@@ -105,15 +105,19 @@ class _ActivityInbound(ActivityInboundInterceptor):
             if places is not None:
                 input.args = _with_secrets(input, json.loads(places.data))
             return _measured(await self._in_time(input))
-        except (asyncio.CancelledError, CancelledError):
+        except (asyncio.CancelledError, CancelledError) as error:
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
                 raise ApplicationError("the worker was stopped", UNCERTAIN, type="WorkerShutdown") from None
-            raise
+            if details is not None:
+                raise
+            # Nobody cancelled it: this is an error of the activity's own.
+            failed: BaseException = ApplicationError(str(error) or "cancelled", type=type(error).__name__)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told without secrets
-            told = await self._told(error)
-        # Outside of the handler, so that the error as it was is not linked as its context.
-        raise told
+            failed = error
+        # Outside of the handler, so that the error as it was is not linked as a context.
+        # Activities of other workflows on this worker have no key, and are not marked.
+        raise await self._told(failed, ask=key is not None)
 
     async def _in_time(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         """Run the activity; stop an attempt whose start_to_close has passed.
@@ -122,7 +126,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
         work while the next attempt, or the undo, is running.
         """
         limit = activity.info().start_to_close_timeout
-        if limit is None or not inspect.iscoroutinefunction(input.fn):
+        if limit is None or not _is_async(input.fn):
             # A thread cannot be stopped from outside; the built-in activities watch the time.
             return await super().execute_activity(input)
         timeout = asyncio.timeout(limit.total_seconds())
@@ -134,10 +138,10 @@ class _ActivityInbound(ActivityInboundInterceptor):
                 raise
             raise too_late(limit.total_seconds()) from None
 
-    async def _told(self, error: Exception) -> BaseException:
+    async def _told(self, error: BaseException, *, ask: bool) -> BaseException:
         """Return what to raise for an activity's error: without secrets, with what is known."""
         secrets = _in_use.get()
-        uncertain = activity.info().attempt > 1 and await self._was_uncertain()
+        uncertain = ask and activity.info().attempt > 1 and await self._was_uncertain()
         if not secrets and not uncertain:
             return error
         return _rebuilt(error, secrets, UNCERTAIN if uncertain else None)
@@ -175,6 +179,9 @@ def _is_uncertain(failure: Failure) -> bool:
     if failure.HasField("timeout_failure_info"):
         kind = failure.timeout_failure_info.timeout_type
         return kind != TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
+    if failure.HasField("server_failure_info"):
+        # The server's stand-in for a failure over 4 KiB, without its details: not to know is to be uncertain.
+        return True
     if failure.HasField("application_failure_info"):
         details = failure.application_failure_info.details.payloads
         return any(MARK in _mapping(payload) for payload in details)
@@ -191,47 +198,63 @@ def _mapping(payload: Payload) -> Any:
 
 
 def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:  # noqa: A002
-    """Return the arguments with the secrets' values in them.
-
-    They went through the converter as JSON, so they go back the same way.
-    """
+    """Return the arguments with the secrets' values in them."""
     names = {name for _, spans in places for _, _, name in spans}
     try:
         values = {name: secret_value(name) for name in sorted(names)}
     except SecretNotFoundError as error:
         raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None
     # The longest first, so that one that contains another is masked whole.
-    _in_use.set(tuple(sorted({v for v in values.values() if v}, key=len, reverse=True)))
-    plain = [_json(argument) for argument in input.args]
-    shown = revealed(plain, places, values.__getitem__)
-    converter = activity.payload_converter()
-    return [
-        converter.from_payload(converter.to_payload(value), hint)
-        for value, hint in zip(shown, _hints(input.fn, len(shown)), strict=True)
-    ]
+    _in_use.set(tuple(sorted({form for v in values.values() for form in forms(v)}, key=len, reverse=True)))
+    # A dynamic activity has one argument: the list of all of them, raw.
+    dynamic = len(input.args) == 1 and isinstance(input.args[0], list) and _are_raw(input.args[0])
+    arguments = input.args[0] if dynamic else list(input.args)
+    for path, spans in places:
+        try:
+            arguments = placed(arguments, path, lambda text, s=spans: filled(text, s, values.__getitem__))  # type: ignore[misc]
+        except (TypeError, ValueError) as error:
+            where = "".join(f"[{key!r}]" for key in path[1:])
+            raise ApplicationError(
+                f"a secret cannot be put into the input{where}: {error}",
+                type=errors.INVALID_INPUTS,
+                non_retryable=True,
+            ) from None
+    return [arguments] if dynamic else arguments
+
+
+def _are_raw(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, RawValue) for value in values)
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004
+    )
 
 
 def _json(value: Any) -> Any:
+    """Return a value as the JSON data that it travels as; null and bytes travel as themselves."""
+    if value is None or isinstance(value, bytes):
+        return value
     return json.loads(activity.payload_converter().to_payload(value).data)
-
-
-def _hints(function: Any, count: int) -> list[Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    hints = typing.get_type_hints(target)
-    parameters = [
-        p for p in inspect.signature(function).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD
-    ]
-    if len(parameters) != count:
-        return [None] * count
-    return [hints.get(parameter.name) for parameter in parameters]
 
 
 def _measured(result: Any) -> Any:
     """Encode a result once, without secrets, and refuse one over Temporal's limit."""
     secrets = _in_use.get()
-    if secrets:
-        result = masked(_json(result), secrets)
-    payload = activity.payload_converter().to_payload(result)
+    try:
+        if secrets:
+            result = masked(_json(result), secrets)
+        payload = activity.payload_converter().to_payload(result)
+    except Exception as error:
+        # The work was done, and nobody will know what came of it.
+        name = activity.info().activity_type
+        raise ApplicationError(
+            f'the result of "{name}" is no JSON data: {error}',
+            UNCERTAIN,
+            type=type(error).__name__,
+            non_retryable=True,
+        ) from error
     size = payload.ByteSize()
     if size > LIMIT:
         raise ApplicationError(

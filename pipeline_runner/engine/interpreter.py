@@ -22,6 +22,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from pipeline_runner.core import errors, model
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.record import Options, Report
+from pipeline_runner.core.values import kind_of
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
@@ -53,8 +54,11 @@ class Interpreter:
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
+                if work.done():
+                    # It ended in the activation that brought the cancellation: its end counts.
+                    return work.result()
                 # Nobody cancels the work itself but the SDK, when it evicts the instance.
-                if work.done() or work.cancelling():
+                if work.cancelling():
                     raise
             await self._interruption.request(Interrupted("cancelled", _cancelled()))
 
@@ -66,10 +70,18 @@ class Interpreter:
         return await self._run.execute()
 
     @workflow.signal(name=CHILD_UNDONE)
-    def child_undone(self, workflow_id: str, report: dict[str, Any]) -> None:
-        """Take the report of a child that was cancelled and has undone itself."""
+    def child_undone(self, *args: Any) -> None:
+        """Take the report of a child that was cancelled and has undone itself.
+
+        Anybody can send a signal, and what a handler raises would fail the run without its undo.
+        """
+        try:
+            workflow_id, report = msgspec.convert(args, tuple[str, Report])
+        except msgspec.ValidationError as error:
+            workflow.logger.warning("not a child's report: %s", error)
+            return
         if self._run is not None:
-            self._run.child_undone(workflow_id, msgspec.convert(report, Report))
+            self._run.child_undone(workflow_id, report)
 
     @workflow.query
     def report(self) -> Any:
@@ -118,6 +130,8 @@ async def _loaded(name: str) -> bytes:
 
 
 def _validated(program: Program, inputs: Any) -> dict[str, Any]:
+    if not isinstance(inputs, dict):
+        raise _refused(errors.INVALID_INPUTS, f"the inputs must be one mapping, not {kind_of(inputs)}")
     try:
         return validate_inputs(program.root.inputs, inputs)
     except InvalidInputs as error:

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.exceptions import FailureError
 
 from pipeline_runner.core.record import RunStatus
 
@@ -31,7 +32,9 @@ class Interruption:
         self._reason: Interrupted | None = None
         self._closed = False
         # A dict, since the order in which a set is walked is not the same on replay.
-        self._in_flight: dict[asyncio.Future[Any], None] = {}
+        self._in_flight: dict[asyncio.Future[Any], str | None] = {}
+        # Kept, since the event loop holds tasks weakly.
+        self._cancelling: list[asyncio.Task[None]] = []
 
     async def request(self, reason: Interrupted) -> None:
         """End the forward work, unless it is over or being ended already."""
@@ -42,9 +45,16 @@ class Interruption:
         # the handle now would lose it (the SDK raises CancelledError over a finished future).
         # Conditions are looked at when every task has run as far as it can.
         await workflow.wait_condition(lambda: True)
-        for handle in list(self._in_flight):
+        for handle, child in list(self._in_flight.items()):
             if not handle.done():
-                handle.cancel()
+                self._cancel(handle, child)
+
+    def _cancel(self, handle: "asyncio.Future[Any]", child: str | None) -> None:
+        if child is None:
+            handle.cancel()
+        else:
+            # Its handle would cancel the child's first run, and it may have gone on in a new one.
+            self._cancelling.append(asyncio.create_task(_cancel_newest(child)))
 
     @property
     def requested(self) -> bool:
@@ -60,8 +70,8 @@ class Interruption:
         """Say that the forward work is over: nothing interrupts what comes now."""
         self._closed = True
 
-    async def wait(self, handle: "asyncio.Future[T]") -> T:
-        """Wait for something in flight, which an interruption cancels.
+    async def wait(self, handle: "asyncio.Future[T]", child: str | None = None) -> T:
+        """Wait for something in flight, which an interruption cancels; ``child``: its workflow id.
 
         Returns:
             Its result, also when it completed although it was cancelled.
@@ -70,8 +80,8 @@ class Interruption:
             Interrupted: A timer was cancelled. Activities and children raise their own error.
         """
         if self.requested:
-            handle.cancel()
-        self._in_flight[handle] = None
+            self._cancel(handle, child)
+        self._in_flight[handle] = child
         try:
             return await handle
         except asyncio.CancelledError:
@@ -79,3 +89,10 @@ class Interruption:
             raise
         finally:
             del self._in_flight[handle]
+
+
+async def _cancel_newest(child: str) -> None:
+    try:
+        await workflow.get_external_workflow_handle(child).cancel()
+    except FailureError as error:
+        workflow.logger.info("the child %s has ended: %s", child, error.message)

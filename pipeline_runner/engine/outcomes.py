@@ -101,13 +101,17 @@ def _spelt(seconds: float | None) -> str:
     return "its time" if seconds is None else spell(seconds)
 
 
+_NOT_BEGUN = (errors.INVALID_INPUTS, errors.UNSUPPORTED_BUNDLE)
+
+
 def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
     cause = error.cause
     if isinstance(cause, ApplicationError):
         report = report_of(cause)
         kind = cause.type or "ApplicationError"
         return Ending(
-            outcome="failed",
+            # A run of a pipeline that failed says what it has undone, unless it never began.
+            outcome="failed" if report is not None or kind in _NOT_BEGUN else "uncertain",
             type=errors.CHILD_CANCELLED if kind == errors.CANCELLED else kind,
             message=cause.message,
             non_retryable=cause.non_retryable,
@@ -136,6 +140,6 @@ def report_of(error: ApplicationError) -> Report | None:
             try:
                 return msgspec.convert(detail, Report)
             except msgspec.ValidationError:
-                # A workflow of somebody else's, with a detail that looks alike.
-                return None
+                # Written by another version: what cannot be read is not taken for clean.
+                return Report(pipeline=str(detail["pipeline"]), status="failed", dirty=True)
     return None

@@ -53,4 +53,13 @@ def decoded(value: RawValue) -> Any:
         except msgspec.DecodeError:
             # What other SDKs call JSON may hold NaN; the default converter reads it.
             pass
-    return msgspec.to_builtins(workflow.payload_converter().from_payload(payload))
+    return _whole(msgspec.to_builtins(workflow.payload_converter().from_payload(payload)))
+
+
+def _whole(value: Any) -> Any:
+    """Replace lone surrogates: JSON escapes may hold them, and nothing can encode them again."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value

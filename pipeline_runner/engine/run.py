@@ -36,11 +36,9 @@ from pipeline_runner.engine.program import Program
 from pipeline_runner.engine.steps import StepError, Steps, info_of, step_error, without_secrets
 from pipeline_runner.engine.undo import Undo
 
-HARD_EVENTS = 40_000
-"""Events after which a run that cannot go on in a new one (its state is too large) fails,
-while there is room for its undo below the server's limit of 51,200."""
-
 REPORT_BYTES = 200_000
+_FINALLY = 50
+"""Failures of finally steps that a failed run's report names."""
 
 CHILD_UNDONE = "pipeline_runner.child_undone"
 """The signal by which a cancelled child tells its parent what it has undone."""
@@ -161,6 +159,9 @@ class Run:
 
     async def _forward_steps(self) -> None:
         while self._state.position < len(self._pipeline.steps):
+            if workflow.info().is_continue_as_new_suggested():
+                # The new run would not know of a cancellation that came in this very activation.
+                await workflow.wait_condition(lambda: True)
             self._interruption.check()
             self._continue_if_due()
             await self._steps.run(self._pipeline.steps[self._state.position])
@@ -170,8 +171,10 @@ class Run:
 
     async def _finally(self) -> None:
         state = self._state
-        self._names["error"] = error_names(state.error)
-        self._names["run"] = {**self._log.run, "status": state.status}
+        # Its own failure is nothing that it sees, in whatever run of the chain it goes on.
+        own = state.finally_errors[:1] == [state.error]
+        self._names["error"] = error_names(None if own else state.error)
+        self._names["run"] = {**self._log.run, "status": "completed" if own else state.status}
         for step in self._pipeline.steps:
             self._names["steps"].setdefault(step.id, StepResult(status="pending").names())
         while state.position < len(self._pipeline.finally_):
@@ -202,7 +205,10 @@ class Run:
             msgspec.to_builtins(self.report(limit=REPORT_BYTES)),
             type=state.error.type,
             # A retry by the server would repeat a continued run from its middle, though it is undone.
-            non_retryable=state.non_retryable or state.dirty or workflow.info().continued_run_id is not None,
+            # A parent's own loop starts a new child, and may.
+            non_retryable=state.non_retryable
+            or state.dirty
+            or (not self._as_child and workflow.info().continued_run_id is not None),
         ) from self._cause
 
     async def _tell_parent(self) -> None:
@@ -239,7 +245,7 @@ class Run:
             error=state.error,
             undo=tuple(undo),
             omitted=omitted,
-            finally_errors=tuple(state.finally_errors),
+            finally_errors=tuple(state.finally_errors if limit is None else state.finally_errors[:_FINALLY]),
             steps={key: result.status for key, result in self._log.steps.items()},
         )
 
@@ -253,7 +259,7 @@ class Run:
         options = Options(child=self._as_child, continued=self._state)
         payloads = [encoded({}), self._program.payload, encoded(options)]
         if sum(payload.ByteSize() for payload in payloads) > LIMIT:
-            if self._state.phase == "steps" and info.get_current_history_length() > HARD_EVENTS:
+            if self._state.phase == "steps" and calls.history_is_full():
                 raise PayloadTooLargeError(
                     "the run's results are too large to go on: pass references to them instead"
                 )

@@ -1,5 +1,6 @@
 """The values of secrets, on the worker: an environment variable, else a mounted file."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ FOLDER = "/run/secrets"
 
 MAX_BYTES = 64 * 1024
 MASK = "***"
+_LINE = 8
+"""Characters of a line of a secret that are masked for themselves."""
 
 
 class SecretNotFoundError(LookupError):
@@ -41,11 +44,23 @@ def secret_value(name: str) -> str:
     raise SecretNotFoundError(f'the worker has no secret "{name}": {reason} {path}')
 
 
+def forms(value: str) -> set[str]:
+    """Return how a secret's value may stand in text: as it is, quoted, and line by line."""
+    found = {value, value.strip(), repr(value)[1:-1], json.dumps(value)[1:-1]}
+    found.add(json.dumps(value, ensure_ascii=False)[1:-1])
+    found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= _LINE}
+    return found - {""}
+
+
 def masked(value: Any, secrets: tuple[str, ...]) -> Any:
     """Return JSON data with the values of secrets replaced by ``***`` in every text and key."""
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, MASK)
+        return value
+    if isinstance(value, bytes):
+        for secret in secrets:
+            value = value.replace(secret.encode(), MASK.encode())
         return value
     if isinstance(value, dict):
         return {masked(key, secrets): masked(item, secrets) for key, item in value.items()}

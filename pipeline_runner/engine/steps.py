@@ -80,7 +80,8 @@ class Steps:
                 self._record(step, StepResult(status="skipped"))
                 return
             if step.name is not None:
-                name = render_text(step.name, self._names)
+                # In front of every error, and in every record of the report: the cause must fit in too.
+                name = shortened(render_text(step.name, self._names), calls.SUMMARY)
             output = await self._act(step, name)
         except Interrupted:
             self._record(step, StepResult(status="cancelled"))
@@ -195,11 +196,13 @@ class Steps:
                 if ending.report is None and prepared.workflow_id in self.cancelled_children:
                     self._undo.add(self.cancelled_children.pop(prepared.workflow_id), f"{step.id}/")
                 failed = self._ended(entry, ending, error)
-                if not _may_retry(call, ending, attempt):
+                if not calls.may_retry(call, ending, attempt):
                     raise failed from None
             await self._interruption.wait(
                 calls.timer(calls.backoff(call.retry, attempt) if call.retry else 0, f"retry of {name}")
             )
+            # Before its outcome is open again: an interruption now finds nothing started.
+            self._interruption.check()
             attempt += 1
             entry.outcome = "uncertain"
 
@@ -209,7 +212,8 @@ class Steps:
         if not prepared.call.wait_for_completion:
             entry.outcome = "completed"
             return None
-        raw = await self._interruption.wait(handle)
+        abandoned = prepared.call.parent_close_policy == "abandon"
+        raw = await self._interruption.wait(handle, None if abandoned else handle.id)
         envelope = msgspec.json.decode(raw.payload.data, type=Envelope)
         if step.compensate is None:
             entry.child = envelope.undo
@@ -276,17 +280,6 @@ def without_secrets(value: Any) -> Any:
     if places:
         raise ExpressionError("a secret can only be passed to an activity, in its with or args")
     return plain
-
-
-def _may_retry(call: ChildCall, ending: Ending, attempt: int) -> bool:
-    retry = call.retry
-    return (
-        retry is not None
-        and (not retry.maximum_attempts or attempt < retry.maximum_attempts)
-        and ending.outcome == "failed"
-        and not ending.non_retryable
-        and ending.type not in (retry.non_retryable_error_types or ())
-    )
 
 
 def info_of(kind: str, message: str) -> ErrorInfo:

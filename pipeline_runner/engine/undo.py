@@ -131,10 +131,23 @@ class Undo:
             summary=f"undo {entry.name}",
             task_queue=log.task_queue,
         )
-        handle = await prepared.start()
-        if call.wait_for_completion:
-            envelope = msgspec.json.decode((await handle).payload.data, type=Envelope)
-            self._state.dirty |= envelope.dirty
+        attempt = 1
+        while True:
+            try:
+                handle = await prepared.start()
+                if call.wait_for_completion:
+                    envelope = msgspec.json.decode((await handle).payload.data, type=Envelope)
+                    self._state.dirty |= envelope.dirty
+            except FailureError as error:
+                ending = of_failure(error, call)
+                if call.retry is None or not calls.may_retry(call, ending, attempt):
+                    raise
+                if ending.report is not None:
+                    self.add(ending.report, f"undo:{path}/")
+            else:
+                return
+            await calls.timer(calls.backoff(call.retry, attempt), f"retry of undo {entry.name}")
+            attempt += 1
 
     def _names(self, log: ScopeLog, entry: UndoEntry) -> dict[str, Any]:
         pipeline = self._program.bundle.pipelines[log.pipeline]

@@ -16,7 +16,7 @@ from pipeline_runner.core.expressions import (
     render,
     render_text,
 )
-from pipeline_runner.core.secrets import Secrets, SecretText, revealed, seal, unseal
+from pipeline_runner.core.secrets import Secrets, SecretText, at, filled, seal, unseal
 
 NAMES: dict[str, Any] = {
     "inputs": {
@@ -188,8 +188,8 @@ def test_a_secret_stands_in_text_and_travels_apart_from_the_data() -> None:
     assert json.loads(json.dumps(places)) == [[["a", 0], [[7, 21, "TOKEN"], [23, 37, "OTHER"]]]]
     assert seal(unseal(plain, places)) == (plain, places)
     values = {"TOKEN": "t<secret OTHER>", "OTHER": "o"}
-    shown = revealed(plain, places, values.__getitem__)
-    assert shown == {"a": ["Bearer t<secret OTHER>, o"], "b": "<secret TOKEN>"}
+    [(path, spans)] = places
+    assert filled(at(plain, path), spans, values.__getitem__) == "Bearer t<secret OTHER>, o"
     assert "t" not in json.dumps(places).replace("TOKEN", "")
 
 

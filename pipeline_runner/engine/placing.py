@@ -1,0 +1,57 @@
+"""Putting text into a value that a data converter has made, whatever its type is.
+
+Secrets go into an activity's arguments after they were decoded, since only then is it
+known that the activity is about to run.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+
+def placed(value: Any, path: list[str | int], change: Callable[[str], str]) -> Any:
+    """Return a copy of a value in which the text at a path is changed.
+
+    Args:
+        value: JSON data, or what a converter made of it: dataclasses, msgspec structs,
+            pydantic models, raw values, and lists and mappings of them.
+        path: Keys and indexes, as in the JSON data.
+        change: Gives the new text for the old one.
+
+    Raises:
+        TypeError: There is no text at that path.
+    """
+    if not path:
+        if not isinstance(value, str):
+            raise TypeError(f"it is no text there, but {type(value).__name__}")
+        return change(value)
+    key, rest = path[0], path[1:]
+    try:
+        if isinstance(value, dict):
+            return {**value, key: placed(value[key], rest, change)}
+        if isinstance(value, list | tuple):
+            items = list(value)
+            items[int(key)] = placed(items[int(key)], rest, change)
+            return type(value)(items)
+        if isinstance(value, RawValue):
+            data = placed(json.loads(value.payload.data), path, change)
+            metadata = dict(value.payload.metadata)
+            return RawValue(Payload(metadata=metadata, data=json.dumps(data).encode()))
+        return _with_field(value, str(key), placed(getattr(value, str(key)), rest, change))
+    except (LookupError, AttributeError) as error:
+        raise TypeError(f"{type(value).__name__} has no such field: {error}") from None
+
+
+def _with_field(value: Any, name: str, item: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{name: item})
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.replace(value, **{name: item})
+    if hasattr(value, "model_copy"):
+        return value.model_copy(update={name: item})
+    raise TypeError(f"a {type(value).__name__} cannot be copied with another {name}")
