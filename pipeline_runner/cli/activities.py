@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import msgspec
 
 from pipeline_runner.activities.catalogue import Entry
 from pipeline_runner.activities.door import ProviderError
-from pipeline_runner.cli import options
+from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.language import catalogue_file
@@ -37,15 +36,14 @@ def execute(args: argparse.Namespace) -> ExitCode:
         raise CommandError(f"there is no activity {', '.join(unknown)}", ExitCode.FAILED)
     entries = [found.catalogue[name] for name in args.name or sorted(found.catalogue)]
     if args.format == "json":
-        json.dump(msgspec.to_builtins(entries), sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write("\n")
+        console.result(json.dumps(msgspec.to_builtins(entries), ensure_ascii=False, indent=2) + "\n")
     elif args.name:
-        sys.stdout.write("\n".join(_full(entry) for entry in entries))
+        console.result("\n".join(_full(entry) for entry in entries))
     else:
         width = max(len(entry.name) for entry in entries)
         for entry in entries:
             first = entry.description.partition("\n")[0]
-            sys.stdout.write(f"{entry.name:<{width}}  {first}\n")
+            console.result(f"{entry.name:<{width}}  {first}\n")
     return ExitCode.OK
 
 

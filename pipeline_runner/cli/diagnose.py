@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline_runner.cli import console
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.model import Pipeline
@@ -25,7 +26,7 @@ def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
     """Write diagnostics to standard error, as text."""
     for diagnostic in diagnostics:
         text = render(diagnostic, sources.get(diagnostic.path, ""), colour=colour())
-        sys.stderr.write(text.rstrip("\n") + "\n")
+        console.tell(text.rstrip("\n"), steering=True)
 
 
 def loaded(path: str, modules: Sequence[str]) -> Loaded:

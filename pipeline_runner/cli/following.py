@@ -3,7 +3,8 @@
 import asyncio
 import builtins
 import json
-import sys
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from temporalio.exceptions import (
 )
 from temporalio.service import RPCError
 
+from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.progress import View, connection_line, view
-from pipeline_runner.cli.session import on_signals
+from pipeline_runner.cli.session import Interrupts
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import UnreachableError
 from pipeline_runner.engine.follow import Connection, Follower
 from pipeline_runner.engine.outcomes import report_of
 
 _QUERY_TIMEOUT = 5.0
+_PATIENCE = 3.0
 
 
 class _Detached(Exception):
@@ -36,46 +39,58 @@ class _Detached(Exception):
 
 
 async def follow(
-    client: Client, handle: WorkflowHandle[Any, Any], *, back: str, report_file: str | None = None
+    client: Client,
+    handle: WorkflowHandle[Any, Any],
+    caught: Interrupts,
+    *,
+    back: str,
+    report_file: str | None = None,
 ) -> ExitCode:
     """Follow a run to its end and tell how it went.
 
     Args:
         client: The client.
         handle: The run, pinned to its run id.
+        caught: Signals: the first one cancels the run, the second one detaches.
         back: The command that follows it again, for who detaches.
         report_file: Where the report goes, as JSON.
     """
     follower = Follower(client, handle.id, handle.run_id)
     with view() as shown:
         try:
-            await _follow(follower, handle, shown)
+            await _follow(follower, handle, shown, caught)
         except _Detached:
             shown.note(f"detached; the run is open still. To follow it again: {back}")
+            # An activity in a thread cannot be stopped, and is not waited for.
+            timer = threading.Timer(_PATIENCE, os._exit, (int(ExitCode.DETACHED),))
+            timer.daemon = True
+            timer.start()
             return ExitCode.DETACHED
         except UnreachableError as error:
             raise CommandError(f"{error}. To follow the run again: {back}", ExitCode.UNREACHABLE) from None
     return await _tell(client, handle, follower, report_file)
 
 
-async def _follow(follower: Follower, handle: WorkflowHandle[Any, Any], shown: View) -> None:
+async def _follow(
+    follower: Follower, handle: WorkflowHandle[Any, Any], shown: View, caught: Interrupts
+) -> None:
     asked = 0
     stop = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def cancel() -> None:
+    async def cancel(why: str) -> None:
         try:
-            await handle.cancel(reason="Ctrl-C")
+            await handle.cancel(reason=why)
         except RPCError as error:
             # It may have ended in this very moment; the history tells.
             shown.note(f"the cancellation was not taken: {error.message}")
 
-    def interrupted() -> None:
+    def interrupted(why: str) -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
             shown.note("cancelling, with undo; Ctrl-C again detaches")
-            tasks.add(asyncio.create_task(cancel()))
+            tasks.add(asyncio.create_task(cancel(why)))
         else:
             stop.set()
 
@@ -86,15 +101,17 @@ async def _follow(follower: Follower, handle: WorkflowHandle[Any, Any], shown: V
             else:
                 shown.show(event)
 
-    with on_signals(interrupted):
-        reader, stopper = asyncio.create_task(read()), asyncio.create_task(stop.wait())
-        await asyncio.wait([reader, stopper], return_when=asyncio.FIRST_COMPLETED)
-        stopper.cancel()
-        if not reader.done():
-            reader.cancel()
-            await asyncio.gather(reader, *tasks, return_exceptions=True)
-            raise _Detached
-        await reader
+    for why in caught.names:
+        interrupted(why)
+    caught.handler = interrupted
+    reader, stopper = asyncio.create_task(read()), asyncio.create_task(stop.wait())
+    await asyncio.wait([reader, stopper], return_when=asyncio.FIRST_COMPLETED)
+    stopper.cancel()
+    if not reader.done():
+        reader.cancel()
+        await asyncio.gather(reader, *tasks, return_exceptions=True)
+        raise _Detached
+    await reader
 
 
 async def _tell(
@@ -119,7 +136,11 @@ async def _tell(
     report = await _queried(last) if report_file else None
     if report is not None:
         _write_report(_with_attempts(report, follower), report_file)
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    try:
+        console.result(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    except OSError as error:
+        console.tell(f"the run has completed, and its output cannot be written: {error.strerror}")
+        return ExitCode.FAILED
     return ExitCode.OK
 
 
@@ -148,26 +169,28 @@ def _write_report(report: Report, file: str | None) -> None:
     if file is None:
         return
     try:
-        Path(file).write_text(json.dumps(msgspec.to_builtins(report), ensure_ascii=False, indent=2) + "\n")
+        Path(file).write_text(
+            json.dumps(msgspec.to_builtins(report), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
     except OSError as error:
-        sys.stderr.write(f"the report cannot be written to {file}: {error.strerror}\n")
+        console.tell(f"the report cannot be written to {file}: {error.strerror}")
 
 
 def _told_failure(report: Report) -> ExitCode:
     error = report.error
     if report.status == "cancelled":
-        sys.stderr.write(f"{error.message if error else 'cancelled'}\n")
+        console.tell(f"{error.message if error else 'cancelled'}")
     elif error is not None:
-        sys.stderr.write(f"failed: {error.message} [{error.type}]\n")
+        console.tell(f"failed: {error.message} [{error.type}]")
     for extra in report.finally_errors:
         if extra != error:
-            sys.stderr.write(f"finally: {extra.message} [{extra.type}]\n")
+            console.tell(f"finally: {extra.message} [{extra.type}]")
     for record in report.undo:
-        sys.stderr.write(f"  {_undo_line(record)}\n")
+        console.tell(f"  {_undo_line(record)}")
     if report.omitted:
-        sys.stderr.write(f"  and {report.omitted} more that were undone\n")
+        console.tell(f"  and {report.omitted} more that were undone")
     if report.dirty:
-        sys.stderr.write("dirty: something that was done is left, or may be\n")
+        console.tell("dirty: something that was done is left, or may be")
         return ExitCode.DIRTY
     return ExitCode.CANCELLED if report.status == "cancelled" else ExitCode.FAILED
 
@@ -182,13 +205,13 @@ def _undo_line(record: UndoRecord) -> str:
 def _told_other(cause: BaseException | None) -> ExitCode:
     """Tell of an end without a report: nothing was started, or the server ended the run."""
     if isinstance(cause, ApplicationError):
-        sys.stderr.write(f"failed: {cause.message} [{cause.type}]\n")
+        console.tell(f"failed: {cause.message} [{cause.type}]")
         return ExitCode.FAILED
     if isinstance(cause, TerminatedError):
-        sys.stderr.write("terminated: nothing was undone\n")
+        console.tell("terminated: nothing was undone")
     elif isinstance(cause, TimeoutError):
-        sys.stderr.write("stopped by the server's timeout: nothing was undone\n")
+        console.tell("stopped by the server's timeout: nothing was undone")
     else:
         message = cause.message if isinstance(cause, FailureError) else str(cause)
-        sys.stderr.write(f"failed: {message}\n")
+        console.tell(f"failed: {message}")
     return ExitCode.DIRTY

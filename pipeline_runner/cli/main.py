@@ -7,6 +7,7 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 
 COMMANDS = {
@@ -36,7 +38,17 @@ class CommandError(Exception):
         self.code = code
 
 
+class _Helped(Exception):
+    """The parser has shown what was asked for."""
+
+
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: object = None) -> None:
+        console.result(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise _Helped
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message}\n{self.format_usage().rstrip()}")
 
@@ -70,17 +82,30 @@ def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     raise CommandError(f'there is no command and no file "{first}": {hint}')
 
 
+def _check_surroundings(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise CommandError(f"an argument is not UTF-8: {argument!r}") from None
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise CommandError(f"the current folder cannot be used: {error.strerror}") from None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever fails is told on standard error."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_overview() + "\n")
+        console.result(_overview() + "\n")
         return ExitCode.OK if arguments else ExitCode.USAGE
     if arguments[0] == "--version":
         from importlib.metadata import version
 
-        sys.stdout.write(f"run-pipeline {version('pipeline-runner')}\n")
+        console.result(f"run-pipeline {version('pipeline-runner')}\n")
         return ExitCode.OK
     try:
+        _check_surroundings(arguments)
         name, rest = _split(arguments)
         module = importlib.import_module(f"pipeline_runner.cli.{name}")
         parser = _Parser(
@@ -91,16 +116,16 @@ def run(arguments: Sequence[str]) -> int:
         module.add_arguments(parser)
         return int(module.execute(parser.parse_args(rest)))
     except CommandError as error:
-        sys.stderr.write(f"run-pipeline: {error}\n")
+        console.tell(f"run-pipeline: {error}")
         return error.code
+    except _Helped:
+        return ExitCode.OK
     except KeyboardInterrupt:
+        console.tell("interrupted: nothing was started")
         return ExitCode.DETACHED
-    except BrokenPipeError:
-        # The reader of our output has gone, as with "| head".
-        return ExitCode.FAILED
     except Exception:  # noqa: BLE001 - the last place where a mistake of our own can be told
-        traceback.print_exc()
-        sys.stderr.write("run-pipeline: this is a mistake in run-pipeline itself, please report it\n")
+        console.tell(traceback.format_exc())
+        console.tell("run-pipeline: this is a mistake in run-pipeline itself, please report it")
         return ExitCode.DIRTY
 
 
@@ -110,14 +135,9 @@ def main() -> NoReturn:
     Ends with ``os._exit``: with an RPC in flight, the ordinary exit of an interpreter that
     has used the Temporal SDK hangs or crashes now and then (sdk-python issue 300).
     """
-    try:
-        code: int = run(sys.argv[1:])
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else ExitCode.USAGE
+    console.keep_stdout()
+    # Until a run is followed, both signals mean the same: go no further.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = run(sys.argv[1:])
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            code = code or ExitCode.FAILED
     os._exit(code)

@@ -1,6 +1,10 @@
 """Arguments that several commands take."""
 
 import argparse
+import os
+from pathlib import Path
+
+from pipeline_runner.cli.main import CommandError
 
 
 def add_activities(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,17 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
 def add_following(parser: argparse.ArgumentParser) -> None:
     """Add what a command takes that follows a run to its end."""
     parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
+
+
+def check_report(file: str) -> None:
+    """Look before the start whether a report can be written there.
+
+    Raises:
+        CommandError: It cannot.
+    """
+    path = Path(file)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CommandError(f"the report cannot be written to {file}: nothing was started")
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

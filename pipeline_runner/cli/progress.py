@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from pipeline_runner.cli import console
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -34,13 +36,11 @@ class Lines:
             return
         self._start = self._start or progress.at
         since = max((progress.at - self._start).total_seconds(), 0.0)
-        sys.stderr.write(f"{since:8.2f}s  {line_of(progress)}\n")
-        sys.stderr.flush()
+        console.tell(f"{since:8.2f}s  {line_of(progress)}")
 
     def note(self, text: str) -> None:
         """Write a line of text."""
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        console.tell(text)
 
 
 def line_of(progress: "Progress") -> str:
@@ -76,6 +76,8 @@ class Live:
 
         self._console = Console(stderr=True)
         self._rows: dict[tuple[str, bool], tuple[Progress, float]] = {}
+        # While it is redrawn, only what fits; at the end, all of it.
+        self._whole = False
         self._live = RichLive(
             get_renderable=self._table, console=self._console, refresh_per_second=8, redirect_stdout=False
         )
@@ -85,6 +87,7 @@ class Live:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._whole = True
         self._live.stop()
 
     def show(self, progress: "Progress") -> None:
@@ -102,7 +105,11 @@ class Live:
         from rich.text import Text
 
         table = Table(box=None, show_header=False, padding=(0, 1))
-        for progress, begun in self._rows.values():
+        rows = list(self._rows.values())
+        hidden = 0 if self._whole else max(len(rows) - self._console.height + 4, 0)
+        if hidden:
+            table.add_row(Text(), Text(f"… {hidden} earlier", style="dim"))
+        for progress, begun in rows[hidden:]:
             colour, mark = _MARKS[progress.state]
             elapsed = time.monotonic() - begun if progress.elapsed is None else progress.elapsed
             depth = "  " * progress.path.count("/")
@@ -111,8 +118,8 @@ class Live:
             last = progress.error or ("" if progress.details is None else str(progress.details))
             table.add_row(
                 Text(mark, style=colour),
-                Text(name),
-                Text(progress.state, style=colour),
+                Text(name, overflow="ellipsis", no_wrap=True),
+                Text(progress.state, style=colour, no_wrap=True),
                 Text(f"{elapsed:.1f}s", style="dim"),
                 Text(attempt, style="yellow"),
                 Text(

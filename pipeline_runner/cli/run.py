@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.cli import diagnose, options, session
+from pipeline_runner.cli import console, diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
 
     from pipeline_runner.engine.client import Start
+
+
+MAX_ID = 1000
+"""Bytes that Temporal takes as a workflow id (``limit.maxIDLength``)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +65,8 @@ def execute(args: argparse.Namespace) -> ExitCode:
     pipeline = loaded.bundle.pipelines[loaded.bundle.root]
     inputs = diagnose.inputs_of(pipeline, args.input, args.input_file)
     workflow_id = _workflow_id(args.workflow_id, pipeline, inputs)
+    if args.report is not None:
+        options.check_report(args.report)
     with session.place(args) as where:
         return asyncio.run(_run(args, loaded, pipeline, inputs, workflow_id, where))
 
@@ -69,9 +75,14 @@ def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str,
     if chosen is None and pipeline.workflow_id is None:
         return f"{pipeline.name}-{secrets.token_hex(4)}"
     try:
-        return chosen or render_text(pipeline.workflow_id or "", {"inputs": inputs})
+        made = render_text(pipeline.workflow_id or "", {"inputs": inputs}) if chosen is None else chosen
     except ExpressionError as error:
         raise CommandError(f"the workflow id cannot be made: {error.message}") from None
+    if not 0 < len(made.encode()) <= MAX_ID:
+        raise CommandError(
+            f"a workflow id has 1 to {MAX_ID} bytes, not {len(made.encode())}: nothing was started"
+        )
+    return made
 
 
 async def _run(
@@ -82,11 +93,25 @@ async def _run(
     workflow_id: str,
     where: session.Place,
 ) -> ExitCode:
+    session.quiet()
+    assert loaded.bundle is not None
+    with session.interrupts() as caught:
+        return await _start_and_follow(args, loaded, pipeline, inputs, workflow_id, where, caught)
+
+
+async def _start_and_follow(
+    args: argparse.Namespace,
+    loaded: Loaded,
+    pipeline: model.Pipeline,
+    inputs: dict[str, Any],
+    workflow_id: str,
+    where: session.Place,
+    caught: session.Interrupts,
+) -> ExitCode:
     from pipeline_runner.cli.following import follow
     from pipeline_runner.engine.client import Start
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
 
-    session.quiet()
     assert loaded.bundle is not None
     client = await session.connected(where)
     shared = args.task_queue or pipeline.task_queue or DEFAULT_TASK_QUEUE
@@ -104,17 +129,19 @@ async def _run(
     back = shlex.join(["run-pipeline", "watch", workflow_id])
     if not own:
         await _expect_workers(client, where, queue)
+        caught.check()
         handle = await _started(client, what)
         if args.detach:
-            sys.stdout.write(f"{workflow_id}\n")
+            console.result(f"{workflow_id}\n")
             return ExitCode.OK
-        return await follow(client, handle, back=back, report_file=args.report)
+        return await follow(client, handle, caught, back=back, report_file=args.report)
     activities = session.activities_of(loaded.modules, loaded.folders)
     async with session.serving(client, _queues(loaded, queue), activities):
+        caught.check()
         handle = await _started(client, what)
         if where.embedded is not None:
-            sys.stderr.write(f"web UI: {where.embedded.ui}\n")
-        return await follow(client, handle, back=back, report_file=args.report)
+            console.tell(f"web UI: {where.embedded.ui}")
+        return await follow(client, handle, caught, back=back, report_file=args.report)
 
 
 def _memo(loaded: Loaded, queue: str) -> dict[str, Any]:
@@ -170,7 +197,7 @@ async def _expect_workers(client: "Client", where: session.Place, queue: str) ->
     if not await has_workers(client, queue):
         sys.stderr.write(
             f'no worker takes runs from the task queue "{queue}": start one with'
-            f" run-pipeline worker --task-queue {shlex.quote(queue)}\n"
+            f" run-pipeline worker --task-queue {shlex.quote(queue)}"
         )
 
 
@@ -186,5 +213,5 @@ async def _started(client: "Client", what: "Start") -> "WorkflowHandle[Any, Any]
     except RPCError as error:
         message = f"the run cannot be started: {error.message}"
         raise CommandError(message, ExitCode.UNREACHABLE) from None
-    sys.stderr.write(f"{'run' if new else 'following the open run'}: {what.workflow_id}\n")
+    console.tell(f"{'run' if new else 'following the open run'}: {what.workflow_id}")
     return handle

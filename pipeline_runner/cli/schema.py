@@ -1,8 +1,8 @@
 """Print the JSON Schema (2020-12) of pipeline files."""
 
 import argparse
-import sys
 
+from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.language import schema
 
@@ -13,5 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitCode:  # noqa: ARG001
     """Print it."""
-    sys.stdout.write(schema.text())
+    console.result(schema.text())
     return ExitCode.OK

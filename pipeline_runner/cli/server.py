@@ -3,9 +3,8 @@
 import argparse
 import asyncio
 import socket
-import sys
 
-from pipeline_runner.cli import options, session, worker
+from pipeline_runner.cli import console, options, session, worker
 from pipeline_runner.cli.exit_codes import ExitCode
 
 PORT = 7233
@@ -26,11 +25,9 @@ def execute(args: argparse.Namespace) -> ExitCode:
     with session.embedded_place(stays=True, **ports) as where:
         server = where.embedded
         assert server is not None
-        sys.stderr.write(
-            f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}\n"
-        )
+        console.tell(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}")
         if args.port and not server.address.endswith(f":{args.port}"):
-            sys.stderr.write("another command had started the server, on its own port\n")
+            console.tell("another command had started the server, on its own port")
         return asyncio.run(worker.serve(args, found, where))
 
 

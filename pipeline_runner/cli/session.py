@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,31 +128,65 @@ async def serving(
     queues: Iterable[str],
     activities: list[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
-    **settings: Any,
+    graceful_shutdown: timedelta = timedelta(0),
 ) -> AsyncIterator[None]:
-    """Run a worker on each of these task queues."""
+    """Run a worker on each of these task queues.
+
+    Unless they get time to finish, running activities are cancelled at once when it ends:
+    their attempts are reported, and start again where the run is taken up.
+    """
     from pipeline_runner.engine.worker import pipeline_worker
 
     async with contextlib.AsyncExitStack() as stack:
         for queue in dict.fromkeys(queues):
             worker = pipeline_worker(
-                client, task_queue=queue, activities=activities, bundles=bundles, **settings
+                client,
+                task_queue=queue,
+                activities=activities,
+                bundles=bundles,
+                graceful_shutdown=graceful_shutdown,
             )
             await stack.enter_async_context(worker)
         yield
 
 
+class Interrupts:
+    """Counts SIGINT and SIGTERM from the start of a command on, so that none is lost."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        """What came so far: ``Ctrl-C`` or ``SIGTERM``."""
+        self.handler: Callable[[str], None] | None = None
+        """Called for each; those before it was set are the caller's to look at."""
+
+    def hit(self, name: str) -> None:
+        """Take one."""
+        self.names.append(name)
+        if self.handler is not None:
+            self.handler(name)
+
+    def check(self) -> None:
+        """End the command if one has come.
+
+        Raises:
+            CommandError: One has come.
+        """
+        if self.names:
+            raise CommandError("interrupted: nothing was started", ExitCode.DETACHED)
+
+
 @contextlib.contextmanager
-def on_signals(handler: Callable[[], None]) -> Iterator[None]:
-    """Call a handler for every SIGINT and SIGTERM."""
+def interrupts() -> Iterator[Interrupts]:
+    """Catch the signals that ask a command to end."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, handler)
+    caught = Interrupts()
+    names = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+    for number, name in names.items():
+        loop.add_signal_handler(number, caught.hit, name)
     try:
-        yield
+        yield caught
     finally:
-        for number in numbers:
+        for number in names:
             loop.remove_signal_handler(number)
 
 

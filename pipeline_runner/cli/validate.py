@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
-from pipeline_runner.cli import options
+from pipeline_runner.cli import console, options
 from pipeline_runner.cli.diagnose import show
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
@@ -28,8 +27,9 @@ def execute(args: argparse.Namespace) -> ExitCode:
     except UsageError as error:
         raise CommandError(str(error)) from None
     if args.format == "json":
-        json.dump([as_json(d) for d in checked.diagnostics], sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write("\n")
+        console.result(
+            json.dumps([as_json(d) for d in checked.diagnostics], ensure_ascii=False, indent=2) + "\n"
+        )
     else:
         show(checked.diagnostics, checked.sources)
         _summarize(checked.diagnostics, len(checked.files))
@@ -41,7 +41,7 @@ def _summarize(found: Sequence[Diagnostic], files: int) -> None:
     errors = sum(d.severity == "error" for d in found)
     warnings = len(found) - errors
     checked = "1 file" if files == 1 else f"{files} files"
-    sys.stderr.write(f"{checked}: {_count(errors, 'error')}, {_count(warnings, 'warning')}\n")
+    console.tell(f"{checked}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
 
 
 def _count(number: int, what: str) -> str:

@@ -8,10 +8,9 @@ import asyncio
 import json
 import os
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline_runner.cli import options, session
+from pipeline_runner.cli import console, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 
@@ -28,15 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
+    if args.report is not None:
+        options.check_report(args.report)
     with session.place(args) as where:
         return asyncio.run(_watch(args, where))
 
 
 async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:
+    session.quiet()
+    with session.interrupts() as caught:
+        return await _find_and_follow(args, where, caught)
+
+
+async def _find_and_follow(
+    args: argparse.Namespace, where: session.Place, caught: session.Interrupts
+) -> ExitCode:
     from pipeline_runner.cli.following import follow
     from pipeline_runner.engine.client import find
 
-    session.quiet()
     client = await session.connected(where)
     try:
         handle, description = await find(client, args.run)
@@ -45,15 +53,15 @@ async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:
     back = shlex.join(["run-pipeline", "watch", args.run])
     memo = await _memo(description) if where.embedded else None
     if memo is None:
-        return await follow(client, handle, back=back, report_file=args.report)
+        return await follow(client, handle, caught, back=back, report_file=args.report)
     try:
         os.chdir(memo["cwd"])
     except OSError as error:
         raise CommandError(f"the run's folder {memo['cwd']} cannot be used: {error.strerror}") from None
     activities = session.activities_of(memo["modules"], memo["folders"])
     async with session.serving(client, memo["queues"], activities):
-        sys.stderr.write(f"run: {args.run}\n")
-        return await follow(client, handle, back=back, report_file=args.report)
+        console.tell(f"run: {args.run}")
+        return await follow(client, handle, caught, back=back, report_file=args.report)
 
 
 async def _memo(description: "WorkflowExecutionDescription") -> dict[str, Any] | None:

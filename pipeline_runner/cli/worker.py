@@ -6,12 +6,11 @@ by their name, with plain inputs.
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline_runner.cli import diagnose, options, session
+from pipeline_runner.cli import console, diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -77,13 +76,13 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
     activities = session.activities_of(modules, folders)
     stop = asyncio.Event()
     async with session.serving(client, queues, activities, bundles, graceful_shutdown=GRACE):
-        with session.on_signals(stop.set):
-            sys.stderr.write(f"serving the task queue {', '.join(dict.fromkeys(queues))}\n")
+        with session.interrupts() as caught:
+            caught.handler = lambda _: stop.set()
+            console.tell(f"serving the task queue {', '.join(dict.fromkeys(queues))}")
             if bundles:
-                sys.stderr.write(f"pipelines by name: {', '.join(sorted(bundles))}\n")
-            sys.stderr.flush()
+                console.tell(f"pipelines by name: {', '.join(sorted(bundles))}")
             await stop.wait()
-            sys.stderr.write("stopping\n")
+            console.tell("stopping")
     return ExitCode.OK
 
 

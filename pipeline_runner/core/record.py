@@ -133,4 +133,6 @@ class Options(Struct, frozen=True, kw_only=True):
 
     child: bool = False
     """The parent wants an :class:`Envelope`."""
+    step: str | None = None
+    """The parent's step, for readers of its history."""
     continued: Continuation | None = None

@@ -175,7 +175,7 @@ def prepare_child(
             f'the input of the child "{child.name}"',
             encoded(value),
             program.child_payload(call.pipeline),
-            encoded(Options(child=call.wait_for_completion)),
+            encoded(Options(child=call.wait_for_completion, step=path)),
         ),
         task_queue=call.task_queue or child.task_queue or task_queue,
     )

@@ -14,6 +14,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -25,6 +26,7 @@ PATIENCE = 60.0
 """Seconds without an answer after which the server counts as gone."""
 
 _POLL = 0.5
+_LYING = 3.0
 UNDO = "undo:"
 
 
@@ -62,6 +64,8 @@ class _Item:
     activity_id: str | None = None
     attempt: int = 1
     shown_attempt: int = 1
+    queue: str = ""
+    waits: bool = False
 
 
 @dataclass
@@ -185,6 +189,7 @@ class Follower:
     def _on_activity_task_scheduled(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.activity_task_scheduled_event_attributes
         self._begin(watched, event, attributes.activity_id, activity_id=attributes.activity_id)
+        watched.items[event.event_id].queue = attributes.task_queue.name
 
     def _on_activity_task_started(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.activity_task_started_event_attributes
@@ -212,10 +217,10 @@ class Follower:
 
     def _on_start_child_workflow_execution_initiated(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.start_child_workflow_execution_initiated_event_attributes
-        # The default id is the parent's with the step's path; one chosen by the author is not.
-        own = f"{watched.workflow_id}/"
-        path = attributes.workflow_id.removeprefix(own)
-        self._begin(watched, event, path)
+        # The id tells the step only where its author has not chosen it.
+        options = _decoded(attributes.input.payloads[2]) if len(attributes.input.payloads) > 2 else None
+        step = options.get("step") if isinstance(options, dict) else None
+        self._begin(watched, event, step or attributes.workflow_id.removeprefix(f"{watched.workflow_id}/"))
 
     def _on_child_workflow_execution_started(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.child_workflow_execution_started_event_attributes
@@ -331,6 +336,10 @@ class Follower:
             if item.attempt > item.shown_attempt:
                 item.shown_attempt = item.attempt
                 self._emit(item, "retrying", now, error=_root(pending.last_failure))
+            elif not item.waits and _is_left_lying(pending, now):
+                item.waits = True
+                problem = f'no worker takes it from the task queue "{item.queue}"'
+                self._emit(item, "waiting", now, error=problem)
             elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED and details is not None:
                 self._emit(item, "running", now, details=details)
 
@@ -338,6 +347,13 @@ class Follower:
 _ENDS = frozenset(
     f"WORKFLOW_EXECUTION_{end}" for end in ("COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT")
 )
+
+
+def _is_left_lying(pending: PendingActivityInfo, now: datetime) -> bool:
+    """Tell whether an activity could have been taken for some seconds, and was not."""
+    if pending.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
+        return False
+    return (now - pending.scheduled_time.ToDatetime(UTC)).total_seconds() > _LYING
 
 
 def _time(event: HistoryEvent) -> datetime:

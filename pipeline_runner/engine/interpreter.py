@@ -28,7 +28,9 @@ from pipeline_runner.engine.program import Program, UnsupportedBundleError, prog
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
 
 LOAD = "pipeline_runner.load"
-"""The local activity that gives a worker's bundle by name."""
+"""The activity that gives a worker's bundle by name."""
+
+UNKNOWN_PIPELINE = "UnknownPipeline"
 
 
 @workflow.defn(dynamic=True, sandboxed=False)
@@ -111,7 +113,7 @@ async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
 
 
 async def _loaded(name: str) -> bytes:
-    """Fetch the bundle of a pipeline by its name from this worker."""
+    """Fetch the bundle of a pipeline by its name from this worker, else from one beside it."""
     try:
         raw = await workflow.execute_local_activity(
             LOAD,
@@ -121,12 +123,30 @@ async def _loaded(name: str) -> bytes:
             retry_policy=RetryPolicy(maximum_attempts=3),
         )
     except ActivityError as error:
-        cause = error.cause
-        if isinstance(cause, ApplicationError):
-            raise _refused(cause.type or "UnknownPipeline", cause.message) from error
-        raise
+        if not (isinstance(error.cause, ApplicationError) and error.cause.type == UNKNOWN_PIPELINE):
+            raise
+        raw = await _loaded_elsewhere(name)
     # Canonical again, so that the bundle has the same hash however it came here.
     return model.canonical(raw.payload.data)
+
+
+async def _loaded_elsewhere(name: str) -> RawValue:
+    """Ask whichever workers share the task queue; they may serve other folders than this one."""
+    try:
+        raw: RawValue = await workflow.execute_activity(
+            LOAD,
+            name,
+            result_type=RawValue,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(milliseconds=200), backoff_coefficient=1.0, maximum_attempts=20
+            ),
+        )
+    except ActivityError as error:
+        if isinstance(error.cause, ApplicationError):
+            raise _refused(error.cause.type or UNKNOWN_PIPELINE, error.cause.message) from error
+        raise
+    return raw
 
 
 def _validated(program: Program, inputs: Any) -> dict[str, Any]:

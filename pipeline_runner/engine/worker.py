@@ -49,7 +49,8 @@ def pipeline_worker(
             raise ApplicationError(
                 f'this worker serves no pipeline "{name}"; it serves {known}',
                 type="UnknownPipeline",
-                non_retryable=True,
+                # Asked over the task queue, another worker may know it.
+                non_retryable=activity.info().is_local,
             )
         return msgspec.json.decode(served[name])
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -389,4 +391,144 @@ def test_the_exit_code_is_right_a_hundred_times(shop: Path) -> None:
             assert bool(done.out) is (expected == 0)
     for expected, process in running:
         assert finish(process).code == expected
+    assert_nothing_left(shop)
+
+
+def test_one_ctrl_c_at_any_moment_leaves_no_open_run(shop: Path) -> None:
+    """Before the start it ends the command, after it the run: never neither, never silently."""
+    running = []
+    for number in range(12):
+        process = popen(shop, *arguments(shop, then="hang"), "--workflow-id", f"moment-{number}")
+        time.sleep(0.15 + number * 0.09)
+        interrupt(process)
+        running.append(process)
+        if len(running) == 3:
+            for ended in running:
+                done = finish(ended)
+                told = done.err.strip().splitlines()[-1]
+                if done.code == 130:
+                    assert told in (
+                        "interrupted: nothing was started",
+                        "run-pipeline: interrupted: nothing was started",
+                    )
+                    assert "run: moment" not in done.err
+                else:
+                    assert done.code == 4, done.err
+            running.clear()
+    log = lines(shop / "log")
+    # A step that was cancelled before its worker took it is uncertain, and undone as well.
+    assert log.count("do a") <= log.count("undo a")
+
+
+def test_a_reader_of_standard_error_that_goes_away_does_not_end_the_run(shop: Path) -> None:
+    process = popen(shop, *arguments(shop))
+    assert process.stderr is not None
+    process.stderr.close()
+    out = process.stdout.read() if process.stdout else ""
+    assert process.wait(60) == 0
+    assert json.loads(out) == {"sold": 1, "by": "b"}
+
+
+@pytest.mark.parametrize(("where", "code"), [("/dev/full", 1), ("|true", 0), (">&-", 0)])
+def test_an_output_that_cannot_be_written_is_not_taken_for_a_dirty_run(
+    shop: Path, where: str, code: int
+) -> None:
+    words = " ".join([sys.executable, "-m", "pipeline_runner", *arguments(shop)])
+    tail = where if where.startswith(("|", ">")) else f"> {where}"
+    shell = f"{words} {tail}; echo code ${{PIPESTATUS[0]}} >&2"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        cwd=shop,
+        env=_environment(shop),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"code {code}\n" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert lines(shop / "log") == ["do a", "do b"]
+
+
+def test_what_activities_print_does_not_get_into_the_output(shop: Path) -> None:
+    (shop / "loud.py").write_text(
+        "import os\nfrom temporalio import activity\nprint('imported')\n\n\n"
+        "@activity.defn(name='loud')\ndef loud() -> int:\n    print('working')\n    os.write(1, b'still\\n')\n    return 7\n"
+    )
+    (shop / "loud.yaml").write_text(
+        "version: 1\nname: loud\nsteps: [{id: a, activity: loud}]\noutput: '{{ steps.a.output }}'\n"
+    )
+    done = run(shop, "loud.yaml", "--activities", "loud")
+    assert (done.code, done.out) == (0, "7\n"), done.err
+    assert "imported" in done.err
+    assert "still" in done.err
+
+
+@pytest.mark.parametrize(
+    "words", [["--workflow-id", ""], ["--workflow-id", "x" * 1001], ["--report", "nowhere/r.json"]]
+)
+def test_what_cannot_work_is_refused_before_the_start(shop: Path, words: list[str]) -> None:
+    done = run(shop, *arguments(shop), *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("nothing was started\n")
+    assert not (shop / "state").exists()
+
+
+def test_output_is_utf8_whatever_the_locale(shop: Path) -> None:
+    (shop / "u.yaml").write_text(
+        "version: 1\nname: u\nsteps: [{id: a, set: {}}]\noutput: 'ü😀'\n", encoding="utf-8"
+    )
+    done = run(shop, "u.yaml", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.code, done.json) == (0, "ü😀")
+
+
+def test_an_activity_that_nobody_takes_is_told(shop: Path) -> None:
+    (shop / "n.yaml").write_text(
+        "version: 1\nname: n\nsteps:\n  - {id: a, name: charge, activity: payment.charge, task_queue: go-queue}\n"
+    )
+    process = popen(shop, "n.yaml")
+    assert process.stderr is not None
+    seen = ""
+    while "waiting" not in seen:
+        seen += process.stderr.readline()
+    assert 'a: waiting: no worker takes it from the task queue "go-queue"' in seen
+    interrupt(process)
+    assert finish(process).code == 4
+
+
+def test_a_child_with_an_id_of_its_own_is_shown_by_its_step(shop: Path) -> None:
+    (shop / "c.yaml").write_text("version: 1\nname: c\nsteps: [{id: x, wait: 1ms}]\n")
+    (shop / "p.yaml").write_text(
+        "version: 1\nname: p\nsteps: [{id: deploy, pipeline: ./c.yaml, workflow_id: 'own {{ run.run_id }}'}]\n"
+    )
+    done = run(shop, "p.yaml")
+    assert done.code == 0, done.err
+    assert "deploy: running\n" in done.err
+    assert "deploy/x: waiting" in done.err
+
+
+def test_terminal_escapes_are_not_passed_on(shop: Path) -> None:
+    (shop / "e.yaml").write_text(
+        'version: 1\nname: e\nsteps: [{id: a, fail: {message: "{{ inputs.m }}"}}]\ninputs: {m: {type: string}}\n'
+    )
+    done = run(shop, "e.yaml", "-i", "m=\x1b[2Jgone")
+    assert done.code == 1
+    assert "\x1b" not in done.err
+    assert "failed: a: �[2Jgone" in done.err
+
+
+def test_detaching_does_not_wait_for_an_activity_in_a_thread(shop: Path) -> None:
+    (shop / "deaf.py").write_text(
+        "import time\nfrom temporalio import activity\n\n\n@activity.defn(name='deaf', no_thread_cancel_exception=True)\n"
+        "def deaf() -> None:\n    open('deaf.log', 'w').close()\n    time.sleep(30)\n"
+    )
+    (shop / "deaf.yaml").write_text("version: 1\nname: deaf\nsteps: [{id: a, activity: deaf}]\n")
+    process = popen(shop, "deaf.yaml", "--activities", "deaf")
+    wait_for((shop / "deaf.log").exists)
+    interrupt(process)
+    time.sleep(0.5)
+    interrupt(process)
+    begin = time.monotonic()
+    assert finish(process).code == 130
+    assert time.monotonic() - begin < 8
     assert_nothing_left(shop)

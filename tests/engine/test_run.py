@@ -567,3 +567,18 @@ async def test_errors_of_levels_are_linked(pipelines: Pipelines) -> None:
     assert isinstance(cause.__cause__, ActivityError)
     assert not isinstance(cause.__cause__, ChildWorkflowError)
     assert cause.__cause__.activity_id == "a"
+
+
+async def test_workers_that_share_a_task_queue_may_serve_different_pipelines(pipelines: Pipelines) -> None:
+    """Whichever of them takes a run by name, the one that knows the pipeline is asked."""
+    bundle = pipelines.bundle(
+        'version: 1\nname: elsewhere\nsteps: [{id: s, set: {v: 1}}]\noutput: "{{ steps.s.output.v }}"\n'
+    )
+    async with pipelines.worker(), pipelines.worker(bundles={"elsewhere": model.encode(bundle)}):
+        handles = [
+            await pipelines.client.start_workflow(
+                "elsewhere", id=f"{pipelines.queue}-{k}", task_queue=pipelines.queue
+            )
+            for k in range(6)
+        ]
+        assert [await handle.result() for handle in handles] == [1] * 6
