@@ -1,15 +1,19 @@
 """Servers that go away and come back, with worker and follower on a configured address."""
 
 import asyncio
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowHandle
 
 from pipeline_runner.engine import devserver, follow
 from pipeline_runner.engine.client import UnreachableError
 from pipeline_runner.engine.follow import Connection, Follower, Progress
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import eventually, failure
+from tests.engine.texts import CHILD, FAIL, effect, pipeline
 
 SLOW = """
 version: 1
@@ -109,3 +113,65 @@ async def test_a_run_is_followed_over_retries_children_and_continue_as_new(tmp_p
         assert follower.run_id != handle.run_id
     finally:
         server.stop()
+
+
+def test_a_port_that_another_program_listens_on_is_refused() -> None:
+    """Whoever answers there is not the server."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(devserver.ServerError, match=f"^port {port} is taken by another program"):
+            devserver.start(port=port)
+
+
+def test_a_port_that_another_server_listens_on_is_refused() -> None:
+    first = devserver.start()
+    try:
+        with pytest.raises(devserver.ServerError, match=f"^port {first.port} is taken by another program"):
+            devserver.start(port=first.port)
+        assert first.process.poll() is None
+    finally:
+        first.stop()
+
+
+async def followed(pipelines: Pipelines, handle: WorkflowHandle[Any, Any]) -> list[Progress]:
+    follower = Follower(pipelines.client, handle.id, handle.run_id)
+    return [event async for event in follower.events() if isinstance(event, Progress)]
+
+
+async def test_a_terminated_run_is_followed_to_its_end(pipelines: Pipelines) -> None:
+    """Its child has no end of its own to tell: the follower does not wait for one."""
+    bundle = pipelines.bundle(pipeline(effect("a"), CHILD), c=pipeline("  - {id: w, wait: 1h}\n"))
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        watching = asyncio.create_task(followed(pipelines, handle))
+        await asyncio.sleep(1)
+        await handle.terminate()
+        async with asyncio.timeout(10):
+            seen = await watching
+    assert [(event.path, event.state) for event in seen][:4] == [
+        ("a", "running"),
+        ("a", "completed"),
+        ("c", "running"),
+        ("c/w", "waiting"),
+    ]
+    assert pipelines.effects == ["do a"]
+
+
+async def test_forty_children_and_their_undo_are_followed(pipelines: Pipelines) -> None:
+    children = "".join(CHILD.replace("{id: c", f"{{id: c{k}") for k in range(40))
+    bundle = pipelines.bundle(
+        pipeline(children, FAIL),
+        c=pipeline("  - {id: g, pipeline: ./g.yaml}\n"),
+        g=pipeline(effect("a")),
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        async with asyncio.timeout(60):
+            seen = await followed(pipelines, handle)
+    done = [event for event in seen if event.state == "completed"]
+    assert [event.path for event in done if event.undo] == [f"c{k}/g/a" for k in reversed(range(40))]
+    assert [event.path for event in done if not event.undo] == [
+        f"c{k}{rest}" for k in range(40) for rest in ("/g/a", "/g", "")
+    ]

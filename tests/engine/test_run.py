@@ -15,7 +15,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 
 from pipeline_runner.core import model
 from pipeline_runner.engine import payloads
-from tests.conftest import Pipelines, result_of
+from pipeline_runner.engine.devserver import DevServer
+from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import eventually, failure
 
 
@@ -569,16 +570,22 @@ async def test_errors_of_levels_are_linked(pipelines: Pipelines) -> None:
     assert cause.__cause__.activity_id == "a"
 
 
-async def test_workers_that_share_a_task_queue_may_serve_different_pipelines(pipelines: Pipelines) -> None:
+async def test_workers_that_share_a_task_queue_may_serve_different_pipelines(
+    pipelines: Pipelines, server: DevServer
+) -> None:
     """Whichever of them takes a run by name, the one that knows the pipeline is asked."""
-    bundle = pipelines.bundle(
-        'version: 1\nname: elsewhere\nsteps: [{id: s, set: {v: 1}}]\noutput: "{{ steps.s.output.v }}"\n'
-    )
-    async with pipelines.worker(), pipelines.worker(bundles={"elsewhere": model.encode(bundle)}):
+    bundle = pipelines.bundle("""
+version: 1
+name: elsewhere
+steps: [{id: s, set: {v: 1}}]
+output: "{{ steps.s.output.v }}"
+""")
+    other = Pipelines(await connected(server.address), pipelines.folder)
+    other.queue = pipelines.queue
+    start = pipelines.client.start_workflow
+    async with pipelines.worker(), other.worker(bundles={"elsewhere": model.encode(bundle)}):
         handles = [
-            await pipelines.client.start_workflow(
-                "elsewhere", id=f"{pipelines.queue}-{k}", task_queue=pipelines.queue
-            )
+            await start("elsewhere", id=f"{pipelines.queue}-{k}", task_queue=pipelines.queue)
             for k in range(6)
         ]
         assert [await handle.result() for handle in handles] == [1] * 6

@@ -1,0 +1,22 @@
+"""A server that makes histories short: a run goes on by continue-as-new after few steps."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pipeline_runner.engine import devserver
+from tests.conftest import Pipelines, connected
+
+
+@pytest.fixture(scope="module")
+def short_histories() -> Iterator[devserver.DevServer]:
+    running = devserver.start(settings=("limit.historyCount.suggestContinueAsNew=60",))
+    yield running
+    running.stop()
+
+
+@pytest_asyncio.fixture
+async def small(short_histories: devserver.DevServer, tmp_path: Path) -> AsyncIterator[Pipelines]:
+    yield Pipelines(await connected(short_histories.address), tmp_path)
