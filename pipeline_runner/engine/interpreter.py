@@ -122,8 +122,10 @@ async def _loaded(name: str) -> bytes:
             start_to_close_timeout=timedelta(seconds=30),
             retry_policy=RetryPolicy(maximum_attempts=3),
         )
-    except ActivityError as error:
-        if not (isinstance(error.cause, ApplicationError) and error.cause.type == UNKNOWN_PIPELINE):
+    except (ActivityError, ApplicationError) as error:
+        # A local activity that failed in the task that started it has no ActivityError around its error.
+        cause = error.cause if isinstance(error, ActivityError) else error
+        if not (isinstance(cause, ApplicationError) and cause.type == UNKNOWN_PIPELINE):
             raise
         raw = await _loaded_elsewhere(name)
     # Canonical again, so that the bundle has the same hash however it came here.
