@@ -11,6 +11,7 @@ string "1.10" becomes a number. Only its code generator is used here, which hand
 pieces of a template as they are.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -28,6 +29,11 @@ from pipeline_runner.core.values import ExpressionValueError, joined, plain
 from pipeline_runner.core.values import text as text_of
 
 _SHOWN = 100
+# Jinja, and then Python, take nested expressions apart by recursion. What is nested deeper than
+# this would fail or not by the stack that happens to be in use, so it always does.
+_MAX_DEPTH = 100
+_MAX_BRACKETS = 30
+_MAX_BLOCKS = 15
 
 _EXPRESSION_NODES = (
     nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.List, nodes.Tuple,
@@ -35,6 +41,20 @@ _EXPRESSION_NODES = (
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
 _STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_SENTENCES = tuple(
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
+        (r"unexpected char '&' at .*", '"&" is no operator: write "and"'),
+        (r"expected token 'name', got '\|'", '"||" is no operator: write "or"'),
+        (r"unexpected char '!' at .*", '"!" is no operator: write "not"'),
+        (r"unexpected char '\?' at .*", '"?" is no operator: write "a if condition else b"'),
+        (r"expected token '(end of [a-z ]+|,|\))', got '='", '"=" does not compare: write "=="'),
+        (r"unexpected '='", '"=" does not compare: write "=="'),
+        (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
+        (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
+        (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
+    )
+)
 _TOKENS = {
     '"end of print statement"': '"}}"',
     "end of template": "end of the text",
@@ -229,11 +249,12 @@ def _parse_expression(text: str) -> nodes.Template:
 
 def _parse(text: str) -> nodes.Template:
     try:
+        _check_brackets(text)
         tree = ENVIRONMENT.parse(text)
     except jinja2.TemplateSyntaxError as error:
         raise ExpressionError(_sentence(error.message or "syntax error"), error.lineno) from None
     except RecursionError:
-        raise ExpressionError("the expression is nested too deeply") from None
+        raise _too_deep() from None
     _check(tree)
     if _is_lone(tree):
         # White space around a lone expression does not make it text.
@@ -241,8 +262,29 @@ def _parse(text: str) -> nodes.Template:
     return tree
 
 
+def _too_deep(line: int = 1) -> ExpressionError:
+    return ExpressionError(
+        'the expression is nested too deeply: compute parts of it in a "set" step before this one', line
+    )
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse brackets in brackets in brackets, which the parser takes most of the stack for."""
+    if sum(map(text.count, "([{")) <= _MAX_BRACKETS:
+        return
+    depth = 0
+    for line, kind, value in ENVIRONMENT.lex(text):
+        if kind == "operator":
+            depth += (value in "([{") - (value in ")]}")
+            if depth > _MAX_BRACKETS:
+                raise _too_deep(line)
+
+
 def _sentence(message: str) -> str:
     """Say what Jinja found wrong in words of the language: its tokens have names of their own."""
+    for pattern, sentence in _SENTENCES:
+        if found := pattern.fullmatch(message):
+            return found.expand(sentence)
     text = message[0].lower() + message[1:].rstrip(".").replace("'", '"')
     for token, words in _TOKENS.items():
         text = text.replace(token, words)
@@ -267,9 +309,22 @@ def _is_lone(tree: nodes.Template) -> bool:
     return len(values) == 1 and not isinstance(values[0], nodes.TemplateData)
 
 
+def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
+    """Yield every node, without recursion; refuse what is nested too deeply for the rest."""
+    waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
+    while waiting:
+        node, depth, blocks = waiting.pop()
+        blocks += isinstance(node, nodes.If | nodes.For)
+        depth += len(node.elif_) if isinstance(node, nodes.If) else 0
+        if depth > _MAX_DEPTH or blocks > _MAX_BLOCKS:
+            raise _too_deep(node.lineno)
+        yield node
+        waiting += reversed([(child, depth + 1, blocks) for child in node.iter_child_nodes()])
+
+
 def _check(tree: nodes.Template) -> None:
     """Refuse what is not on the allow-list."""
-    for node in tree.find_all(nodes.Node):
+    for node in _nodes(tree):
         if isinstance(node, nodes.Call):
             called = node.node
             if not (isinstance(called, nodes.Name) and called.name in ENVIRONMENT.globals):

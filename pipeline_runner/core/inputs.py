@@ -6,7 +6,7 @@ to import than most files take to check.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,8 @@ from pipeline_runner.core.model import Struct
 from pipeline_runner.core.suggest import did_you_mean, listed
 
 JsonSchema = dict[str, Any] | bool
+Path = tuple[str | int, ...]
+"""Keys and indices that lead to a part of a value."""
 
 _TYPES = {
     "string": "a string", "integer": "an integer", "number": "a number", "boolean": "true or false",
@@ -95,6 +97,14 @@ def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]
 
 def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
     """Return what is wrong with a value, each with its path below ``path``."""
+    found = [
+        Problem(path=path + dotted(where), message=message) for where, message in misfits(schema, value)
+    ]
+    return sorted(dict.fromkeys(found), key=lambda problem: (problem.path, problem.message))
+
+
+def misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
+    """Return what is wrong with a value, with the path to each."""
     if _is_simple(schema) and _has_type(schema, value):
         return []
     from referencing.exceptions import Unresolvable
@@ -102,14 +112,19 @@ def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
     try:
         errors = list(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
     except RecursionError:
-        return [Problem(path=path, message="cannot be judged: its schema refers to itself without end")]
+        return [((), "cannot be judged: its schema refers to itself without end")]
     except Unresolvable as error:
-        return [Problem(path=path, message=f'cannot be judged: its schema refers to "{error.ref}"')]
-    found = [Problem(path=path + _steps(error.absolute_path), message=_message(error)) for error in errors]
-    return sorted(dict.fromkeys(found), key=lambda problem: (problem.path, problem.message))
+        return [((), f'cannot be judged: its schema refers to "{error.ref}"')]
+    causes = [cause for error in errors for cause in _causes(error)]
+    return [(tuple(cause.absolute_path), _message(cause)) for cause in causes]
 
 
-def schema_problems(schema: Any) -> list[tuple[tuple[str | int, ...], str]]:
+def dotted(path: Iterable[str | int]) -> str:
+    """Return a path below a value as messages show it: ``.ports[0]``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def schema_problems(schema: Any) -> list[tuple[Path, str]]:
     """Return what keeps a value from being a JSON Schema that can be used, with the path to each.
 
     A reference must be to the schema itself (``#…``), and must lead somewhere.
@@ -148,8 +163,8 @@ def _has_type(schema: JsonSchema, value: Any) -> bool:
 
 
 def _reference_problems(
-    part: Any, root: Any, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    part: Any, root: Any, path: Path
+) -> Iterator[tuple[Path, str]]:
     if isinstance(part, list):
         for index, item in enumerate(part):
             yield from _reference_problems(item, root, (*path, index))
@@ -192,16 +207,32 @@ def _unknown(name: str, declared: Mapping[str, JsonSchema]) -> Problem:
     return Problem(path=name, message="there is no such input", help=help_)
 
 
-def _steps(path: Any) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+def _causes(error: Any) -> Iterator[Any]:
+    """Yield an error; of several forms, what is wrong with the only one of the value's type."""
+    forms: dict[Any, list[Any]] = {}
+    if error.validator in ("anyOf", "oneOf"):
+        for cause in error.context:
+            forms.setdefault(cause.schema_path[0], []).append(cause)
+    near = [causes for causes in forms.values() if not any(_is_of_type(cause) for cause in causes)]
+    if len(near) == 1:
+        for cause in near[0]:
+            yield from _causes(cause)
+    else:
+        yield error
+
+
+def _is_of_type(error: Any) -> bool:
+    """Tell whether an error says that the value has another type altogether."""
+    return error.validator == "type" and not error.relative_path
 
 
 def _message(error: Any) -> str:
     value, limit = error.instance, error.validator_value
     match error.validator:
         case "type":
-            kinds = [limit] if isinstance(limit, str) else limit
-            return f"must be {' or '.join(_TYPES.get(kind, kind) for kind in kinds)}, not {_shown(value)}"
+            return _type_message(error)
+        case "anyOf" | "oneOf" if error.context and all(map(_is_of_type, error.context)):
+            return _type_message(*error.context)
         case "enum":
             return f"must be one of {', '.join(_shown(item) for item in limit)}, not {_shown(value)}"
         case "required":
@@ -216,6 +247,14 @@ def _message(error: Any) -> str:
         return "no value is allowed here"
     known = _LIMITS.get(error.validator)
     return known.format(limit=_shown(limit), value=_shown(value)) if known else str(error.message)
+
+
+def _type_message(*errors: Any) -> str:
+    limits = [error.validator_value for error in errors]
+    kinds = [kind for limit in limits for kind in ([limit] if isinstance(limit, str) else limit)]
+    words = [_TYPES.get(kind, kind) for kind in dict.fromkeys(kinds)]
+    either = " or ".join([*([", ".join(words[:-1])] if words[1:] else []), words[-1]])
+    return f"must be {either}, not {_shown(errors[0].instance)}"
 
 
 def _schema_message(error: Any) -> str:

@@ -1,7 +1,12 @@
 """Guess which known name a misspelt one stands for. Imports only the standard library."""
 
+import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
+
+_MOST = 10
+"""So many names a reader takes in."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -18,8 +23,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 
 def listed(names: Iterable[str], nothing: str = "nothing") -> str:
-    """Return the names in order, separated by commas, or the word for an empty list."""
-    return ", ".join(sorted(names)) or nothing
+    """Return the first names, separated by commas, or the word for an empty list.
+
+    In their own order; those of a set, which has none, as people sort them: a2 before a10.
+    """
+    ordered = sorted(names, key=_natural) if isinstance(names, AbstractSet) else list(names)
+    shown = ordered if len(ordered) <= _MOST else [*ordered[: _MOST - 1], "…"]
+    return ", ".join(shown) or nothing
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ over an entry of the same name. Python modules are imported only where one is na
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pipeline_runner.language.fields import ACTIVITIES_FILE
 from pipeline_runner.language.nodes import START, Mapping, Node, Scalar, Source, plain
 
 NAMES = ("activities.yaml", "activities.yml")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def read(path: Path, shown: str, modules: Iterable[str]) -> Activities:
             sources=(source,),
             diagnostics=tuple(diagnostics),
         )
-    own, problems = _imported(root, source)
+    own, problems = _imported(root, source, path.parent)
     whole = _assembled(own, named)
     declared = _declared(root, whole.catalogue, sound=not has_errors(diagnostics))
     return Activities(
@@ -123,20 +125,48 @@ def _check(root: Node, source: Source) -> Iterator[Diagnostic]:
                 yield from check_schema(source, schema)
 
 
-def _imported(root: Mapping, source: Source) -> tuple[tuple[str, ...], list[Diagnostic]]:
+def _imported(root: Mapping, source: Source, folder: Path) -> tuple[tuple[str, ...], list[Diagnostic]]:
     """Return the modules of the file that can be imported, and what is wrong with the others."""
     good: list[str] = []
     problems: list[Diagnostic] = []
     for node in root.items("modules"):
-        if not isinstance(node, Scalar):
+        name = node.value if isinstance(node, Scalar) else None
+        if not isinstance(name, str) or not name.strip():
             continue
-        try:
-            door.catalogue_of(node.text)
-        except door.ProviderError as error:
-            problems.append(source.error(node.span, "bad-module", str(error)))
+        problem = _module_problem(node, name, source, folder)
+        if problem:
+            problems.append(problem)
         else:
-            good.append(node.text)
+            good.append(name)
     return tuple(good), problems
+
+
+def _module_problem(node: Node, name: str, source: Source, folder: Path) -> Diagnostic | None:
+    if not _MODULE.fullmatch(name):
+        return _no_name(node, name, source)
+    try:
+        door.catalogue_of(name)
+    except door.ProviderError as error:
+        if not _is_missing(name, error):
+            return source.error(node.span, "bad-module", str(error))
+        if name.endswith(".py"):
+            return _no_name(node, name, source)
+        # The folder of the file comes before that of the command, which the error names.
+        where = f"looked for in {folder} and where Python looks for modules"
+        return source.error(node.span, "bad-module", f'there is no Python module "{name}" ({where})')
+    return None
+
+
+def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
+    dotted = re.sub(r"[/\\]+", ".", re.sub(r"^(\.*[/\\])+|\.py$", "", name))
+    help_ = f"write {dotted}" if _MODULE.fullmatch(dotted) else 'write it as "import" does: shop.activities'
+    return source.error(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
+
+
+def _is_missing(name: str, error: door.ProviderError) -> bool:
+    """Tell whether it is the module itself that is not there, and not one that it imports."""
+    cause = error.__context__
+    return isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}.")
 
 
 def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry]:

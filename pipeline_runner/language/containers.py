@@ -202,6 +202,8 @@ class Variants(Shape):
     kinds: AnyMapping[str, AnyMapping[str, Field]]
     """By the key that says what it does: that key and those that go with it."""
     required: tuple[str, ...] = ()
+    hints: AnyMapping[str, str] | None = None
+    """Help for keys that other tools have."""
 
     def fields(self, node: Mapping) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
@@ -241,7 +243,7 @@ class Variants(Shape):
     ) -> Diagnostic:
         owners = [kind for kind, own in self.kinds.items() if entry.name in own]
         if not owners:
-            return unknown_key(entry, source, self.title, fields, None)
+            return unknown_key(entry, source, self.title, fields, (self.hints or {}).get(entry.name))
         with_ = " or ".join(f'"{owner}"' for owner in owners)
         message = f'"{entry.name}" goes with {with_}, but this {self.title.removeprefix("a ")} has'
         return source.error(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')

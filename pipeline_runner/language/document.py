@@ -84,11 +84,15 @@ class Call:
 class Document:
     """A pipeline file whose YAML is sound."""
 
-    def __init__(self, source: Source, root: Mapping, path: Path, catalogue: Catalogue) -> None:
+    def __init__(
+        self, source: Source, root: Mapping, path: Path, catalogue: Catalogue, *, complete: bool
+    ) -> None:
         self.source = source
         self.root = root
         self.path = path
         self.catalogue = catalogue
+        self.complete = complete
+        """Whether the catalogue has all that it is meant to have: its own file has no errors."""
 
     @cached_property
     def steps(self) -> list[Step]:

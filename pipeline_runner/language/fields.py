@@ -257,6 +257,14 @@ STEP: Variants = Variants(
         },
     },
     required=("id",),
+    hints={
+        "run": 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"',
+        "uses": '"activity" names what the step does, "pipeline" another pipeline file',
+        "if": 'write "when"',
+        "env": 'it goes into the "with" of "activity: shell.run"',
+        "needs": "the steps run in the order of the file",
+        "depends_on": "the steps run in the order of the file",
+    },
 )
 
 _DEFAULTS = {

@@ -13,7 +13,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 class InputTextError(ValueError):
-    """A value on the command line is no YAML."""
+    """A value on the command line is no YAML, or no text at all."""
 
 
 def parse_input(text: str, schema: JsonSchema) -> Any:
@@ -24,12 +24,17 @@ def parse_input(text: str, schema: JsonSchema) -> Any:
     otherwise. Anything else is read as YAML.
 
     Raises:
-        InputTextError: It should be YAML, and is not.
+        InputTextError: It should be YAML, and is not; or it has bytes in it that are not UTF-8.
     """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = f"character {error.start + 1} is not UTF-8"
+        raise InputTextError(message) from None
     types = _types(schema)
     if types == ["string"]:
         return text
-    source, problems = loader.decode(text.encode("utf-8", "surrogateescape"), "value")
+    source, problems = loader.decode(data, "value")
     node = None
     if not problems and text.strip():
         node, problems = loader.load(source)

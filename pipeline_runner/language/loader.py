@@ -5,6 +5,7 @@ composer recurses in C and crashes on a file of a million brackets. Values follo
 (:mod:`scalars`). Imports yaml and nothing of the language beyond nodes and diagnostics.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MAX_NODES = 100_000
 # Without libyaml the same events come from Python, ten times slower.
 _PARSER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What JSON writes for characters beyond U+FFFF; any other escape is passed by in one piece.
+_PAIR = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|.)", re.IGNORECASE)
 _TEMPLATE_HELP = 'put a text with a template in quotes: "{{ … }}"'
 
 
@@ -78,7 +81,7 @@ def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
     """
     composer = _Composer(source)
     try:
-        for event in yaml.parse(source.text, Loader=_PARSER):
+        for event in yaml.parse(_without_pairs(source.text), Loader=_PARSER):
             composer.take(event)
     except _StopError as stop:
         composer.diagnostics.append(stop.diagnostic)
@@ -90,6 +93,24 @@ def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
     if composer.root is None and not composer.diagnostics:
         composer.diagnostics.append(source.error(START, "empty-file", "the file is empty"))
     return (None if composer.diagnostics else composer.root), composer.diagnostics
+
+
+def _without_pairs(text: str) -> str:
+    """Return JSON with its surrogate pairs as YAML writes them, the one thing in which it is no YAML."""
+    if not text.lstrip().startswith(("{", "[")) or "\\ud" not in text.lower():
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return _PAIR.sub(_as_one, text)
+
+
+def _as_one(escape: re.Match[str]) -> str:
+    if not escape[1]:
+        return escape[0]
+    high, low = (int(part, 16) - start for part, start in ((escape[1], 0xD800), (escape[2], 0xDC00)))
+    return f"\\U{0x10000 + (high << 10) + low:08X}"
 
 
 class _Frame:

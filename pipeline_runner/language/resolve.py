@@ -203,8 +203,9 @@ class _Workspace:
             message = 'a pipeline file is a mapping with "name" and "steps"'
             self.diagnostics.append(source.error(root.span, "wrong-type", message))
             return
-        catalogue = self.activities_for(path.parent, source.path).catalogue
-        file.document = Document(source, root, path, catalogue)
+        known = self.activities_for(path.parent, source.path)
+        complete = not has_errors(known.diagnostics)
+        file.document = Document(source, root, path, known.catalogue, complete=complete)
         self.diagnostics += checks.check(file.document)
         for call in file.document.calls:
             if call.kind == "pipeline" and call.name and "{{" not in call.name:

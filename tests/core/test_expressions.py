@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -100,7 +101,17 @@ def test_values(text: str, value: Any) -> None:
         ("{% set x = 1 %}", '"assign" is not available here'),
         ("{% include 'x' %}", '"include" is not available here'),
         ("{{ inputs.count", 'unexpected end of the text, expected "}}"'),
-        ("{{ inputs.count + }}", 'unexpected "}}"'),
+        ("{{ inputs.count + }}", "the expression ends too early"),
+        ("{{ inputs.count | }}", "the expression ends too early"),
+        ("{{ }}", "the expression ends too early"),
+        ("{{ (inputs.count }}", 'a ")" is missing'),
+        ("{% if inputs.count %}", '"{% if %}" is never closed'),
+        ("{{ inputs.count && 1 }}", '"&" is no operator: write "and"'),
+        ("{{ inputs.count || 1 }}", '"||" is no operator: write "or"'),
+        ("{{ !inputs.count }}", '"!" is no operator: write "not"'),
+        ("{{ 1 ? 2 : 3 }}", '"?" is no operator: write "a if condition else b"'),
+        ("{% if inputs.count = 3 %}{% endif %}", '"=" does not compare: write "=="'),
+        ("{{ inputs.count === 3 }}", '"=" does not compare: write "=="'),
         ("{{ inputs.text + 1 }}", "can only concatenate str"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ 'abc'|int }}", "int: 'abc' is no number"),
@@ -140,6 +151,49 @@ def test_nothing_hangs_or_bloats(text: str) -> None:
     with pytest.raises(ExpressionError):
         render(text, NAMES)
     assert time.process_time() - begin < 2.0, "the limit of Temporal's deadlock detector"
+
+
+NESTED: dict[str, Callable[[int], str]] = {
+    "sum": lambda n: "{{ " + "+".join(["x"] * n) + " }}",
+    "filters": lambda n: "{{ x" + "|default(x)" * n + " }}",
+    "keys": lambda n: "{{ x" + ".a" * n + " }}",
+    "not": lambda n: "{{ " + "not " * n + "x }}",
+    "else": lambda n: "{{ " + "x if x else " * n + "x }}",
+    "power": lambda n: "{{ " + "**".join(["x"] * n) + " }}",
+    "brackets": lambda n: "{{ " + "(" * n + "x" + ")" * n + " }}",
+    "lists": lambda n: "{{ " + "[" * n + "x" + "]" * n + " }}",
+    "indices": lambda n: "{{ " + "x[" * n + "0" + "]" * n + " }}",
+    "arguments": lambda n: "{{ " + "x|default(" * n + "x" + ")" * n + " }}",
+    "ifs": lambda n: "{% if x %}" * n + "{% endif %}" * n,
+    "elifs": lambda n: "{% if x %}" + "{% elif x %}" * n + "{% endif %}",
+    "loops": lambda n: "{% for i in x %}" * n + "{% endfor %}" * n,
+}
+
+
+def _deeper(frames: int, what: Callable[[], object]) -> object:
+    return what() if frames == 0 else _deeper(frames - 1, what)
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_what_the_checker_lets_through_can_be_run_whatever_the_stack(form: str) -> None:
+    """The depth that is allowed leaves room for the frames of a workflow."""
+
+    def allowed(count: int) -> bool:
+        try:
+            references(NESTED[form](count))
+        except ExpressionError as error:
+            assert error.message.startswith("the expression is nested too deeply"), error.message
+            return False
+        return True
+
+    most = max(count for count in range(1, 120) if allowed(count))
+    assert 10 <= most <= 100
+    assert not allowed(5000)
+    try:
+        _deeper(200, lambda: render(NESTED[form](most), {"x": 1}))
+    except ExpressionError as error:
+        assert "deep" not in error.message
+        assert "recursion" not in error.message
 
 
 def test_templates_stand_in_values_and_never_in_keys() -> None:

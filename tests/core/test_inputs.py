@@ -43,7 +43,7 @@ def test_everything_wrong_is_told_at_once() -> None:
     given: dict[str, Any] = {"nmae": "x", "zzz": 1, "name": "ab", "ports": [{"to": 1}, {"to": "http"}]}
     assert problems(declared, given) == [
         'nmae: there is no such input (did you mean "name"?)',
-        "zzz: there is no such input (the inputs are name, ports, size)",
+        "zzz: there is no such input (the inputs are name, size, ports)",
         'name: must have 3 or more characters, not "ab"',
         "size: this input is missing",
         'ports[1].to: must be an integer, not "http"',
@@ -65,7 +65,10 @@ def test_everything_wrong_is_told_at_once() -> None:
             'x: has no key "prot", did you mean "port"?',
         ),
         (False, 1, "x: no value is allowed here"),
-        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 1, "x: fits none of the allowed forms"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 1, "x: must be a string or null, not 1"),
+        ({"anyOf": [{"minLength": 3, "type": "string"}, {"type": "null"}]}, "a", 'x: must have 3 or more characters, not "a"'),
+        ({"anyOf": [{"minLength": 3}, {"minLength": 2}]}, "a", "x: fits none of the allowed forms"),
+        ({"type": ["string", "null", "array"]}, 1, "x: must be a string, null or a list, not 1"),
         ({"uniqueItems": True}, [1, 1], "x: must not have the same element twice"),
     ],
 )  # fmt: skip

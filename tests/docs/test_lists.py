@@ -29,7 +29,7 @@ def rules() -> set[str]:
 
 def _rules_in(argument: ast.expr) -> Iterator[str]:
     for node in [argument.body, argument.orelse] if isinstance(argument, ast.IfExp) else [argument]:
-        if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+(-[a-z]+)+", str(node.value)):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+(-[a-z][a-z0-9]*)+", str(node.value)):
             yield str(node.value)
 
 
@@ -42,7 +42,7 @@ def test_every_rule_has_an_entry() -> None:
 
 
 def _told_in(text: str) -> list[str]:
-    return re.findall(r"^\S+:\d+:\d+: .*\[([a-z-]+)\]$", text, re.MULTILINE)
+    return re.findall(r"^\S+:\d+:\d+: .*\[([a-z0-9-]+)\]$", text, re.MULTILINE)
 
 
 def test_every_built_in_activity_is_listed_and_no_other() -> None:

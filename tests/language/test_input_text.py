@@ -29,6 +29,8 @@ from pipeline_runner.language.input_text import InputTextError, parse_input
         ("true", {"type": ["string", "integer"]}, "true"),
         ("a: b: c", {"type": ["string", "object"]}, "a: b: c"),
         ("", {"type": ["string", "null"]}, ""),
+        (r'{"a": "\ud83d\ude00"}', {}, {"a": "😀"}),
+        (r'["\\ud83d\\ude00", "\uD83D\uDE00\n"]', {"type": "array"}, [r"\ud83d\ude00", "😀\n"]),
     ],
 )
 def test_value_of_a_text(text: str, schema: JsonSchema, value: object) -> None:
@@ -42,3 +44,19 @@ def test_text_that_is_no_yaml_is_a_mistake() -> None:
     """With the place in the text."""
     with pytest.raises(InputTextError, match=r'the "\{" in line 1 is never closed \(column 1\)'):
         parse_input("{a: 1", {"type": "object"})
+
+
+@pytest.mark.parametrize("schema", [{"type": "string"}, {"type": "object"}, True])
+def test_text_that_is_not_utf_8_is_a_mistake(schema: JsonSchema) -> None:
+    """Whatever the type: such bytes cannot travel."""
+    with pytest.raises(InputTextError, match="character 2 is not UTF-8"):
+        parse_input("s\udcff", schema)
+
+
+def test_json_is_held_to_the_rules_of_yaml() -> None:
+    """A key that stands twice, half a pair, and what only looks like JSON."""
+    with pytest.raises(InputTextError, match='"a" is in this mapping already'):
+        parse_input(r'{"a": "\ud83d\ude00", "a": 1}', {"type": "object"})
+    with pytest.raises(InputTextError):
+        parse_input(r'{"a": "\ud83d"}', {"type": "object"})
+    assert parse_input(r"['\ud83d\ude00']", {"type": "array"}) == [r"\ud83d\ude00"]

@@ -178,10 +178,46 @@ def test_module_that_cannot_be_imported_is_told_where_it_is_named(tmp_path: Path
     write(tmp_path, activities="modules:\n  - no_such_module_xyz\n", p=pipeline())
     (found,) = load(tmp_path / "p.yaml").diagnostics
     assert (found.rule, found.line, found.column) == ("bad-module", 2, 5)
-    assert "no_such_module_xyz" in found.message
+    assert found.message == (
+        f'there is no Python module "no_such_module_xyz" (looked for in {tmp_path} and where Python looks for modules)'
+    )
     (tmp_path / "activities.yaml").unlink()
     with pytest.raises(UsageError, match="no_such_module_abc"):
         load(tmp_path / "p.yaml", modules=["no_such_module_abc"])
+
+
+@pytest.mark.parametrize(
+    ("module", "help_"),
+    [
+        ("shop.py", "write shop"),
+        ("./shop", "write shop"),
+        ("../shop/pay.py", "write shop.pay"),
+        (".shop", 'write it as "import" does: shop.activities'),
+        ("my shop", 'write it as "import" does: shop.activities'),
+    ],
+)
+def test_module_is_named_as_import_names_it(tmp_path: Path, module: str, help_: str) -> None:
+    """Nothing is imported by a path."""
+    write(tmp_path, activities=f"modules: [{module}]\n", p=pipeline())
+    (found,) = load(tmp_path / "p.yaml").diagnostics
+    assert (found.rule, found.help) == ("bad-module", help_)
+    assert found.message == f'"{module}" is not the name of a Python module'
+
+
+@pytest.mark.parametrize(("module", "rule"), [("3", "wrong-type"), ('""', "empty-text"), ("null", "wrong-type")])
+def test_module_that_is_no_name_is_told_once(tmp_path: Path, module: str, rule: str) -> None:
+    """By the table of the language alone."""
+    write(tmp_path, activities=f"modules: [{module}]\n", p=pipeline())
+    assert [found.rule for found in load(tmp_path / "p.yaml").diagnostics] == [rule]
+
+
+@pytest.mark.parametrize("activities", ["modules: [no_such_module_xyz]\n", "activities: [\n", "- a\n"])
+def test_activities_are_not_missed_while_their_file_is_broken(tmp_path: Path, activities: str) -> None:
+    """One mistake is one message: the steps may be right."""
+    write(tmp_path, activities=activities, p=pipeline("{id: a, activity: shop.pay}"))
+    loaded = load(tmp_path / "p.yaml")
+    assert len(loaded.diagnostics) == 1
+    assert loaded.diagnostics[0].path.endswith("activities.yaml")
 
 
 def test_every_named_task_queue_is_listed(tmp_path: Path) -> None:

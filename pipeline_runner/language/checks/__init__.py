@@ -21,6 +21,7 @@ from pipeline_runner.language.checks import (
     secrets,
     steps,
     structure,
+    values,
     waits,
 )
 from pipeline_runner.language.diagnostics import Diagnostic
@@ -41,6 +42,7 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     intervals.check,
     activities.check,
     parameters.check,
+    values.check,
     schemas.check,
 )
 

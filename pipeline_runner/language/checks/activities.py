@@ -13,7 +13,9 @@ _HELP = "declare it in activities.yaml, or name the task_queue of its worker"
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield activities that nobody knows."""
+    """Yield activities that nobody knows; none while the file that may declare them has mistakes."""
+    if not document.complete:
+        return
     for call in document.calls:
         if call.kind != "activity" or not call.name or document.activity(call):
             continue

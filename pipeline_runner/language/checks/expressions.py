@@ -10,7 +10,8 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.nodes import Span
 
-_NAMED = re.compile(r'"\.?(\w+)(?:\(\))?"')
+_NAMED = re.compile(r'"(?:\.?(\w+)(?:\(\))?|([^"\w]+))"')
+"""What a message quotes first: a word, or an operator."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -25,9 +26,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
             yield document.source.error(use.node.span, "expression-syntax", message, help_)
         else:
             span = _place(document, use, use.error.line, use.error.message)
-            # Jinja's name for the closing braces, which a bare expression does not have.
-            end = "the end of the expression" if use.bare else '"}}"'
-            message = use.error.message.replace('"end of print statement"', end)
+            message = use.error.message
+            if use.bare:  # which has no closing braces
+                message = message.replace('token "}}"', "the end of the expression")
             yield document.source.error(span, "expression-syntax", message)
 
 
@@ -39,4 +40,7 @@ def _place(document: Document, use: Use, line: int, message: str) -> Span:
         content = document.source.lines[number - 1]
         span = Span(number, len(content) - len(content.lstrip()) + 1, number, len(content) + 1)
     named = _NAMED.search(message)
-    return (named and document.source.find(span, re.compile(rf"\b{named[1]}\b"))) or span
+    if not named:
+        return span
+    operator = rf"(?<![=<>!&|?]){re.escape(named[2] or '')}(?!=)"
+    return document.source.find(span, re.compile(rf"\b{named[1]}\b" if named[1] else operator)) or span

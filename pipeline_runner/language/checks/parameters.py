@@ -17,7 +17,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     for call in document.calls:
         activity = document.activity(call)
         if activity and activity.input is not None and "args" not in call.node:
-            yield from _check_call(document, call, _resolved(activity.input))
+            yield from _check_call(document, call, resolved(activity.input))
 
 
 def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Iterator[Diagnostic]:
@@ -41,7 +41,7 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
         yield source.error(span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
 
 
-def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference at the top of a schema to its definition."""
     reference = schema.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#/$defs/"):

@@ -5,7 +5,7 @@ Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.inputs import schema_problems, value_problems
+from pipeline_runner.core.inputs import Path, schema_problems, value_problems
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
@@ -29,12 +29,11 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
     """Yield what keeps a mapping from being a JSON Schema."""
     for path, message in schema_problems(plain(node)):
-        at = _at(node, path)
         where = f'"{path[-1]}" ' if path else ""
-        yield source.error(at.span, "bad-schema", f"this is no JSON Schema: {where}{message}")
+        yield source.error(at(node, path).span, "bad-schema", f"this is no JSON Schema: {where}{message}")
 
 
-def _at(node: Node, path: tuple[str | int, ...]) -> Node:
+def at(node: Node, path: Path) -> Node:
     """Return the node at a path, or as far as the path leads."""
     for step in path:
         inner: Node | None = None

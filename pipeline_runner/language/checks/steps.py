@@ -33,11 +33,12 @@ def check_references(document: Document) -> Iterator[Diagnostic]:
         if use.place is Place.WORKFLOW_ID:
             continue
         index = use.step.index if use.step else document.step_count
-        visible = visible_steps(document.ids, use.place, index)
+        seen = visible_steps(document.ids, use.place, index)
+        visible = [name for name in dict.fromkeys(document.ids) if name and name in seen]
         for reference in use.references:
             if reference.path[0] != "steps" or not reference.path[1:]:
                 continue
-            if reference.path[1] not in visible | nested:
+            if reference.path[1] not in nested.union(visible):
                 yield _mistake(document, use, reference, visible)
 
 
@@ -47,9 +48,7 @@ def _nested(document: Document) -> set[str]:
     return {node.text for value in lists if value for node in every_id(value)} - set(document.ids)
 
 
-def _mistake(
-    document: Document, use: Use, reference: Reference, visible: frozenset[str]
-) -> Diagnostic:
+def _mistake(document: Document, use: Use, reference: Reference, visible: list[str]) -> Diagnostic:
     source, name = document.source, reference.path[1]
     span = source.locate(use.node.span, ".".join(reference.path[:2]), name)
     if use.step and name == use.step.id:
@@ -64,5 +63,5 @@ def _mistake(
     return source.error(span, "unknown-step", f'there is no step "{name}"', help_)
 
 
-def _seen(visible: frozenset[str]) -> str:
+def _seen(visible: list[str]) -> str:
     return f"the steps before this are {listed(visible)}" if visible else "no step runs before this"
