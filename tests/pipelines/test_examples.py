@@ -100,7 +100,7 @@ def test_rollout_undoes_completed_children_by_their_own_logs(
     if before == "a version":
         assert run(tmp_path, ROLLOUT, "-i", "version=1.0.0").code == 0
     was = tree(tmp_path)
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(exist_ok=True)
     done = run(tmp_path, ROLLOUT, "-i", f"version={version}", "--report", "state/report.json")
     assert (done.code, done.out) == (1, ""), done.err
     assert failure(done) == (
