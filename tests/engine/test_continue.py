@@ -1,29 +1,19 @@
 """A run whose history grows long goes on by continue-as-new, forward, in undo and in finally."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from pipeline_runner.engine import devserver
-from tests.conftest import Pipelines, connected, result_of
+from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import eventually, failure
 
 
-@pytest.fixture(scope="module")
-def small_server() -> Iterator[devserver.DevServer]:
-    """A server that suggests to continue as new after 60 events."""
-    running = devserver.start(settings=("limit.historyCount.suggestContinueAsNew=60",))
-    yield running
-    running.stop()
-
-
-@pytest_asyncio.fixture
-async def pipelines(small_server: devserver.DevServer, tmp_path: Path) -> AsyncIterator[Pipelines]:
-    yield Pipelines(await connected(small_server.address), tmp_path)
+@pytest.fixture
+def pipelines(small: Pipelines) -> Pipelines:
+    """On a server that suggests to continue as new after 60 events."""
+    return small
 
 
 def steps(count: int, then: str = "") -> str:
