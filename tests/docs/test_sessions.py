@@ -39,7 +39,7 @@ def test_sessions_are_what_the_command_prints(page: Path, tmp_path: Path) -> Non
         words = shlex.split(line)
         done = run(tmp_path, *words[words.index("run-pipeline") + 1 :])
         code = done.code
-        shown = (done.err + done.out).replace(str(tmp_path), "/home/ada/work")
+        shown = (done.err + done.out).replace(str(tmp_path), "/home/ada/pages")
         assert plain(shown) == plain(printed), line
 
 
