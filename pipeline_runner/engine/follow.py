@@ -27,6 +27,11 @@ PATIENCE = 60.0
 
 _POLL = 0.5
 _LYING = 3.0
+_TAIL = 2.0
+_CHILD_ENDS: tuple[Any, ...] = tuple(
+    f"child_workflow_execution_{end}_event_attributes"
+    for end in ("completed", "failed", "canceled", "terminated", "timed_out")
+)
 UNDO = "undo:"
 
 
@@ -123,7 +128,7 @@ class Follower:
                 # Children end before the run does, but their last events may still be on the way.
                 if watched is self._root:
                     others = [task for task in self._tasks.values() if task is not asyncio.current_task()]
-                    await asyncio.wait(others, timeout=2) if others else None
+                    await asyncio.wait(others, timeout=_TAIL) if others else None
                     self._queue.put_nowait(None)
             except Exception as error:  # noqa: BLE001 - handed to whoever iterates
                 # A child that cannot be read (its history is gone, say) is not shown further.
@@ -144,12 +149,21 @@ class Follower:
                     self._note(lost=False)
                     if event.event_id > watched.seen:
                         watched.seen = event.event_id
+                        await self._child_first(event)
                         if self._take(watched, event):
                             return
             except RPCError as error:
                 if not unreachable(error):
                     raise
                 await self._outage()
+
+    async def _child_first(self, event: HistoryEvent) -> None:
+        """Before a child's end is shown, have what happened in the child shown."""
+        for end in _CHILD_ENDS:
+            if event.HasField(end):
+                task = self._tasks.get(getattr(event, end).workflow_execution.workflow_id)
+                if task is not None:
+                    await asyncio.wait([task], timeout=_TAIL)
 
     async def _outage(self) -> None:
         self._note(lost=True)
@@ -228,7 +242,7 @@ class Follower:
         execution = attributes.workflow_execution
         prefix = f"{UNDO if item.undo else ''}{item.path}/"
         self._start(
-            f"{execution.workflow_id}:{execution.run_id}",
+            execution.workflow_id,
             _Watched(execution.workflow_id, execution.run_id, prefix),
         )
 
