@@ -14,6 +14,7 @@
       ├─ ChildTerminated, ChildCancelled               a child ended from outside
       ├─ WorkflowAlreadyStarted                        a child's workflow id is taken
       ├─ UnsupportedBundle                             written by another version
+      ├─ UnknownPipeline                               no worker serves a pipeline of that name
       ├─ Cancelled                                     a cancelled run that is dirty
       └─ PipelineFailure                               the ``fail`` step's default
 """
@@ -35,6 +36,7 @@ CHILD_TERMINATED = "ChildTerminated"
 CHILD_CANCELLED = "ChildCancelled"
 WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
 UNSUPPORTED_BUNDLE = "UnsupportedBundle"
+UNKNOWN_PIPELINE = "UnknownPipeline"
 CANCELLED = "Cancelled"
 
 

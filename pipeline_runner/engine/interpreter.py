@@ -30,8 +30,6 @@ from pipeline_runner.engine.run import CHILD_UNDONE, Run
 LOAD = "pipeline_runner.load"
 """The activity that gives a worker's bundle by name."""
 
-UNKNOWN_PIPELINE = "UnknownPipeline"
-
 
 @workflow.defn(dynamic=True, sandboxed=False)
 class Interpreter:
@@ -125,7 +123,7 @@ async def _loaded(name: str) -> bytes:
     except (ActivityError, ApplicationError) as error:
         # A local activity that failed in the task that started it has no ActivityError around its error.
         cause = error.cause if isinstance(error, ActivityError) else error
-        if not (isinstance(cause, ApplicationError) and cause.type == UNKNOWN_PIPELINE):
+        if not (isinstance(cause, ApplicationError) and cause.type == errors.UNKNOWN_PIPELINE):
             raise
         raw = await _loaded_elsewhere(name)
     # Canonical again, so that the bundle has the same hash however it came here.
@@ -146,7 +144,7 @@ async def _loaded_elsewhere(name: str) -> RawValue:
         )
     except ActivityError as error:
         if isinstance(error.cause, ApplicationError):
-            raise _refused(error.cause.type or UNKNOWN_PIPELINE, error.cause.message) from error
+            raise _refused(error.cause.type or errors.UNKNOWN_PIPELINE, error.cause.message) from error
         raise
     return raw
 

@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
+from pipeline_runner.core import errors
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
 
@@ -48,7 +49,7 @@ def pipeline_worker(
             known = ", ".join(sorted(served)) or "none"
             raise ApplicationError(
                 f'this worker serves no pipeline "{name}"; it serves {known}',
-                type="UnknownPipeline",
+                type=errors.UNKNOWN_PIPELINE,
                 # Asked over the task queue, another worker may know it.
                 non_retryable=activity.info().is_local,
             )

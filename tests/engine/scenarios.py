@@ -51,6 +51,16 @@ async def _cancel(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> Non
     await handle.cancel()
 
 
+async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> None:
+    """Have a second worker on the task queue know the pipeline that the first one does not."""
+    config = pipelines.client.service_client.config
+    other = Pipelines(await connected(config.target_host), pipelines.folder)
+    other.queue = pipelines.queue
+    bundle = other.bundle(SCENARIOS["by-name-elsewhere"].text)
+    async with other.worker(bundles={"recorded": model.encode(bundle)}):
+        await handle.result()
+
+
 HEAD = "version: 1\nname: recorded\n"
 SCENARIOS: dict[str, Scenario] = {
     "completed": Scenario(
@@ -95,6 +105,12 @@ SCENARIOS: dict[str, Scenario] = {
         {"child": CHILD},
     ),
     "by-name": Scenario(HEAD + "steps:\n" + steps("a"), by_name=True),
+    "by-name-elsewhere": Scenario(HEAD + "steps:\n" + steps("a"), act=_serve_elsewhere, by_name=True),
+    "compensated-by-pipeline-retried": Scenario(
+        HEAD + "steps:\n  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {pipeline: ./child.yaml,"
+        " retry: {maximum_attempts: 2, initial_interval: 10ms}}}\n  - {id: stop, fail: {message: enough}}\n",
+        {"child": CHILD.replace("name: c2}", "name: c2, then: fail-after}")},
+    ),
     "secret": Scenario(
         HEAD + "secrets: [HOME]\nsteps:\n"
         '  - {id: a, activity: effect.do, with: {log: LOG, name: "x{{ secrets.HOME }}"}}\n'
@@ -107,7 +123,8 @@ async def _record(name: str, scenario: Scenario, servers: tuple[str, str]) -> No
     with tempfile.TemporaryDirectory(prefix="recorded-") as folder:
         pipelines = Pipelines(await connected(servers[scenario.long]), Path(folder))
         bundle = pipelines.bundle(scenario.text, **scenario.children)
-        async with pipelines.worker(bundles={"recorded": model.encode(bundle)}):
+        served = {} if name == "by-name-elsewhere" else {"recorded": model.encode(bundle)}
+        async with pipelines.worker(bundles=served):
             if scenario.by_name:
                 handle = await pipelines.client.start_workflow(
                     "recorded", {}, id=f"recorded-{name}", task_queue=pipelines.queue

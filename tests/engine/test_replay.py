@@ -23,6 +23,7 @@ def test_every_scenario_is_recorded() -> None:
 ENDS = {
     "completed": "COMPLETED",
     "by-name": "COMPLETED",
+    "by-name-elsewhere": "COMPLETED",
     "not-waited-for": "COMPLETED",
     "secret": "COMPLETED",
     "cancelled-step": "CANCELED",
