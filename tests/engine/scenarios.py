@@ -109,7 +109,10 @@ SCENARIOS: dict[str, Scenario] = {
     "compensated-by-pipeline-retried": Scenario(
         HEAD + "steps:\n  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {pipeline: ./child.yaml,"
         " retry: {maximum_attempts: 2, initial_interval: 10ms}}}\n  - {id: stop, fail: {message: enough}}\n",
-        {"child": CHILD.replace("name: c2}", "name: c2, then: fail-after}")},
+        {
+            "child": "version: 1\nname: child\nsteps:\n  - {id: u, activity: effect.undo,"
+            " with: {log: LOG, name: u, then: fail}, retry: {maximum_attempts: 1}}\n"
+        },
     ),
     "secret": Scenario(
         HEAD + "secrets: [HOME]\nsteps:\n"

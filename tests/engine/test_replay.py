@@ -41,6 +41,11 @@ def test_a_recorded_history_ends_as_it_is_meant_to(file: Path) -> None:
     assert last == f"EVENT_TYPE_WORKFLOW_EXECUTION_{expected}"
 
 
+def test_the_retry_of_a_compensating_pipeline_is_in_its_history() -> None:
+    text = (FOLDER / "compensated-by-pipeline-retried.json").read_text()
+    assert text.count('"EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED"') == 2
+
+
 def history_of(file: Path) -> WorkflowHistory:
     recorded = json.loads(file.read_text())
     return WorkflowHistory.from_json(recorded["id"], recorded["history"])
