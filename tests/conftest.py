@@ -17,7 +17,7 @@ from pipeline_runner.engine import client as starting
 from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
 from pipeline_runner.language.resolve import load
-from tests import effects
+from tests import effects, services
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +100,31 @@ async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
     value = await handle.result()
     assert isinstance(value, RawValue)
     return msgspec.json.decode(value.payload.data or b"null")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[services.Engine]:
+    """A Docker Engine of the tests' own, with the image ``services.IMAGE``."""
+    running = services.Engine.make()
+    running.start()
+    running.load_image()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def name_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.NameServer]:
+    """A DNS server of the tests' own, with the zone ``services.ZONE``."""
+    running = services.NameServer.make(tmp_path_factory.mktemp("knot"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[services.Database]:
+    """A PostgreSQL server of the tests' own."""
+    running = services.Database.make()
+    running.start()
+    yield running
+    running.close()

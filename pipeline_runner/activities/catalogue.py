@@ -34,6 +34,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Where its worker listens; None: on the run's own task queue."""
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    extra: str | None = None
+    """The optional part of this package that it needs; None: nothing beyond the core."""
     implementation: str | None = None
     """``module:name`` of the Python code; None: served by somebody else's worker."""
 

@@ -65,6 +65,7 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     effect_free: bool = False
     inverse: str | None = None
+    extra: str | None = None
 
 
 _UNSAID = _Facts()
@@ -76,6 +77,7 @@ def describe(
     retry: Retry = _UNSAID.retry,
     effect_free: bool = False,
     inverse: str | None = None,
+    extra: str | None = None,
 ) -> Callable[[F], F]:
     """Tell the catalogue about an activity; above or below ``@activity.defn``.
 
@@ -84,8 +86,9 @@ def describe(
         retry: Defaults, for steps that say nothing.
         effect_free: True if there is nothing to undo and it may be repeated freely.
         inverse: The activity that usually undoes this one.
+        extra: The optional part of this package that a built-in one needs.
     """
-    facts = _Facts(timeouts=timeouts, retry=retry, effect_free=effect_free, inverse=inverse)
+    facts = _Facts(timeouts=timeouts, retry=retry, effect_free=effect_free, inverse=inverse, extra=extra)
 
     def attach(function: F) -> F:
         function.__pipeline_facts__ = facts  # type: ignore[attr-defined]  # that is the point
@@ -284,6 +287,7 @@ def _entry(activity: Activity) -> Entry:
         output=_schema(returned, closed=False),
         effect_free=facts.effect_free,
         inverse=facts.inverse,
+        extra=facts.extra,
         timeouts=facts.timeouts,
         retry=facts.retry,
         implementation=_path(activity),

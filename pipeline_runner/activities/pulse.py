@@ -11,8 +11,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from temporalio import activity
+from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from pipeline_runner.core.durations import spell
@@ -22,19 +24,69 @@ HEARTBEAT_EVERY = 2.0
 """Seconds; well below the heartbeat timeout that the catalogue gives these activities."""
 
 
+_OFTEN = 0.2
+"""Seconds between two heartbeats that tell of progress; the SDK sends even fewer."""
+
+
+class Heart:
+    """What an async activity says of itself while it works."""
+
+    def __init__(self) -> None:
+        self._details: tuple[Any, ...] = ()
+        self._last = 0.0
+
+    def tell(self, details: Any) -> None:
+        """Heartbeat with details, JSON data, which the live view shows."""
+        self._details = (details,)
+        if time.monotonic() - self._last >= _OFTEN:
+            self.beat()
+
+    def beat(self) -> None:
+        """Heartbeat with what was told last."""
+        self._last = time.monotonic()
+        activity.heartbeat(*self._details)
+
+    async def remember(self, details: Any) -> None:
+        """Have the server keep details for the attempts after this one, before anything is done.
+
+        An ordinary heartbeat is on its way for a while, and is lost with its worker; this
+        one has arrived when the call returns. Read it with :func:`remembered`.
+        """
+        self.tell(details)
+        try:
+            client = activity.client()
+        except RuntimeError:  # a test without a server: nobody is going to ask
+            return
+        handle = client.get_async_activity_handle(task_token=activity.info().task_token)
+        try:
+            await handle.heartbeat(details)
+        except AsyncActivityCancelledError:
+            # It has arrived, and says so in passing; the worker hears of it the ordinary way.
+            self.beat()
+            async with asyncio.timeout(HEARTBEAT_EVERY):
+                await activity.wait_for_cancelled()
+
+
+def remembered() -> Any:
+    """Return what an attempt before this one told last; None: nothing."""
+    details = activity.info().heartbeat_details
+    return details[0] if details else None
+
+
 @asynccontextmanager
-async def heartbeating() -> AsyncIterator[None]:
+async def heartbeating() -> AsyncIterator[Heart]:
     """Heartbeat while the body runs."""
-    beats = asyncio.create_task(_beat())
+    heart = Heart()
+    beats = asyncio.create_task(_beat(heart))
     try:
-        yield
+        yield heart
     finally:
         beats.cancel()
 
 
-async def _beat() -> None:
+async def _beat(heart: Heart) -> None:
     while True:
-        activity.heartbeat()
+        heart.beat()
         await asyncio.sleep(HEARTBEAT_EVERY)
 
 

@@ -29,9 +29,11 @@ def as_text(value: Scalar) -> str:
 def checked(function: F) -> F:
     """Convert the one argument of an activity strictly; stands below ``@activity.defn``.
 
-    Callers may pass the parameters' class itself, or the mapping that it is made from.
+    Works for functions and for methods. Callers may pass the parameters' class itself, or
+    the mapping that it is made from.
     """
-    (parameter,) = inspect.signature(function).parameters
+    *owner, parameter = inspect.signature(function).parameters
+    assert owner in ([], ["self"])
     expected = get_type_hints(function, include_extras=True)[parameter]
     wrapper = _asynchronous if inspect.iscoroutinefunction(function) else _synchronous
     result = functools.wraps(function)(wrapper(function, expected))
@@ -43,15 +45,15 @@ def checked(function: F) -> F:
 def _asynchronous(
     function: Callable[..., Coroutine[Any, Any, Any]], expected: Any
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def call(parameters: Any) -> Any:
-        return await function(_converted(parameters, expected))
+    async def call(*arguments: Any) -> Any:
+        return await function(*arguments[:-1], _converted(arguments[-1], expected))
 
     return call
 
 
 def _synchronous(function: Callable[..., Any], expected: Any) -> Callable[..., Any]:
-    def call(parameters: Any) -> Any:
-        return function(_converted(parameters, expected))
+    def call(*arguments: Any) -> Any:
+        return function(*arguments[:-1], _converted(arguments[-1], expected))
 
     return call
 

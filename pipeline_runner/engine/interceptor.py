@@ -37,13 +37,13 @@ from temporalio.workflow import ActivityHandle
 
 from pipeline_runner.activities.context import set_idempotency_key
 from pipeline_runner.activities.pulse import too_late
+from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, masked, secret_value
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
 from pipeline_runner.engine.calls import StepInput
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.placing import placed
-from pipeline_runner.engine.secret_values import SecretNotFoundError, forms, masked, secret_value
 
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
