@@ -23,6 +23,11 @@ def idempotency_key() -> str:
     return key
 
 
+def step_key() -> str | None:
+    """Return the idempotency key, or None outside a pipeline."""
+    return _key.get()
+
+
 def set_idempotency_key(key: str | None) -> None:
     """Set the key for the current context. The worker does this; tests may."""
     _key.set(key)

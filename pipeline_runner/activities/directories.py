@@ -19,7 +19,7 @@ from msgspec import Meta
 from temporalio import activity
 
 from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
 from pipeline_runner.activities.files import PATH, Key
@@ -77,7 +77,7 @@ def create(parameters: CreateInput) -> Created:
     with explained(f"create {path}"):
         if os.path.lexists(path) and not os.path.isdir(path):
             raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
-        key = _key()
+        key = step_key()
         made = (key and _recorded(path, key)) or _missing(path)
         if made and key:
             kept.keep_made(made[0], key, made)
@@ -143,10 +143,3 @@ def _upwards(path: str) -> Iterator[str]:
     while path != os.path.dirname(path):
         yield path
         path = os.path.dirname(path)
-
-
-def _key() -> str | None:
-    try:
-        return idempotency_key()
-    except LookupError:
-        return None

@@ -47,6 +47,7 @@ GROUP = "pipeline_runner.activities"
 BUILTIN_MODULES = (
     "pipeline_runner.activities.shell",
     "pipeline_runner.activities.web",
+    "pipeline_runner.activities.download",
     "pipeline_runner.activities.files",
     "pipeline_runner.activities.directories",
 )

@@ -27,7 +27,7 @@ from msgspec import Meta
 from temporalio import activity
 
 from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
 from pipeline_runner.activities.kept import Beat
@@ -140,7 +140,7 @@ def write(parameters: WriteInput) -> Written:
     target = os.path.realpath(parameters.path)
     beat = pulse()
     with explained(f"write {target}"):
-        _check_target(target)
+        check_target(target)
         before = _Before.of(target, beat)
 
         def fill(file: BinaryIO) -> None:
@@ -185,7 +185,7 @@ def copy(parameters: TransferInput) -> Written:
     with explained(f"copy {source}"), open(_check_regular(source), "rb") as reading:
         mode = stat.S_IMODE(os.fstat(reading.fileno()).st_mode)
         with explained(f"copy {source} to {target}"):
-            _check_target(target)
+            check_target(target)
             before = _Before.of(target, beat)
             size = _put(target, before, lambda file: kept.pour(reading, file, beat), beat, mode & 0o777)
     return Written(path=target, bytes=size, replaced=before.file is not None)
@@ -203,7 +203,7 @@ def move(parameters: TransferInput) -> Moved:
     source, target = _itself(parameters.source), _itself(parameters.destination)
     _check_different(source, target)
     beat = pulse()
-    key = _key()
+    key = step_key()
     moving = source
     with explained(f"move {source}"):
         if key:
@@ -212,7 +212,7 @@ def move(parameters: TransferInput) -> Moved:
             moving = kept.original(source, key)  # an earlier attempt has taken it away
         _check_regular(moving, links=True)
     with explained(f"move {source} to {target}"):
-        _check_target(target, links=True)
+        check_target(target, links=True)
         before = _Before.of(target, beat, moved_from=source)
         if key:
             kept.keep(source, key, beat)
@@ -229,7 +229,7 @@ def remove(parameters: PathInput) -> Removed:
     """Remove a file; it is fine if there is none."""
     path = _itself(parameters.path)
     with explained(f"remove {path}"):
-        key = _key()
+        key = step_key()
         removed = os.path.lexists(path)
         if removed:
             _check_regular(path, links=True)
@@ -265,7 +265,7 @@ class _Before:
 
     @classmethod
     def of(cls, target: str, beat: Beat, *, moved_from: str | None = None) -> "_Before":
-        key = _key()
+        key = step_key()
         if key is None:
             return cls(target if os.path.lexists(target) else None, None)
         record = kept.keep(target, key, beat, moved_from=moved_from)
@@ -284,7 +284,7 @@ def _put(
             fill(file)
             file.flush()
             if old is not None:
-                _adopt(file.fileno(), old)
+                adopt(file.fileno(), old)
             os.fsync(file.fileno())
 
     _place(target, before, make, beat)
@@ -314,7 +314,8 @@ def _take_away(path: str, key: str | None) -> None:
     kept.sync_folder(os.path.dirname(path))
 
 
-def _adopt(descriptor: int, old: os.stat_result) -> None:
+def adopt(descriptor: int, old: os.stat_result) -> None:
+    """Give an open file the owner and the mode of the one that it replaces, where that may be."""
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) != (old.st_uid, old.st_gid):
         # An ordinary user cannot give files away: the new file then is the worker's.
@@ -323,20 +324,14 @@ def _adopt(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
-def _key() -> str | None:
-    try:
-        return idempotency_key()
-    except LookupError:
-        return None
-
-
 def _itself(path: str) -> str:
     """Return an absolute path in which the last part may be a symbolic link."""
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(folder), name)
 
 
-def _check_target(path: str, *, links: bool = False) -> None:
+def check_target(path: str, *, links: bool = False) -> None:
+    """Refuse a path that no file can be put at."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise refused(f"cannot write {path}: the folder {folder} does not exist", "FileNotFound")

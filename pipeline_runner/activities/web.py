@@ -101,7 +101,7 @@ async def request(parameters: RequestInput) -> RequestOutput:
         ) as client,
     ):
         prepared, what = _prepare(client, parameters)
-        with _explained(what):
+        with explained(what):
             response = await client.send(
                 prepared, stream=True, follow_redirects=parameters.method in {"GET", "HEAD"}
             )
@@ -111,7 +111,7 @@ async def request(parameters: RequestInput) -> RequestOutput:
                 await response.aclose()
     body, encoding = _decode(response, data)
     if not _expected(response.status_code, parameters.expect_status):
-        raise _status_error(response, what, data if encoding in {"json", "text"} else b"")
+        raise status_error(response, what, data if encoding in {"json", "text"} else b"")
     if encoded_size(body) > RESULT_LIMIT:
         raise _too_large(what)
     return RequestOutput(
@@ -123,14 +123,7 @@ def _prepare(client: httpx.AsyncClient, parameters: RequestInput) -> tuple[httpx
     """Return the request, and how messages call it."""
     if parameters.json is not None and parameters.body is not None:
         raise refused("give json or body, not both", "InvalidInput")
-    try:
-        url = httpx.URL(parameters.url)
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host:
-        # Without the URL: what cannot be read cannot be cleaned of secrets.
-        raise refused("url is not an http or https URL such as https://example.org/path", "InvalidUrl")
-    what = f"{parameters.method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
+    url, what = addressed(parameters.method, parameters.url)
     if parameters.query:
         url = url.copy_merge_params(parameters.query)
     try:
@@ -147,6 +140,18 @@ def _prepare(client: httpx.AsyncClient, parameters: RequestInput) -> tuple[httpx
     return prepared, what
 
 
+def addressed(method: str, text: str) -> tuple[httpx.URL, str]:
+    """Return a URL, and how messages call a request to it: without user, password and query."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        # Without the URL: what cannot be read cannot be cleaned of secrets.
+        raise refused("url is not an http or https URL such as https://example.org/path", "InvalidUrl")
+    return url, f"{method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
+
+
 def _headers(parameters: RequestInput) -> dict[str, str]:
     headers = {name: as_text(value) for name, value in parameters.headers.items()}
     given = {name.lower() for name in headers}
@@ -157,7 +162,8 @@ def _headers(parameters: RequestInput) -> dict[str, str]:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
+    """Turn the library's errors inside into errors for people."""
     try:
         yield
     except httpx.TooManyRedirects:
@@ -167,6 +173,8 @@ def _explained(what: str) -> Iterator[None]:
         raise refused(f"{what}: the request is not valid HTTP", "InvalidInput") from None
     except httpx.ConnectTimeout:
         raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s") from None
+    except httpx.ReadTimeout:
+        raise _connection_error(what, "no data for too long") from None
     except httpx.RequestError as error:
         raise _connection_error(what, _reason(error)) from None
 
@@ -226,7 +234,8 @@ def _expected(status: int, expected: list[Any]) -> bool:
     return status in expected or f"{status // 100}xx" in expected
 
 
-def _status_error(response: httpx.Response, what: str, data: bytes) -> ApplicationError:
+def status_error(response: httpx.Response, what: str, data: bytes) -> ApplicationError:
+    """Return the error of an answer with a status that is no success; ``data`` is its text."""
     status = response.status_code
     text = data.decode(errors="replace")
     said = f": {one_line(text, 300)}" if text.strip() else ""

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -115,21 +115,50 @@ class Live:
             depth = "  " * progress.path.count("/")
             name = f"{depth}{'undo ' if progress.undo else ''}{progress.name}"
             attempt = f"attempt {progress.attempt}" if progress.attempt > 1 else ""
-            last = progress.error or ("" if progress.details is None else str(progress.details))
             table.add_row(
                 Text(mark, style=colour),
                 Text(name, overflow="ellipsis", no_wrap=True),
                 Text(progress.state, style=colour, no_wrap=True),
                 Text(f"{elapsed:.1f}s", style="dim"),
                 Text(attempt, style="yellow"),
-                Text(
-                    _one_line(last),
-                    style="red" if progress.error else "dim",
-                    overflow="ellipsis",
-                    no_wrap=True,
-                ),
+                _last(progress),
             )
         return table
+
+
+def _last(progress: "Progress") -> Any:
+    """Return what a row ends with: an error, how far it has come, or what it said of itself."""
+    from rich.text import Text
+
+    if progress.error:
+        return Text(_one_line(progress.error), style="red", overflow="ellipsis", no_wrap=True)
+    if progress.details is None:
+        return Text()
+    match progress.details:
+        case {"done": int(done), "total": int(total)} if 0 <= done <= total > 0:
+            return _bar(done, total, _figures(progress.details.get("unit")))
+        case {"done": int(done), "total": None}:
+            said = _figures(progress.details.get("unit"))(done)
+        case _:
+            said = _one_line(str(progress.details))
+    return Text(said, style="dim", overflow="ellipsis", no_wrap=True)
+
+
+def _bar(done: int, total: int, figures: Callable[[int], str]) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 1))
+    said = Text(f"{100 * done // total} % of {figures(total)}", style="dim", no_wrap=True)
+    row.add_row(ProgressBar(total=total, completed=done, width=20), said)
+    return row
+
+
+def _figures(unit: Any) -> Callable[[int], str]:
+    from rich.filesize import decimal
+
+    return decimal if unit == "bytes" else str
 
 
 @contextmanager

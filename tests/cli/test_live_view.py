@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.cli.command import assert_nothing_left, environment
 from tests.cli.test_run_command import PIPELINE, arguments
+from tests.fileserver import PIECE, FileServer
 
 
 def in_terminal(folder: Path, *args: str) -> tuple[int, str, str]:
@@ -51,6 +52,28 @@ def test_a_terminal_shows_steps_states_attempts_and_undo(tmp_path: Path) -> None
     assert any(re.search(r"✓ +undo open the shop +completed +\d+\.\ds +attempt 2", line) for line in lines)
     assert lines[-2:] == ["failed: sell 1: b is out of order [Broken]", "  undone after 2 attempts: a"]
     assert_nothing_left(tmp_path)
+
+
+DOWNLOAD = """
+name: fetch
+inputs: {url: {type: string}}
+steps:
+  - id: data
+    activity: http.download
+    with: {url: "{{ inputs.url }}", path: data.bin}
+    compensate: {activity: file.restore, with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}}
+"""
+
+
+def test_a_download_has_a_progress_bar(tmp_path: Path) -> None:
+    (tmp_path / "fetch.yaml").write_text(DOWNLOAD)
+    with FileServer(bytes(80 * PIECE)) as server:
+        server.pause = 0.06
+        code, _, shown = in_terminal(tmp_path, "fetch.yaml", "-i", f"url={server.url}")
+    assert code == 0
+    bars = re.findall(r"running +\S+ +━+\S* (\d+) % of 5\.2 MB", "\n".join(last_frame(shown)))
+    assert 0 < int(bars[0]) < int(bars[-1]) < 100
+    assert (tmp_path / "data.bin").stat().st_size == 80 * PIECE
 
 
 def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:

@@ -1,0 +1,319 @@
+"""``http.download``: a file from the web, put in place whole or not at all.
+
+What arrives is collected in the step's kept folder (see ``kept.py``), so that undo is that
+of the file family, and so that a retry goes on from what is there::
+
+    part        what has arrived so far
+    part.json   of what: the URL, its strong ETag, the size
+
+A retry asks for the rest under the condition that the ETag is still the same
+(RFC 9110, 13.1.5). ``part`` is only ever appended to, and is taken into place by one rename
+from the kept folder, which fails once an undo has begun.
+
+When it is clear that no attempt follows, because the error is final or the step was
+cancelled, the activity undoes itself: a step that failed is not undone by its pipeline.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path as FilePath
+from typing import Annotated, BinaryIO
+
+import httpx
+import msgspec
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities import kept
+from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.door import describe
+from pipeline_runner.activities.errors import explained as system_explained
+from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.files import AbsolutePath, Bytes, Path, Replaced, adopt, check_target
+from pipeline_runner.activities.pulse import Heart, heartbeating
+from pipeline_runner.activities.sizes import MIB
+from pipeline_runner.activities.strict import Scalar, as_text, checked
+from pipeline_runner.activities.threads import in_thread
+from pipeline_runner.activities.web import CONNECT_TIMEOUT, MAX_REDIRECTS, addressed, explained, status_error
+from pipeline_runner.core.model import Timeouts
+
+STALLED = 30.0
+"""Seconds without data after which the connection is given up, and the step retried."""
+
+_ERROR_BODY = 4096
+_FOREVER = 2**62
+_ABOUT_RANGES = {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadInput:
+    """What to fetch, and where to put it."""
+
+    url: Annotated[str, Meta(min_length=1, description="An http or https URL. Redirects are followed.")]
+    path: Path
+    headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
+    checksum: Annotated[
+        Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")] | None,
+        Meta(description="What the file must have: `sha256:` or `sha512:` and hex digits in lower case."),
+    ] = None
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=0)] | None, Meta(description="Refuse a larger file; default: no limit.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """What was fetched."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    checksum: Annotated[str, Meta(description="Of the file: by the method of the input, else `sha256:…`.")]
+    replaced: Replaced
+    resumed: Annotated[int, Meta(description="Bytes that were there from an earlier attempt.")]
+
+
+class _Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part is a part of."""
+
+    url: str
+    etag: str
+    total: int | None
+
+
+@describe(timeouts=Timeouts(heartbeat=10.0), inverse="file.restore")
+@activity.defn(name="http.download")
+@checked
+async def download(parameters: DownloadInput) -> Downloaded:
+    """Fetch a file of any size and put it in place when it is whole and its checksum right.
+
+    A retry goes on from what an earlier attempt got, if the server takes ranges and the ETag
+    is the same. Heartbeats tell `done` and `total`, in bytes. Its undo removes the file or
+    brings the old one back.
+    """
+    target = os.path.realpath(parameters.path)  # noqa: ASYNC240 - a few system calls
+    try:
+        async with heartbeating() as heart:
+            with system_explained(f"write {target}"):
+                return await _download(parameters, target, heart)
+    except ApplicationError as error:
+        if _is_final(error):
+            _give_up(target)
+        raise
+    except asyncio.CancelledError:
+        details = activity.cancellation_details()
+        if details is not None and details.cancel_requested:
+            _give_up(target)
+        raise
+
+
+async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Downloaded:
+    addressed("GET", parameters.url)  # refused before anything is made
+    check_target(target)
+    key = step_key()
+    # Where the file system has no hard links the old file is copied, which may take long.
+    old, folder = await in_thread(lambda: _keep(target, key))
+    part = os.path.join(folder, "part" if key else f".{os.path.basename(target)}.{secrets.token_hex(4)}.part")
+    try:
+        with _opened(part) as file:
+            fetched = _Fetch(parameters, part, file, heart)
+            await fetched.run()
+            await in_thread(lambda: _seal(file, old))
+            os.replace(part, target)
+    finally:
+        if key is None:
+            kept.remove_file(part)
+    kept.sync_folder(os.path.dirname(target))
+    return Downloaded(
+        path=target,
+        bytes=fetched.done,
+        checksum=fetched.checksum,
+        replaced=old is not None,
+        resumed=fetched.resumed,
+    )
+
+
+def _keep(target: str, key: str | None) -> tuple[os.stat_result | None, str]:
+    """Keep what is at the path; return its facts, and the folder to work in."""
+    if key is None:
+        return (os.stat(target) if os.path.exists(target) else None), os.path.dirname(target)
+    record = kept.keep(target, key, lambda: None)
+    old = os.stat(kept.original(target, key)) if record.existed else None
+    return old, kept.kept_folder(target, key)
+
+
+@contextmanager
+def _opened(part: str) -> Iterator[BinaryIO]:
+    """Open the part at its end; nobody else writes to it meanwhile."""
+    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # That attempt has lost its server and does not know yet that it was given up.
+            raise ApplicationError("an earlier attempt is still writing", type="StillWriting") from None
+        file.seek(0, os.SEEK_END)
+        yield file
+
+
+def _seal(file: BinaryIO, old: os.stat_result | None) -> None:
+    if old is not None:
+        adopt(file.fileno(), old)
+    os.fsync(file.fileno())
+
+
+class _Fetch:
+    """One attempt to get a part complete."""
+
+    def __init__(self, parameters: DownloadInput, part: str, file: BinaryIO, heart: Heart) -> None:
+        self._parameters = parameters
+        self._url, self._what = addressed("GET", parameters.url)
+        self._file, self._heart = file, heart
+        self._note = FilePath(f"{part}.json")
+        self._method = (parameters.checksum or "sha256").partition(":")[0]
+        self._total: int | None = None
+        self._hash = hashlib.new(self._method)
+        self.done = 0
+        """Bytes of the part."""
+        self.resumed = 0
+        """Bytes of it from an earlier attempt."""
+
+    @property
+    def checksum(self) -> str:
+        """What the part has, with the method's name in front."""
+        return f"{self._method}:{self._hash.hexdigest()}"
+
+    async def run(self) -> None:
+        """Fetch what is missing, and flush it to the file."""
+        timeout = httpx.Timeout(STALLED, connect=CONNECT_TIMEOUT)
+        async with httpx.AsyncClient(timeout=timeout, max_redirects=MAX_REDIRECTS) as client:
+            with explained(self._what):
+                source = self._source()
+                if source is None or not await self._ask(client, source):
+                    await self._ask(client, None)
+        self._check()
+        self._file.flush()
+
+    def _source(self) -> _Source | None:
+        """Return what the part is a part of, None if there is nothing to go on with."""
+        try:
+            source = msgspec.json.decode(self._note.read_bytes(), type=_Source)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        return source if source.url == str(self._url) and self._file.tell() else None
+
+    async def _ask(self, client: httpx.AsyncClient, source: _Source | None) -> bool:
+        """Ask for the rest of the part, or for all; False if there is no such rest."""
+        headers = {name: as_text(value) for name, value in self._parameters.headers.items()}
+        # Ranges and sizes count the bytes that are sent: they must be those of the file.
+        headers["Accept-Encoding"] = "identity"
+        if source is not None:
+            # One byte at least, so that a part that is complete gets an answer like any other.
+            self._file.truncate(min(self._file.tell(), max((source.total or _FOREVER) - 1, 0)))
+            start = self._file.seek(0, os.SEEK_END)
+            headers |= {"Range": f"bytes={start}-", "If-Range": source.etag}
+        async with client.stream("GET", self._url, headers=headers, follow_redirects=True) as response:
+            if response.status_code == HTTPStatus.OK:
+                self._start_over()
+            elif source is not None and response.status_code in _ABOUT_RANGES:
+                if not _is_the_rest(response, source, self._file.tell()):
+                    return False
+                await self._reread()
+            else:
+                raise status_error(response, self._what, await _start_of(response))
+            await self._take(response)
+        return True
+
+    async def _reread(self) -> None:
+        """Take what is there into the checksum."""
+        self._file.seek(0)
+        while piece := await in_thread(lambda: self._file.read(4 * MIB)):
+            self._add(piece)
+        self.resumed = self.done
+
+    async def _take(self, response: httpx.Response) -> None:
+        encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+        length = response.headers.get("content-length", "")
+        if length.isdigit() and not encoded:
+            self._total = self.done + int(length)
+        self._limit(self._total or 0)
+        etag = response.headers.get("etag", "")
+        if etag.startswith('"') and not encoded and step_key() is not None:
+            note = _Source(url=str(self._url), etag=etag, total=self._total)
+            self._note.write_bytes(msgspec.json.encode(note))
+        async for piece in response.aiter_bytes():
+            self._limit(self.done + len(piece))
+            self._file.write(piece)
+            self._add(piece)
+
+    def _add(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self.done += len(piece)
+        self._heart.tell({"done": self.done, "total": self._total, "unit": "bytes"})
+
+    def _limit(self, size: int) -> None:
+        limit = self._parameters.max_bytes
+        if limit is not None and size > limit:
+            raise refused(f"{self._what}: the file is over {limit:,} bytes (max_bytes)", "FileTooLarge")
+
+    def _check(self) -> None:
+        """Refuse a file that is not the one that is wanted."""
+        wanted = self._parameters.checksum
+        if wanted is None or wanted == self.checksum:
+            return
+        message = f"{self._what}: the file's checksum is {self.checksum}, not {wanted}"
+        resumed = self.resumed > 0
+        self._start_over()
+        # What was put together wrongly may come out right in one piece; else it stays wrong.
+        raise ApplicationError(message, type="ChecksumMismatch", non_retryable=not resumed)
+
+    def _start_over(self) -> None:
+        self._note.unlink(missing_ok=True)
+        self._file.seek(0)
+        self._file.truncate()
+        self._hash = hashlib.new(self._method)
+        self.done = self.resumed = 0
+
+
+def _is_the_rest(response: httpx.Response, source: _Source, start: int) -> bool:
+    """Tell whether an answer goes on where the part ends; not every server heeds If-Range."""
+    same = response.headers.get("etag") == source.etag
+    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+    return (
+        response.status_code == HTTPStatus.PARTIAL_CONTENT
+        and same
+        and plain
+        and response.headers.get("content-range", "").startswith(f"bytes {start}-")
+    )
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    data = b""
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) >= _ERROR_BODY:
+            break
+    return data[:_ERROR_BODY]
+
+
+def _is_final(error: ApplicationError) -> bool:
+    """Tell whether no attempt follows this one."""
+    info = activity.info()
+    policy = info.retry_policy
+    if error.non_retryable or policy is None:
+        return error.non_retryable
+    last = 0 < policy.maximum_attempts <= info.attempt
+    return last or error.type in (policy.non_retryable_error_types or ())
+
+
+def _give_up(target: str) -> None:
+    """Remove what has arrived, and put back what was there."""
+    key = step_key()
+    if key is not None:
+        kept.put_back(target, key)
