@@ -12,6 +12,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pipeline_runner.activities import extras
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.cli import console, diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
@@ -136,6 +137,7 @@ async def _start_and_follow(
             return ExitCode.OK
         return await follow(client, handle, caught, back=back, report_file=args.report)
     activities = session.activities_of(loaded.modules, loaded.folders)
+    _expect_extras(loaded)
     async with session.serving(client, _queues(loaded, queue), activities):
         caught.check()
         handle = await _started(client, what)
@@ -183,6 +185,21 @@ def _served_here(call: model.ActivityCall | model.ChildCall, catalogue: Catalogu
         return True
     entry = catalogue.get(call.name)
     return entry is not None and entry.implementation is not None
+
+
+def _expect_extras(loaded: Loaded) -> None:
+    """Refuse a run that this process would have to serve and cannot.
+
+    Raises:
+        CommandError: An activity's extra is not installed.
+    """
+    assert loaded.bundle is not None
+    for pipeline in loaded.bundle.pipelines.values():
+        for call in calls_of(pipeline):
+            entry = loaded.catalogue.get(call.name) if isinstance(call, model.ActivityCall) else None
+            if entry and entry.extra and not extras.installed(entry.extra):
+                problem = extras.missing(entry.name, entry.extra)
+                raise CommandError(f"{problem}: {extras.remedy(entry.extra)}. Nothing was started")
 
 
 async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:

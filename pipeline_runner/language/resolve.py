@@ -258,9 +258,12 @@ def _no_file(path: str | Path) -> str:
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:
-    """Yield what may be a pipeline below a folder, in order; hidden folders are left alone."""
+    """Yield what may be a pipeline below a folder, in order.
+
+    Hidden folders and those of npm's packages are somebody else's.
+    """
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "node_modules")
         for name in sorted(names):
             path = Path(parent, name)
             if path.suffix not in (".yaml", ".yml") or path.stem.endswith(".test"):

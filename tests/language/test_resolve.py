@@ -90,7 +90,7 @@ def test_wrong_path_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """YAML files with steps, and files that are no YAML; neither tests, catalogues nor hidden folders."""
+    """YAML files with steps, and files that are no YAML; neither tests, catalogues, hidden folders nor packages of npm."""
     write(
         tmp_path,
         good=pipeline(),
@@ -99,6 +99,7 @@ def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
         other="a: 1\n",
         activities="activities: {x: {}}\n",
         _hidden=pipeline("{id: a}"),
+        node_modules__package="steps: [",
     )
     (tmp_path / "good.test.yaml").write_text("steps: 3\n")
     (tmp_path / ".hidden").mkdir()

@@ -12,12 +12,16 @@ from pipeline_runner.language.nodes import plain
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
-GOOD = [*sorted((DATA / "ok").glob("**/*.yaml")), *sorted((ROOT / "pipelines").glob("**/*.yaml"))]
+NOT_A_PIPELINE = {"activities.yaml", "activities.yml"}
+GOOD = [
+    path
+    for path in (*sorted((DATA / "ok").glob("**/*.yaml")), *sorted((ROOT / "pipelines").glob("*.yaml")))
+    if path.name not in NOT_A_PIPELINE and not path.stem.endswith(".test")
+]
 STRUCTURAL = [
     "bad_duration", "bad_identifier", "bad_schema", "empty", "missing_key", "not_a_mapping", "step_kind",
     "unknown_key", "wrong_kind_key", "wrong_type",
 ]  # fmt: skip
-NOT_A_PIPELINE = {"activities.yaml", "activities.yml"}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,6 @@ def test_schema_is_a_schema(validator: Draft202012Validator) -> None:
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: str(path.relative_to(ROOT)))
 def test_good_file_fits(path: Path, validator: Draft202012Validator) -> None:
     """An editor does not complain of what the checker lets pass."""
-    if path.name in NOT_A_PIPELINE or path.stem.endswith(".test"):
-        pytest.skip("not a pipeline")
     assert [error.message for error in validator.iter_errors(data(path))] == []
 
 

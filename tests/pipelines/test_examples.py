@@ -9,6 +9,7 @@ from tests.cli.command import Done, run
 from tests.pipelines.trees import files, tree
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
+EXAMPLES = [path for path in PIPELINES.glob("*.yaml") if path.name != "activities.yaml"]
 PROVISION = str(PIPELINES / "provision-resource.yaml")
 ROLLOUT = str(PIPELINES / "stage-rollout.yaml")
 CLOSE = str(PIPELINES / "parent-close.yaml")
@@ -28,8 +29,8 @@ def failure(done: Done) -> str:
 def test_every_example_is_clean_and_names_its_schema() -> None:
     """A reader's editor checks the examples as the command does: not even a warning."""
     done = run(PIPELINES.parent, "validate", "--strict", "pipelines")
-    assert (done.code, done.err) == (0, f"{len(list(PIPELINES.glob('*.yaml')))} files: 0 errors, 0 warnings\n")
-    for path in PIPELINES.glob("*.yaml"):
+    assert (done.code, done.err) == (0, f"{len(EXAMPLES)} files: 0 errors, 0 warnings\n")
+    for path in EXAMPLES:
         first = path.read_text().partition("\n")[0]
         assert first == "# yaml-language-server: $schema=../schemas/pipeline.schema.json"
 

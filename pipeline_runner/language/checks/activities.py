@@ -1,10 +1,14 @@
 """``unknown-activity``: an activity is in the catalogue, or the step names its task queue.
 
 Bad: ``activity: shel.run``; good: ``activity: shell.run``.
+
+``missing-extra``: what a built-in activity needs is installed here. A warning, because the
+worker may be elsewhere.
 """
 
 from collections.abc import Iterator
 
+from pipeline_runner.activities import extras
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
@@ -17,7 +21,13 @@ def check(document: Document) -> Iterator[Diagnostic]:
     if not document.complete:
         return
     for call in document.calls:
-        if call.kind != "activity" or not call.name or document.activity(call):
+        if call.kind != "activity" or not call.name:
+            continue
+        if known := document.activity(call):
+            if known.extra and not extras.installed(known.extra):
+                message = extras.missing(call.name, known.extra)
+                help_ = f"on the worker: {extras.remedy(known.extra)}"
+                yield document.source.warning(call.span, "missing-extra", message, help_)
             continue
         message = f'there is no activity "{call.name}" in the catalogue'
         near = did_you_mean(call.name, document.catalogue)

@@ -1,0 +1,177 @@
+"""polyglot.yaml with a real worker in TypeScript: heartbeats, error types, undo across languages."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+
+from pipeline_runner.engine.devserver import free_port
+from tests.cli.command import Done, assert_nothing_left, finish, interrupt, popen, run
+from tests.cli.test_serving import read_until
+from tests.conftest import connected
+from tests.pipelines.test_examples import PIPELINES, failure, undone
+from tests.services import unavailable
+
+FILE = str(PIPELINES / "polyglot.yaml")
+WORKER = PIPELINES / "typescript-worker"
+QUEUE = "orders-typescript"
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The worker, compiled; its packages are installed when the lock file has changed."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        unavailable("there is no Node.js with npm: install them (Debian: nodejs, npm)")
+    lock, installed = WORKER / "package-lock.json", WORKER / "node_modules/.package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        npm("ci", "--no-progress")
+        installed.touch()
+    npm("run", "build")
+    return WORKER / "lib/worker.js"
+
+
+def npm(*args: str) -> None:
+    done = subprocess.run(["npm", *args], cwd=WORKER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass
+class Place:
+    """A server that stays, and the worker beside it."""
+
+    folder: Path
+    address: str
+    worker: Path
+    process: "subprocess.Popen[str] | None" = None
+
+    def serve(self) -> None:
+        """Start the worker."""
+        self.process = subprocess.Popen(
+            ["node", str(self.worker)],
+            cwd=self.folder,
+            env={**os.environ, "TEMPORAL_ADDRESS": self.address, "LEDGER": str(self.folder / "ledger")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        read_until(self.process, f"serving the task queue {QUEUE}")
+
+    def end(self, number: signal.Signals) -> None:
+        """End the worker."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.communicate(timeout=30)
+
+    def run(self, **inputs: Any) -> Done:
+        return run(self.folder, *self.arguments(**inputs))
+
+    def arguments(self, **inputs: Any) -> list[str]:
+        given = {"order": "o-1", "account": "main", "amount": 5, **inputs}
+        return [FILE, *(word for name, value in given.items() for word in ("-i", f"{name}={value}"))]
+
+    @property
+    def orders(self) -> list[str]:
+        return sorted(path.name for path in (self.folder / "demo-orders").glob("*"))
+
+    @property
+    def bookings(self) -> list[Any]:
+        return [json.loads(path.read_text()) for path in (self.folder / "ledger").glob("*")]
+
+    async def pending(self, client: Client) -> list[Any]:
+        """The last heartbeats of what runs for the newest run."""
+        async for found in client.list_workflows("WorkflowType = 'polyglot'"):
+            described = await client.get_workflow_handle(found.id).describe()
+            activities = described.raw_description.pending_activities
+            return [json.loads(p.data) for a in activities for p in a.heartbeat_details.payloads]
+        return []
+
+
+@pytest.fixture
+def place(built: Path, tmp_path: Path) -> Iterator[Place]:
+    port = free_port()
+    server = popen(tmp_path, "server", "--port", str(port), "--ui-port", str(free_port()))
+    read_until(server, "serving the task queue")
+    found = Place(tmp_path, f"127.0.0.1:{port}", built)
+    found.serve()
+    yield found
+    assert found.process is not None
+    if found.process.poll() is None:
+        found.end(signal.SIGTERM)
+    server.send_signal(signal.SIGTERM)
+    finish(server)
+    assert_nothing_left(tmp_path)
+
+
+def test_both_languages_take_part(place: Place) -> None:
+    done = place.run()
+    assert done.code == 0, done.err
+    booking = done.json["booking"]
+    assert done.json == {"order": "o-1", "counted": 5, "booking": booking}
+    assert Path(booking).is_relative_to(place.folder / "ledger")
+    assert (place.orders, place.bookings) == (["o-1"], [{"account": "main", "amount": 5}])
+
+
+def test_an_error_type_of_the_other_language_is_final(place: Place) -> None:
+    done = place.run(account="closed-1")
+    assert (done.code, done.out) == (1, ""), done.err
+    assert failure(done) == "failed: book 5 to closed-1: the account closed-1 is closed [AccountClosed]"
+    assert undone(done) == ["reserve"]
+    assert "attempt 2" not in done.err
+    assert (place.orders, place.bookings) == ([], [])
+
+
+def test_what_typescript_did_is_undone(place: Place) -> None:
+    done = place.run(amount=1001)
+    assert done.code == 1, done.err
+    assert failure(done) == "failed: check the amount: exit code 1: 1001 is over the limit of 1000 [CommandFailed]"
+    assert undone(done) == ["book", "reserve"]
+    assert (place.orders, place.bookings) == ([], [])
+
+
+def test_the_first_step_fails(place: Place) -> None:
+    """Nothing of it is left, and what was in the way stays."""
+    (place.folder / "demo-orders").write_text("in the way")
+    done = place.run()
+    assert done.code == 1, done.err
+    assert failure(done).startswith("failed: reserve order o-1: exit code 1: mkdir: cannot create directory")
+    assert undone(done) == ["reserve"]
+    assert (place.folder / "demo-orders").read_text() == "in the way"
+
+
+async def test_a_killed_worker_goes_on_from_its_last_heartbeat(place: Place) -> None:
+    """The heartbeats' details reach the server, and the next attempt."""
+    client = await connected(place.address)
+    process = popen(place.folder, *place.arguments(items=100))
+    seen: list[int] = []
+    async with asyncio.timeout(30):
+        while not seen or seen[-1] < 20:
+            seen += [details["done"] for details in await place.pending(client)]
+            await asyncio.sleep(0.05)
+    place.end(signal.SIGKILL)
+    place.serve()
+    done = finish(process)
+    assert (done.code, done.json["counted"]) == (0, 100), done.err
+    assert "count: retrying, attempt 2: " in done.err
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1
+
+
+async def test_a_cancelled_run_is_undone_in_both_languages(place: Place) -> None:
+    client = await connected(place.address)
+    process = popen(place.folder, *place.arguments(items=1000))
+    async with asyncio.timeout(30):
+        while not await place.pending(client):
+            await asyncio.sleep(0.05)
+    interrupt(process)
+    done = finish(process, timeout=10)
+    assert (done.code, done.out) == (4, ""), done.err
+    assert undone(done) == ["reserve"]
+    assert place.orders == []
