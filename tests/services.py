@@ -243,6 +243,21 @@ class NameServer(Service):
         return sorted(r.to_text() for a in answer.answer if a.rdtype == wanted for r in a)
 
 
+    def put(self, name: str, kind: str, values: list[str]) -> None:
+        """Set values with a library, not with the activity."""
+        import dns.query
+        import dns.tsigkeyring
+        import dns.update
+
+        keys = dns.tsigkeyring.from_text({"pipelines": TSIG_SECRET})
+        update = dns.update.UpdateMessage(ZONE, keyring=keys, keyalgorithm="hmac-sha256")
+        update.delete(name, kind)
+        for value in values:
+            update.add(name, 60, kind, value)
+        answer = dns.query.tcp(update, "127.0.0.1", port=self.port, timeout=5)
+        assert answer.rcode() == 0, answer
+
+
 class Database(Service):
     """PostgreSQL with one database, reached by a password."""
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import run
-from tests.docs.pages import PAGES, ROOT, blocks
+from tests.docs.pages import EXAMPLES, PAGES, ROOT, blocks
 
-SESSIONS = {page: found for page in PAGES if (found := [b for b in blocks(page) if b.language == "console"])}
+SESSIONS = {
+    page: found
+    for page in PAGES
+    if page not in EXAMPLES and (found := [b for b in blocks(page) if b.language == "console"])
+}
 
 
 def plain(text: str) -> str:
