@@ -201,6 +201,7 @@ class NameServer(Service):
         made.port = free_port()
         made.tsig = f"hmac-sha256:pipelines:{TSIG_SECRET}"
         (folder / "run").mkdir()
+        (folder / "db").mkdir()
         (folder / "zones").mkdir()
         (folder / "zones" / f"{ZONE}.zone").write_text(
             f"$ORIGIN {ZONE}.\n$TTL 60\n"

@@ -50,6 +50,12 @@ BUILTIN_MODULES = (
     "pipeline_runner.activities.download",
     "pipeline_runner.activities.files",
     "pipeline_runner.activities.directories",
+    "pipeline_runner.activities.containers",
+    "pipeline_runner.activities.images",
+    "pipeline_runner.activities.networks",
+    "pipeline_runner.activities.volumes",
+    "pipeline_runner.activities.names",
+    "pipeline_runner.activities.sql",
 )
 """The families that come with this package."""
 

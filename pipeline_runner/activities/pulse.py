@@ -17,6 +17,7 @@ from temporalio import activity
 from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, CancelledError
 
+from pipeline_runner.activities.secret_values import in_use, masked
 from pipeline_runner.core.durations import spell
 from pipeline_runner.core.errors import START_TO_CLOSE_TIMEOUT, UNCERTAIN
 
@@ -59,7 +60,7 @@ class Heart:
             return
         handle = client.get_async_activity_handle(task_token=activity.info().task_token)
         try:
-            await handle.heartbeat(details)
+            await handle.heartbeat(masked(details, in_use.get()))
         except AsyncActivityCancelledError:
             # It has arrived, and says so in passing; the worker hears of it the ordinary way.
             self.beat()

@@ -2,12 +2,16 @@
 
 import json
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 FOLDER_VARIABLE = "PIPELINE_SECRETS_DIR"
 FOLDER = "/run/secrets"
 """Where containers mount secrets; the variable names another folder."""
+
+in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
+"""What is masked in all that the current activity tells: the forms of its secrets, the longest first."""
 
 MAX_BYTES = 64 * 1024
 MASK = "***"

@@ -12,7 +12,6 @@ import inspect
 import json
 import logging
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from temporalio import activity
@@ -37,7 +36,7 @@ from temporalio.workflow import ActivityHandle
 
 from pipeline_runner.activities.context import set_idempotency_key
 from pipeline_runner.activities.pulse import too_late
-from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, masked, secret_value
+from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, in_use, masked, secret_value
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
@@ -49,7 +48,6 @@ KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
 
 _log = logging.getLogger(__name__)
-_in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
 
 
 class WorkflowSide(Interceptor):
@@ -140,7 +138,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
 
     async def _told(self, error: BaseException, *, ask: bool) -> BaseException:
         """Return what to raise for an activity's error: without secrets, with what is known."""
-        secrets = _in_use.get()
+        secrets = in_use.get()
         uncertain = ask and activity.info().attempt > 1 and await self._was_uncertain()
         if not secrets and not uncertain:
             return error
@@ -169,7 +167,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
 
 class _ActivityOutbound(ActivityOutboundInterceptor):
     def heartbeat(self, *details: Any) -> None:
-        secrets = _in_use.get()
+        secrets = in_use.get()
         if secrets:
             details = tuple(masked(_json(detail), secrets) for detail in details)
         super().heartbeat(*details)
@@ -205,7 +203,7 @@ def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:
     except SecretNotFoundError as error:
         raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None
     # The longest first, so that one that contains another is masked whole.
-    _in_use.set(tuple(sorted({form for v in values.values() for form in forms(v)}, key=len, reverse=True)))
+    in_use.set(tuple(sorted({form for v in values.values() for form in forms(v)}, key=len, reverse=True)))
     # A dynamic activity has one argument: the list of all of them, raw.
     dynamic = len(input.args) == 1 and isinstance(input.args[0], list) and _are_raw(input.args[0])
     arguments = input.args[0] if dynamic else list(input.args)
@@ -241,7 +239,7 @@ def _json(value: Any) -> Any:
 
 def _measured(result: Any) -> Any:
     """Encode a result once, without secrets, and refuse one over Temporal's limit."""
-    secrets = _in_use.get()
+    secrets = in_use.get()
     try:
         if secrets:
             result = masked(_json(result), secrets)

@@ -1,0 +1,57 @@
+"""A stand-in for a Docker Engine, in memory: for tests of pipelines, and of your own activities.
+
+It has the methods of the client of the package ``docker`` that the container activities
+use, raises that package's errors, notes every call, and fails where it is told to::
+
+    fake = FakeDocker()
+    fake.add_image("app:1")
+    fake.add_container("web", "app:1")
+    fake.fail("commit", container="web", with_=answer(500, "no space left on device"))
+    async with pipeline_worker(client, task_queue="test", activities=fake.activities()):
+        ...
+    assert fake.states == {"web": "running"}
+    assert fake.changes == ["stop web", "commit web", "start web"]
+
+:attr:`FakeDocker.client` is the package's own ``DockerClient`` on top of it, for code that
+uses ``client.containers.get("web").stop()`` and the like.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import docker
+
+from pipeline_runner.activities.containers import Containers
+from pipeline_runner.activities.images import Images
+from pipeline_runner.activities.networks import Networks
+from pipeline_runner.activities.volumes import Volumes
+from pipeline_runner.testing.docker_base import Hold, answer, broken, unreachable
+from pipeline_runner.testing.docker_containers import FakeContainers, Program
+
+__all__ = ["FakeDocker", "Hold", "Program", "answer", "broken", "unreachable"]
+
+
+class FakeDocker(FakeContainers):
+    """An Engine that holds containers, images, networks and volumes, and runs nothing."""
+
+    @property
+    def client(self) -> docker.DockerClient:
+        """The client of the package ``docker``, with this Engine behind it."""
+        made = docker.DockerClient.__new__(docker.DockerClient)
+        made.api = self  # type: ignore[assignment]  # it has the methods that are used
+        return made
+
+    def activities(self) -> list[Callable[..., Any]]:
+        """Return every container activity, for a worker: on this Engine."""
+        containers, images = Containers(self._itself), Images(self._itself)
+        networks, volumes = Networks(self._itself), Volumes(self._itself)
+        return [
+            containers.run, containers.inspect, containers.start, containers.stop, containers.exec,
+            containers.commit, containers.remove, containers.logs,
+            images.inspect, images.tag, images.remove,
+            networks.create, networks.connect, networks.disconnect, networks.remove,
+            volumes.create, volumes.remove,
+        ]  # fmt: skip
+
+    def _itself(self) -> "FakeDocker":
+        return self

@@ -1,0 +1,477 @@
+"""The containers of the stand-in, and the commands in them."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline_runner.activities.container_exec import KILL
+from pipeline_runner.testing.docker_base import answer, fits, operation
+from pipeline_runner.testing.docker_images import Image, now
+from pipeline_runner.testing.docker_networks import FakeNetworks
+
+KILLED = 137
+"""The exit code of what was stopped: the stand-in's programs ignore the request to end."""
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a command does."""
+
+    exit_code: int | None = None
+    """None: it runs until it is ended."""
+    stdout: str = ""
+    stderr: str = ""
+    missing: bool = False
+    """There is no such program."""
+
+    def output(self) -> list[tuple[int, bytes]]:
+        """Return the lines that it writes, each with its stream's number."""
+        return [
+            (number, line.encode())
+            for number, text in ((1, self.stdout), (2, self.stderr))
+            for line in text.splitlines(keepends=True)
+        ]
+
+
+@dataclass(eq=False)
+class Container:
+    """A container."""
+
+    id: str
+    name: str
+    image: Image
+    config: dict[str, Any]
+    program: Program
+    status: str = "created"
+    exit_code: int = 0
+    started: str = NEVER
+    created: str = field(default_factory=now)
+    log: list[tuple[int, bytes]] = field(default_factory=list)
+    ports: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        return self.status in {"running", "restarting"}
+
+    @property
+    def network(self) -> str:
+        """The network that it is made for."""
+        mode = str(self.config.get("HostConfig", {}).get("NetworkMode") or "bridge")
+        return "bridge" if mode == "default" else mode
+
+
+@dataclass(eq=False)
+class Exec:
+    """A command in a container."""
+
+    id: str
+    container: Container
+    command: list[str]
+    environment: list[str]
+    program: Program
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def end(self, code: int) -> None:
+        """Let it end."""
+        self.running, self.exit_code = False, code
+        self.ended.set()
+
+    def stream(self) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """Yield the output, and wait for the end."""
+        for number, line in self.program.output():
+            yield (line, None) if number == 1 else (None, line)
+        self.ended.wait()
+
+
+class FakeContainers(FakeNetworks):
+    """Containers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._containers: dict[str, Container] = {}
+        self._execs: dict[str, Exec] = {}
+        self._programs: list[tuple[list[str], Program]] = []
+
+    def program(
+        self,
+        command: list[str],
+        *,
+        exit_code: int | None = None,
+        stdout: str = "",
+        stderr: str = "",
+        missing: bool = False,
+    ) -> None:
+        """Say what a command does. Otherwise a container runs on, and ``exec`` succeeds in silence.
+
+        Args:
+            command: The program and its arguments.
+            exit_code: How it ends at once; None: it runs until it is ended.
+            stdout: What it writes to standard output.
+            stderr: What it writes to standard error.
+            missing: There is no such program.
+        """
+        made = Program(exit_code=exit_code, stdout=stdout, stderr=stderr, missing=missing)
+        self._programs.insert(0, (command, made))
+
+    def add_container(
+        self, name: str, image: str, *, running: bool = True, labels: dict[str, str] | None = None
+    ) -> str:
+        """Put a container there, and return its id; the image must be there."""
+        config = {"Image": image, "Labels": dict(labels or {})}
+        made = self._make(config, name)
+        if running:
+            self._start(made)
+        return made.id
+
+    @property
+    def states(self) -> dict[str, str]:
+        """The status of each container by its name, such as ``running`` or ``exited``."""
+        return {c.name: c.status for c in sorted(self._containers.values(), key=lambda c: c.name)}
+
+    def container(self, name: str) -> Container:
+        """Return a container by its name, its id or the start of that; there must be one."""
+        for container in self._containers.values():
+            if name in {container.id, container.name} or (len(name) >= 12 and container.id.startswith(name)):
+                return container
+        raise answer(404, f"No such container: {name}")
+
+    def full_id(self, container: str) -> str:
+        return self.container(container).id
+
+    def shown(self, target: str) -> str:
+        if target in self._containers:
+            return self._containers[target].name
+        if target in self._execs:
+            return self._execs[target].container.name
+        if target in self._images:
+            return next(iter(self.tags_of(self._images[target])), target)
+        return next((n.name for n in self._networks.values() if n.id == target), target)
+
+    def users(self, image: Image) -> Iterator[tuple[str, bool]]:
+        for container in self._containers.values():
+            if container.image is image:
+                yield container.id, container.running
+
+    def volume_users(self, name: str) -> Iterator[str]:
+        for container in self._containers.values():
+            mounts = container.config.get("HostConfig", {}).get("Mounts") or []
+            if any(mount["Type"] == "volume" and mount["Source"] == name for mount in mounts):
+                yield container.id
+
+    @operation(changes=False)
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        """Return what is known of a container."""
+        found = self.container(container)
+        return {
+            "Id": found.id,
+            "Name": f"/{found.name}",
+            "Created": found.created,
+            "Image": found.image.id,
+            "RestartCount": 0,
+            "Config": {**found.config, "Labels": self._labels(found)},
+            "HostConfig": found.config.get("HostConfig", {}),
+            "State": {
+                "Status": found.status,
+                "Running": found.running,
+                "Restarting": found.status == "restarting",
+                "Paused": False,
+                "Dead": False,
+                "OOMKilled": False,
+                "ExitCode": found.exit_code,
+                "Error": "",
+                "StartedAt": found.started,
+            },
+            "NetworkSettings": {"Networks": self._endpoints(found), "Ports": found.ports},
+        }
+
+    def _labels(self, container: Container) -> dict[str, str]:
+        return {**container.image.labels, **container.config.get("Labels", {})}
+
+    def _endpoints(self, container: Container) -> dict[str, Any]:
+        found = {
+            network.name: {"NetworkID": network.id, "IPAddress": network.members[container.id]}
+            for network in self._networks.values()
+            if container.id in network.members
+        }
+        return found or {container.network: {"NetworkID": "", "IPAddress": ""}}
+
+    @operation(changes=False)
+    def containers(
+        self,
+        quiet: bool = False,
+        all: bool = False,  # noqa: A002 - the client's name
+        filters: Any = None,
+        **_: Any,
+    ) -> list[dict[str, Any]]:
+        """List containers: those that run, or all."""
+        return [
+            {
+                "Id": container.id,
+                "Names": [f"/{container.name}"],
+                "Image": container.config["Image"],
+                "ImageID": container.image.id,
+                "Labels": self._labels(container),
+                "State": container.status,
+                "Status": container.status,
+            }
+            for container in self._containers.values()
+            if (all or container.running) and fits(self._labels(container), filters)
+        ]
+
+    def create_container(
+        self, image: str, command: Any = None, *, name: str | None = None, platform: Any = None, **more: Any
+    ) -> dict[str, Any]:
+        """Make a container; takes what the client's method of this name takes."""
+        from docker.types import ContainerConfig
+
+        more.pop("use_config_proxy", None)
+        return self.create_container_from_config(
+            dict(ContainerConfig(self._version, image, command, **more)), name
+        )
+
+    @operation(changes=True)
+    def create_container_from_config(
+        self, config: dict[str, Any], name: str | None = None, platform: Any = None
+    ) -> dict[str, Any]:
+        """Make a container of what the Engine's API calls its configuration."""
+        return {"Id": self._make(config, name).id, "Warnings": []}
+
+    def _make(self, config: dict[str, Any], name: str | None) -> Container:
+        image = self.image(config["Image"])
+        container_id = self.new_id()
+        for other in self._containers.values():
+            if other.name == name:
+                raise answer(
+                    409,
+                    f'Conflict. The container name "/{name}" is already in use by container "{other.id}".'
+                    " You have to remove (or rename) that container to be able to reuse that name.",
+                )
+        for mount in config.get("HostConfig", {}).get("Mounts") or []:
+            if mount["Type"] == "volume" and mount["Source"] not in self._volumes:
+                self.add_volume(mount["Source"])
+        command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or image.command)]
+        made = Container(
+            container_id,
+            name or f"fake_{len(self._containers)}",
+            image,
+            config,
+            self._program(command, Program()),
+        )
+        self._containers[made.id] = made
+        return made
+
+    def _program(self, command: list[str], default: Program) -> Program:
+        return next((program for known, program in self._programs if known == command), default)
+
+    @operation(changes=True)
+    def start(self, container: str, *_: Any, **__: Any) -> None:
+        """Start a container; nothing happens if it runs."""
+        found = self.container(container)
+        if not found.running:
+            self._start(found)
+
+    def _start(self, container: Container) -> None:
+        if container.program.missing:
+            container.exit_code = 127
+            raise answer(
+                400,
+                "failed to create shim task: OCI runtime create failed: runc create failed: unable to start"
+                ' container process: exec: "program": executable file not found in $PATH: unknown',
+            )
+        network = self.network(container.network)
+        container.ports = self._bound(container)
+        if network.name not in {"host", "none"}:
+            network.join(container.id)
+        container.status, container.started = "running", now()
+        container.log += container.program.output()
+        if container.program.exit_code is not None:
+            restarts = container.config.get("HostConfig", {}).get("RestartPolicy", {}).get("Name", "no")
+            again = restarts in {"always", "unless-stopped"} or (
+                restarts == "on-failure" and container.program.exit_code != 0
+            )
+            self._end(container, container.program.exit_code)
+            if again:
+                container.status = "restarting"
+
+    def _bound(self, container: Container) -> dict[str, Any]:
+        """Return where the ports of a container are, as the Engine shows it."""
+        wanted = container.config.get("HostConfig", {}).get("PortBindings") or {}
+        taken = {
+            place["HostPort"]
+            for other in self._containers.values()
+            for p in other.ports.values()
+            for place in p
+        }
+        found: dict[str, Any] = {}
+        for port, places in wanted.items():
+            host, number = places[0].get("HostIp") or "0.0.0.0", places[0].get("HostPort")  # noqa: S104
+            if number in taken:
+                container.exit_code = 128
+                raise answer(
+                    500,
+                    f"driver failed programming external connectivity on endpoint {container.name}"
+                    f" ({container.id}): Bind for {host}:{number} failed: port is already allocated",
+                )
+            number = number or next(str(n) for n in range(32768, 61000) if str(n) not in taken)
+            taken.add(number)
+            found[port] = [{"HostIp": host, "HostPort": number}]
+        return found
+
+    def _end(self, container: Container, code: int) -> None:
+        container.status, container.exit_code, container.ports = "exited", code, {}
+        for network in self._networks.values():
+            network.members.pop(container.id, None)
+        for running in self._execs.values():
+            if running.container is container and running.running:
+                running.end(KILLED)
+
+    @operation(changes=True)
+    def stop(self, container: str, timeout: float | None = None) -> None:
+        """Stop a container; nothing happens if it does not run."""
+        found = self.container(container)
+        if found.running:
+            self._end(found, KILLED)
+
+    @operation(changes=True)
+    def restart(self, container: str, timeout: float = 10) -> None:
+        """Stop a container and start it."""
+        found = self.container(container)
+        if found.running:
+            self._end(found, KILLED)
+        self._start(found)
+
+    @operation(changes=True)
+    def remove_container(
+        self, container: str, v: bool = False, link: bool = False, force: bool = False
+    ) -> None:
+        """Remove a container."""
+        found = self.container(container)
+        if found.running and not force:
+            raise answer(
+                409,
+                f"You cannot remove a running container {found.id}."
+                " Stop the container before attempting removal or force remove",
+            )
+        self._end(found, KILLED)
+        del self._containers[found.id]
+
+    @operation(changes=True)
+    def commit(
+        self,
+        container: str,
+        repository: str | None = None,
+        tag: str | None = None,
+        message: str | None = None,
+        author: str | None = None,
+        pause: bool = True,
+        changes: list[str] | str | None = None,
+        conf: Any = None,
+    ) -> dict[str, Any]:
+        """Make an image of a container."""
+        found = self.container(container)
+        name = f"{repository}:{tag or 'latest'}" if repository else None
+        return {"Id": self.commit_to_image(found.image, self._labels(found), name, changes).id}
+
+    @operation(changes=False)
+    def logs(
+        self,
+        container: str,
+        stdout: bool = True,
+        stderr: bool = True,
+        stream: bool = False,
+        timestamps: bool = False,
+        tail: int | str = "all",
+        follow: bool | None = None,
+        **_: Any,
+    ) -> Any:
+        """Return the end of a container's log."""
+        lines = list(self.container(container).log)
+        lines = lines[-tail:] if isinstance(tail, int) else lines
+        wanted = [line for number, line in lines if (stdout if number == 1 else stderr)]
+        return iter(wanted) if stream else b"".join(wanted)
+
+    @operation(changes=False)
+    def exec_create(
+        self,
+        container: str,
+        cmd: list[str],
+        environment: Any = None,
+        user: str = "",
+        workdir: Any = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Prepare a command in a container."""
+        found = self.container(container)
+        if not found.running:
+            raise answer(409, f"Container {found.id} is not running")
+        variables = environment or []
+        if isinstance(variables, dict):
+            variables = [f"{name}={value}" for name, value in variables.items()]
+        made = Exec(
+            self.new_id(), found, list(cmd), list(variables), self._program(list(cmd), Program(exit_code=0))
+        )
+        self._execs[made.id] = made
+        return {"Id": made.id}
+
+    @operation(changes=True)
+    def exec_start(
+        self,
+        exec_id: str,
+        detach: bool = False,
+        tty: bool = False,
+        stream: bool = False,
+        socket: bool = False,
+        demux: bool = False,
+    ) -> Any:
+        """Start a command, and return its output as the client's method of this name does."""
+        found = self._exec(exec_id)
+        if not found.container.running:
+            raise answer(409, f"Container {found.container.id} is not running")
+        if found.program.missing:
+            said = (
+                "OCI runtime exec failed: exec failed: unable to start container process: exec:"
+                f' "{found.command[0]}": executable file not found in $PATH: unknown\r\n'
+            )
+            found.program = Program(exit_code=126, stdout=said)
+            found.end(126)
+        else:
+            found.running, found.pid = True, int(exec_id[-6:], 16)
+            self._signal(found)
+            if found.program.exit_code is not None:
+                found.end(found.program.exit_code)
+        pieces = found.stream()
+        if stream:
+            return pieces if demux else ((out or err or b"") for out, err in pieces)
+        both = list(pieces)
+        out, err = (b"".join(pair[n] or b"" for pair in both) for n in (0, 1))
+        return (out or None, err or None) if demux else out + err
+
+    def _signal(self, command: Exec) -> None:
+        """Do what the script does by which a command is ended."""
+        if command.command[2:3] == [KILL]:
+            mark, name = command.command[4:6]
+            for other in self._execs.values():
+                if other.running and other.container is command.container and mark in other.environment:
+                    other.end(143 if name == "TERM" else KILLED)
+
+    def _exec(self, exec_id: str) -> Exec:
+        if exec_id not in self._execs:
+            raise answer(404, f"No such exec instance: {exec_id}")
+        return self._execs[exec_id]
+
+    @operation(changes=False)
+    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        """Return what is known of a command."""
+        found = self._exec(exec_id)
+        return {
+            "ID": found.id,
+            "Running": found.running,
+            "ExitCode": found.exit_code,
+            "Pid": found.pid,
+            "ContainerID": found.container.id,
+        }
