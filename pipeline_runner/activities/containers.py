@@ -145,7 +145,7 @@ class RemoveInput:
     container: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The container's name or id.")
     ] = None
-    key: Key | None = None
+    key: Key = None
     force: Annotated[bool, Meta(description="Also if it runs; so it is with a `key`.")] = False
     volumes: Annotated[
         bool, Meta(description="With the volumes that have no name; so it is with a `key`.")

@@ -63,9 +63,8 @@ Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and f
 Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$")], Scalar]
 """Environment variables. A name is checked here: the Engine would show the value with it."""
 Key = Annotated[
-    str,
+    Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None,
     Meta(
-        pattern=r"^[0-9A-Za-z_-]{1,64}$",
         description='An idempotency key: "{{ step.key }}". Nothing is touched but what the step of this'
         " key made.",
     ),
@@ -159,12 +158,12 @@ class Engine:
 
         try:
             made = await self.call(doing, work, effect=True, patience=patience, late=late)
-        except ApplicationError:
-            call.over()  # also where there was no client to begin with
-            raise
         except asyncio.CancelledError:
             if call.returned:  # in this very moment: an undo finds it by its key
                 call.over()
+            raise
+        except BaseException:
+            call.over()  # also where there was no client to begin with
             raise
         call.over()
         return made

@@ -93,7 +93,7 @@ class RemoveImageInput:
         Annotated[str, Meta(pattern=IMAGE)] | None,
         Meta(description="The tag or id. A tag goes alone while the image has others."),
     ] = None
-    key: Key | None = None
+    key: Key = None
     of: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
         Meta(description="Only if this is the image that the tag names, by tag or id: an undo."),
@@ -167,8 +167,8 @@ class Images(Engine):
         With a ``key`` it is removed with all its tags, and images that it was made from stay.
         """
         check_which(parameters.image, parameters.key, "image")
-        if parameters.restore is not None and parameters.image is None:
-            raise refused("restore needs a tag as image", "InvalidInput")
+        if parameters.key is not None and (parameters.of is not None or parameters.restore is not None):
+            raise refused("of and restore do not go with a key", "InvalidInput")
         async with heartbeating():
             if parameters.key is not None:
                 await settled(parameters.key)

@@ -99,7 +99,7 @@ class RemoveNetworkInput:
     network: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The network's name or id.")
     ] = None
-    key: Key | None = None
+    key: Key = None
 
 
 @dataclass(frozen=True, kw_only=True)

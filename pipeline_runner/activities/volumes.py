@@ -55,7 +55,7 @@ class RemoveVolumeInput:
     volume: Annotated[Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The volume's name.")] = (
         None
     )
-    key: Key | None = None
+    key: Key = None
     force: Force = False
 
 

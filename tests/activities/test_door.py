@@ -365,13 +365,31 @@ def test_the_builtin_catalogue_says_what_the_code_says() -> None:
     entries = {e.name: e for module in door.BUILTIN_MODULES for e in catalogue_of(module)}
     assert dict(catalogue.builtin()) == entries
     assert {name: entry.inverse for name, entry in entries.items() if entry.inverse} == {
+        "container.commit": "image.remove",
+        "container.run": "container.remove",
+        "container.start": "container.stop",
+        "container.stop": "container.start",
         "directory.create": "directory.remove",
+        "dns.remove": "dns.upsert",
+        "dns.upsert": "dns.upsert",
         "file.copy": "file.restore",
         "file.move": "file.restore",
         "file.remove": "file.restore",
         "file.write": "file.restore",
+        "http.download": "file.restore",
+        "image.tag": "image.remove",
+        "network.connect": "network.disconnect",
+        "network.create": "network.remove",
+        "volume.create": "volume.remove",
     }
-    assert [name for name, entry in entries.items() if entry.effect_free] == ["file.read"]
+    assert all(entry.inverse in entries for entry in entries.values() if entry.inverse)
+    assert sorted(name for name, entry in entries.items() if entry.effect_free) == [
+        "container.inspect", "container.logs", "dns.lookup", "file.read", "image.inspect",
+    ]  # fmt: skip
+    assert {name.partition(".")[0]: entry.extra for name, entry in entries.items() if entry.extra} == {
+        "container": "containers", "image": "containers", "network": "containers", "volume": "containers",
+        "dns": "dns", "sql": "sql",
+    }  # fmt: skip
     for entry in entries.values():
         assert entry.description
         assert entry.input is not None
