@@ -26,7 +26,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import extras, names, pulse
+from pipeline_runner.activities import dns_server, extras, pulse
 from pipeline_runner.activities.door import catalogue_of
 from pipeline_runner.activities.names import lookup, remove, upsert
 from pipeline_runner.core.errors import UNCERTAIN
@@ -296,7 +296,7 @@ def test_a_lookup_by_the_servers_of_the_system(
     run(upsert, **at(knot, "many", "A", values=many))
     assert len(run(lookup, **{**given, "name": f"many.{ZONE}"}).values) == 200  # too long for UDP
     knot.kill()
-    monkeypatch.setattr(names, "UDP_TIMEOUT", 0.1)
+    monkeypatch.setattr(dns_server, "UDP_TIMEOUT", 0.1)
     assert told(failed(run, lookup, **given)) == ("DnsUnreachable", False, False)
 
 
@@ -776,7 +776,7 @@ def test_an_answer_without_the_signature(environment: NewEnvironment, knot: Name
 
 
 def test_a_server_that_never_answers(environment: NewEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr(dns_server, "ANSWER_TIMEOUT", 0.1)
     error = asked(lambda _: None, lookup, environment(), name="a.test", type="A")
     assert error.message.endswith(": no answer within 0.1 s")
     assert told(error) == ("DnsUnreachable", False, False)
@@ -790,7 +790,7 @@ def test_a_server_that_never_answers(environment: NewEnvironment, monkeypatch: p
 
 
 def test_a_connection_that_takes_too_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(dns_server, "CONNECT_TIMEOUT", 0.2)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)

@@ -18,7 +18,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import extras, sql
+from pipeline_runner.activities import extras, sql, sql_call
 from pipeline_runner.activities.door import catalogue_of
 from pipeline_runner.activities.sql import execute, script
 from pipeline_runner.core.errors import UNCERTAIN
@@ -539,7 +539,7 @@ def test_a_constraint_that_is_checked_at_the_commit(run: Run, postgres: Postgres
 
 def test_a_lock_is_waited_for_and_then_told(run: Run, lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
     lite.query("create table t (id integer, name text)")
-    monkeypatch.setattr(sql, "BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr(sql_call, "BUSY_TIMEOUT", 0.1)
     with contextlib.closing(sqlite3.connect(lite.path, isolation_level=None)) as other:
         other.execute("begin immediate")
         begin = time.monotonic()
@@ -701,8 +701,8 @@ def test_a_statement_that_cannot_be_stopped_is_left_behind(
 ) -> None:
     """It goes on in its thread, and what it did is rolled back when it is done."""
     lite.query("create table t (id integer, name text)")
-    monkeypatch.setattr(sql._Call, "_interrupt", lambda _: None)
-    monkeypatch.setattr(sql, "STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(sql_call.Call, "_interrupt", lambda _: None)
+    monkeypatch.setattr(sql_call, "STOP_TIMEOUT", 0.2)
     slow = (
         "with recursive n(i) as (select 1 union all select i + 1 from n limit 10000000) select max(i) from n"
     )
@@ -811,7 +811,7 @@ def test_a_database_that_does_not_exist(
 
 
 def test_a_server_that_says_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "CONNECT_TIMEOUT", 2)  # the least that libpq takes
+    monkeypatch.setattr(sql_call, "CONNECT_TIMEOUT", 2)  # the least that libpq takes
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("DB", f"postgres://u@127.0.0.1:{silent.getsockname()[1]}/d")
         error = failed(run, execute, statement="select 1")
@@ -878,7 +878,8 @@ def test_without_the_library(run: Run, lite: Lite, monkeypatch: pytest.MonkeyPat
 
 def test_other_databases_get_the_text_as_it_is(run: Run, lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stood in for by SQLite, as one of which nothing is known."""
-    monkeypatch.setattr(sql, "_TOKENS", {})
+    monkeypatch.setattr(sql, "TOKENS", {})
+    monkeypatch.setattr(sql_call, "TOKENS", {})
     assert run(script, connection="DB", script="create table t (id integer, name text)").statements is None
     given = {"statement": "insert into t values (:id, :name)", "parameters": {"id": 1, "name": "a"}}
     assert run(execute, connection="DB", **given).row_count == 1
