@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline_runner.activities import extras
 from pipeline_runner.activities.catalogue import Entry
 from pipeline_runner.activities.door import ProviderError
 from pipeline_runner.cli import console, options
@@ -57,6 +58,8 @@ def _full(entry: Entry) -> str:
         for key, value in properties.items():
             needed = ", required" if key in required and title == "with" else ""
             lines.append(f"    {key} ({_type(value)}{needed}): {value.get('description', '')}".rstrip(": "))
+    if entry.extra:
+        lines.append(f"  needs: {extras.remedy(entry.extra)}")
     if entry.inverse:
         lines.append(f"  undone by: {entry.inverse}")
     return "\n".join(lines) + "\n"

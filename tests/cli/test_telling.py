@@ -82,6 +82,8 @@ def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     assert shell[0]["input"]["required"] == ["command"]
     assert shell[0]["timeouts"] == {"heartbeat": 10.0}
     assert "command (array, required)" in run(tmp_path, "activities", "shell.run").out
+    needs = '  needs: pip install "pipeline-runner[dns]"\n'
+    assert needs in run(tmp_path, "activities", "dns.upsert").out
     unknown = run(tmp_path, "activities", "shell.rnu")
     assert (unknown.code, unknown.err) == (1, "run-pipeline: there is no activity shell.rnu\n")
 
