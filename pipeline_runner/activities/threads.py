@@ -11,7 +11,8 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -25,41 +26,63 @@ async def in_thread(call: Callable[[], T], *, late: Callable[[T], object] | None
         call: What to run. It sees the context variables of the caller.
         late: What to do with the result when nobody waits for it any more, in a thread too.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    under_way = _Call(call, late)
+    _start(under_way.work)
+    try:
+        return await under_way.done
+    except asyncio.CancelledError:
+        under_way.leave()
+        raise
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if not done.cancelled():
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(result)  # type: ignore[arg-type]  # without an error it is a T
-        elif error is None and late is not None:
-            _start(lambda: _clean_up(late, result))
 
-    def work() -> None:
-        result, failure = None, None
+class _Call(Generic[T]):
+    """A call in a thread, and who waits for its result."""
+
+    def __init__(self, call: Callable[[], T], late: Callable[[T], object] | None) -> None:
+        self._call, self._late = call, late
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[T] = self._loop.create_future()
+
+    def work(self) -> None:
+        """Run the call; this is the thread."""
         try:
-            result = call()
+            result = self._call()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            failure = error
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._fail, error)
+            return
         try:
-            loop.call_soon_threadsafe(settle, result, failure)
-        except RuntimeError:  # the loop is closed: nobody waits
-            if failure is None and late is not None:
-                _clean_up(late, result)
+            self._loop.call_soon_threadsafe(self._settle, result)
+        except RuntimeError:  # the same
+            self._clean_up(result)
 
-    _start(work)
-    return await done
+    def leave(self) -> None:
+        """Have a result removed that came at the same time as the cancellation of who waits."""
+        if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
+            self._drop(self.done.result())
+
+    def _settle(self, result: T) -> None:
+        if self.done.cancelled():
+            self._drop(result)
+        else:
+            self.done.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.done.cancelled():
+            self.done.set_exception(error)
+
+    def _drop(self, result: T) -> None:
+        _start(lambda: self._clean_up(result))
+
+    def _clean_up(self, result: T) -> None:
+        if self._late is None:
+            return
+        try:
+            self._late(result)
+        except Exception:  # noqa: BLE001 - told, and there is nobody to raise it to
+            _log.exception("what a cancelled activity brought about could not be removed")
 
 
 def _start(work: Callable[[], None]) -> None:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="blocking-call", daemon=True).start()
-
-
-def _clean_up(late: Callable[[T], object], result: T | None) -> None:
-    try:
-        late(result)  # type: ignore[arg-type]  # the call succeeded: it is a T
-    except Exception:  # noqa: BLE001 - told, and there is nobody to raise it to
-        _log.exception("what a cancelled activity brought about could not be removed")

@@ -51,6 +51,22 @@ async def test_a_cancelled_call_is_left_at_once_and_its_result_is_removed() -> N
     assert late == ["made"]
 
 
+async def test_a_result_that_comes_with_the_cancellation_is_removed() -> None:
+    """It is there, but the caller is cancelled before it has seen it."""
+    removed = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> str:
+        # Queued before the result is, so that the cancellation comes right behind it.
+        loop.call_soon_threadsafe(lambda: loop.call_soon(task.cancel))
+        return "made"
+
+    task = asyncio.create_task(in_thread(work, late=lambda _: removed.set()))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(removed.wait, 5)
+
+
 async def test_nothing_is_removed_when_the_result_arrived() -> None:
     late: list[int] = []
     assert await in_thread(lambda: 1, late=late.append) == 1
