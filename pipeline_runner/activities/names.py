@@ -275,9 +275,6 @@ class _Change:
     def __init__(self, heart: Heart, activity_name: str, verb: str, given: UpsertInput | RemoveInput) -> None:
         self._heart = heart
         told = remembered()
-        if told is not None:
-            # Before the first wait: a heartbeat without it would have the server forget it.
-            heart.tell(told)
         _needs(activity_name)
         self.name, self.kind = _name(given.name, "name"), _type(given.type)
         if self.kind.name in _SERVERS_OWN:

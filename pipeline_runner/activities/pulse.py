@@ -33,7 +33,8 @@ class Heart:
     """What an async activity says of itself while it works."""
 
     def __init__(self) -> None:
-        self._details: tuple[Any, ...] = ()
+        # What the attempt before told: a heartbeat without it would have the server forget it.
+        self._details: tuple[Any, ...] = tuple(activity.info().heartbeat_details)
         self._last = 0.0
 
     def tell(self, details: Any) -> None:
