@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import ProviderError
 from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
-from pipeline_runner.language import catalogue_file, checks, children, loader
+from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
 from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
@@ -81,7 +81,7 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
         raise UsageError(_no_file(path))
     workspace = _Workspace(modules)
     workspace.visit(root, os.path.normpath(path), ())
-    diagnostics = tuple(tidy(workspace.diagnostics))
+    diagnostics = workspace.told()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
     return Loaded(
@@ -123,7 +123,7 @@ def check_paths(paths: Iterable[str | Path], *, modules: Iterable[str] = ()) -> 
         else:
             workspace.visit(absolute, shown, ())
     return Checked(
-        diagnostics=tuple(tidy(workspace.diagnostics)),
+        diagnostics=workspace.told(),
         sources={source.path: source.text for source in workspace.sources},
         files=tuple(file.source.path for file in workspace.files.values()),
     )
@@ -190,6 +190,18 @@ class _Workspace:
                 pipelines[key] = build(file.document, inner.__getitem__)
                 waiting += file.children.values()
         return Bundle(root=_key(root, root), pipelines=pipelines)
+
+    def told(self) -> tuple[Diagnostic, ...]:
+        """Return what is wrong in all files, but for the warnings that their comments ignore."""
+        found: dict[str, list[Diagnostic]] = {}
+        for diagnostic in self.diagnostics:
+            found.setdefault(diagnostic.path, []).append(diagnostic)
+        for file in self.files.values():
+            source, document = file.source, file.document
+            if document is not None and ignores.MARK in source.text:
+                own = tidy(found.get(source.path, []))
+                found[source.path] = list(ignores.apply(source, document.root, own))
+        return tuple(tidy(one for group in found.values() for one in group))
 
     def _add(
         self, path: Path, source: Source, root: Node | None, found: list[Diagnostic], chain: tuple[Path, ...]

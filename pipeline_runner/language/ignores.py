@@ -1,0 +1,85 @@
+"""Comments that silence a warning: ``# pipeline: ignore[rule-id]``.
+
+At the end of a line it holds for that line, on a line of its own for the next one. Several
+rules stand in one pair of brackets, separated by commas. Errors cannot be ignored, since
+nothing can be started with them. A comment that silences nothing is told as
+``unneeded-ignore``.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, Span
+
+MARK = "ignore["
+"""What a file has that ignores anything."""
+
+_COMMENT = re.compile(r"(?:^|(?<=\s))#\s*pipeline:\s*ignore\[([^\]]*)\]")
+_RULE = re.compile(r"[^\s,]+")
+
+
+@dataclass(frozen=True)
+class _Ignore:
+    """One rule in a comment."""
+
+    rule: str
+    span: Span
+    line: int
+    """The line that it holds for."""
+
+
+def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
+    """Yield what is left of a file's diagnostics, and the comments that are not needed."""
+    ignores = list(_ignores(source, root))
+    used: set[_Ignore] = set()
+    errors: set[tuple[str, int]] = set()
+    for diagnostic in found:
+        meant = {one for one in ignores if (one.rule, one.line) == (diagnostic.rule, diagnostic.line)}
+        if diagnostic.severity == "error":
+            errors.add((diagnostic.rule, diagnostic.line))
+        elif meant:
+            used |= meant
+            continue
+        yield diagnostic
+    for ignore in ignores:
+        if ignore not in used:
+            if (ignore.rule, ignore.line) in errors:
+                message = f'"{ignore.rule}" is an error here, and errors cannot be ignored'
+            else:
+                message = f'there is no warning "{ignore.rule}" on line {ignore.line} to ignore'
+            yield source.warning(ignore.span, "unneeded-ignore", message, "remove it")
+
+
+def _ignores(source: Source, root: Node) -> Iterator[_Ignore]:
+    spans: list[Span] | None = None
+    for number, line in enumerate(source.lines, 1):
+        match = _COMMENT.search(line)
+        if match is None:
+            continue
+        if spans is None:
+            spans = list(_scalars(root))
+        if any(_is_inside(span, number, match.start() + 1) for span in spans):
+            continue  # it looks like a comment, and is text
+        about = number if line[: match.start()].strip() else number + 1
+        for rule in _RULE.finditer(match[1]):
+            start = match.start(1) + rule.start() + 1
+            yield _Ignore(rule.group(), Span(number, start, number, start + len(rule.group())), about)
+
+
+def _scalars(node: Node) -> Iterator[Span]:
+    match node:
+        case Scalar(span=span):
+            yield span
+        case Sequence(items=items):
+            for item in items:
+                yield from _scalars(item)
+        case Mapping(entries=entries):
+            for entry in entries:
+                yield entry.key.span
+                yield from _scalars(entry.value)
+
+
+def _is_inside(span: Span, line: int, column: int) -> bool:
+    return (span.line, span.column) <= (line, column) < (span.end_line, span.end_column)
