@@ -19,6 +19,8 @@ class FileServer(ThreadingHTTPServer):
         self.status = 200
         self.breaks: list[int] = []
         """After how many bytes of the body the next answers break off, one number each."""
+        self.short: list[int] = []
+        """How many bytes of what is asked for the next answers to ranges have, one number each."""
         self.pause = 0.0
         """Seconds before each piece of 64 KiB."""
         self.hold = threading.Event()
@@ -63,12 +65,15 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(server.body) > 0:
             self.send_error(416)
             return
+        body = server.body[start:]
+        if start and server.short:
+            body = body[: server.short.pop(0)]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+            end = start + len(body) - 1
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(server.body)}")
         if server.etag:
             self.send_header("ETag", server.etag)
-        body = server.body[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         end = server.breaks.pop(0) if server.breaks else len(body)

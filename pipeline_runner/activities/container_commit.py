@@ -12,7 +12,7 @@ from pipeline_runner.activities.docker_engine import (
     LONG_PATIENCE,
     Container,
     Engine,
-    by_key,
+    image_of,
     own_labels,
     settled,
 )
@@ -70,8 +70,7 @@ async def _own(engine: Engine) -> str | None:
     if key is None:
         return None
     await settled(key)
-    listed = await engine.call("list images", lambda docker: docker.images(filters=by_key(key)))
-    return str(listed[0]["Id"]) if listed else None
+    return await image_of(engine, key)
 
 
 async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:

@@ -17,7 +17,7 @@ from pipeline_runner.activities.docker_engine import (
     Engine,
     Labels,
     Variables,
-    by_key,
+    containers_of,
     environment,
     own_labels,
     seconds,
@@ -139,9 +139,7 @@ async def _own(engine: Engine) -> str | None:
     if key is None:
         return None
     await settled(key)
-    listed = await engine.call(
-        "list containers", lambda docker: docker.containers(all=True, filters=by_key(key))
-    )
+    listed = await containers_of(engine, key)
     return str(listed[0]["Id"]) if listed else None
 
 

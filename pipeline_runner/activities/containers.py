@@ -37,9 +37,8 @@ from pipeline_runner.activities.docker_engine import (
     Container,
     Engine,
     Key,
-    by_key,
     check_which,
-    has_key,
+    containers_of,
     seconds,
     settled,
     there,
@@ -81,6 +80,7 @@ class InspectOutput:
     health: Annotated[
         str | None, Meta(description="starting, healthy or unhealthy; null: it has no health check.")
     ]
+    auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it ends (`--rm`).")]
     labels: Annotated[dict[str, str], Meta(description="Its labels, and those of its image.")]
     networks: Annotated[dict[str, str], Meta(description="Its address in each network, by name.")]
     ports: Annotated[
@@ -212,6 +212,7 @@ class Containers(Engine):
             exit_code=about["ExitCode"] if over else None,
             health=(about.get("Health") or {}).get("Status"),
             labels=found["Config"].get("Labels") or {},
+            auto_remove=found["HostConfig"].get("AutoRemove", False),
             networks=state.networks(found),
             ports=state.ports(found),
             created=found["Created"],
@@ -310,16 +311,15 @@ class Containers(Engine):
 
     async def _chosen(self, container: str | None, key: str | None) -> dict[str, str]:
         """Return the names of the containers that are meant, by id."""
+        named = None
         if container is not None:
             doing = f"inspect container {container}"
-            found = await there(self, doing, lambda docker: docker.inspect_container(container))
-            meant = found is not None and (key is None or has_key(found["Config"], key))
-            return {found["Id"]: state.name_of(found)} if meant else {}
+            named = await there(self, doing, lambda docker: docker.inspect_container(container))
+            if key is None or named is None:
+                return {} if named is None else {named["Id"]: state.name_of(named)}
         assert key is not None  # by check_which
-        listed = await self.call(
-            "list containers", lambda docker: docker.containers(all=True, filters=by_key(key))
-        )
-        return {one["Id"]: one["Names"][0].removeprefix("/") for one in listed}
+        made = {one["Id"]: one["Names"][0].removeprefix("/") for one in await containers_of(self, key)}
+        return {one: name for one, name in made.items() if named is None or named["Id"] == one}
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     @activity.defn(name="container.logs")

@@ -47,6 +47,8 @@ PATIENCE = 120.0
 """Seconds without a byte from the Engine after which a call has failed."""
 LONG_PATIENCE = 3600.0
 """The same for calls that say nothing before they are done, such as a commit."""
+IN_FLIGHT = 0.7
+"""Seconds that a cancelled activity waits for the answer to a change that has been sent."""
 LOOK_EVERY = 0.1
 REMOVAL = 10.0
 """Seconds to wait for the end of a removal that somebody else has begun."""
@@ -125,7 +127,16 @@ class Engine:
                 # From None: a cause would show the request, and the message says it all.
                 raise self._explained(error, doing, effect=effect) from None
 
-        return await in_thread(work, late=late)
+        if not effect or late is not None:
+            return await in_thread(work, late=late)
+        task = asyncio.ensure_future(in_thread(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # So that the undo sees what the Engine was just doing; an Engine that is near is done by then.
+            await asyncio.wait({task}, timeout=IN_FLIGHT)
+            task.cancel()
+            raise
 
     async def make(
         self,
@@ -278,6 +289,44 @@ def by_key(key: str) -> dict[str, list[str]]:
 def has_key(thing: Any, key: str | None) -> bool:
     """Tell whether a container, network or volume, as it is listed, carries this key."""
     return key is not None and (thing.get("Labels") or {}).get(KEY_LABEL) == key
+
+
+async def containers_of(engine: Engine, key: str) -> list[Any]:
+    """Return the containers that the step of a key made, as they are listed.
+
+    An image that was committed from such a container inherits the label, and so does a
+    container of that image, which is somebody else's.
+    """
+
+    def find(docker: Any) -> list[Any]:
+        listed = docker.containers(all=True, filters=by_key(key))
+        return [one for one in listed if not _inherits(docker, one["ImageID"], key)]
+
+    return await engine.call("list containers", find)
+
+
+async def image_of(engine: Engine, key: str) -> str | None:
+    """Return the id of the image that the step of a key made.
+
+    Images that others built on it inherit the label: the step's own is the first of them.
+    """
+
+    def find(docker: Any) -> str | None:
+        listed = docker.images(filters=by_key(key))
+        known = [docker.inspect_image(one["Id"]) for one in listed]
+        first = min(known, default=None, key=lambda one: (len(one["RootFS"]["Layers"]), one["Created"]))
+        return None if first is None else str(first["Id"])
+
+    return await engine.call("list images", find)
+
+
+def _inherits(docker: Any, image: str, key: str) -> bool:
+    from docker.errors import ImageNotFound
+
+    try:
+        return has_key(docker.inspect_image(image)["Config"], key)
+    except ImageNotFound:
+        return False
 
 
 def texts(values: dict[str, Scalar]) -> dict[str, str]:

@@ -18,10 +18,12 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO
@@ -84,6 +86,7 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True):
     """What a part is a part of."""
 
     url: str
+    """Its SHA-256: a URL may hold what is secret."""
     etag: str
     total: int | None
 
@@ -126,6 +129,7 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
             fetched = _Fetch(parameters, part, file, heart)
             await fetched.run()
             await in_thread(lambda: _seal(file, old))
+            fetched.forget()
             os.replace(part, target)
     finally:
         if key is None:
@@ -158,6 +162,9 @@ def _opened(part: str) -> Iterator[BinaryIO]:
         except BlockingIOError:
             # That attempt has lost its server and does not know yet that it was given up.
             raise ApplicationError("an earlier attempt is still writing", type="StillWriting") from None
+        if not os.path.exists(part) or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+            # It has just put its file in place: this is no part any more.
+            raise ApplicationError("an earlier attempt has just ended", type="StillWriting")
         file.seek(0, os.SEEK_END)
         yield file
 
@@ -206,7 +213,15 @@ class _Fetch:
             source = msgspec.json.decode(self._note.read_bytes(), type=_Source)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
-        return source if source.url == str(self._url) and self._file.tell() else None
+        return source if source.url == self._hidden_url and self._file.tell() else None
+
+    @property
+    def _hidden_url(self) -> str:
+        return hashlib.sha256(str(self._url).encode()).hexdigest()
+
+    def forget(self) -> None:
+        """Drop the note: the part is whole."""
+        self._note.unlink(missing_ok=True)
 
     async def _ask(self, client: httpx.AsyncClient, source: _Source | None) -> bool:
         """Ask for the rest of the part, or for all; False if there is no such rest."""
@@ -222,9 +237,10 @@ class _Fetch:
             if response.status_code == HTTPStatus.OK:
                 self._start_over()
             elif source is not None and response.status_code in _ABOUT_RANGES:
-                if not _is_the_rest(response, source, self._file.tell()):
+                if not _goes_on(response, source, self._file.tell()):
                     return False
                 await self._reread()
+                self._total = source.total
             else:
                 raise status_error(response, self._what, await _start_of(response))
             await self._take(response)
@@ -240,17 +256,21 @@ class _Fetch:
     async def _take(self, response: httpx.Response) -> None:
         encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
         length = response.headers.get("content-length", "")
-        if length.isdigit() and not encoded:
+        if length.isdigit() and not encoded and self._total is None:
             self._total = self.done + int(length)
         self._limit(self._total or 0)
         etag = response.headers.get("etag", "")
         if etag.startswith('"') and not encoded and step_key() is not None:
-            note = _Source(url=str(self._url), etag=etag, total=self._total)
+            note = _Source(url=self._hidden_url, etag=etag, total=self._total)
             self._note.write_bytes(msgspec.json.encode(note))
         async for piece in response.aiter_bytes():
             self._limit(self.done + len(piece))
             self._file.write(piece)
             self._add(piece)
+        if self._total is not None and self.done != self._total:
+            # A server may send less of a range than it was asked for (RFC 9110, 15.3.7).
+            message = f"{self._what}: {self.done:,} of {self._total:,} bytes came"
+            raise ApplicationError(message, type="HttpConnectionError")
 
     def _add(self, piece: bytes) -> None:
         self._hash.update(piece)
@@ -279,9 +299,10 @@ class _Fetch:
         self._file.truncate()
         self._hash = hashlib.new(self._method)
         self.done = self.resumed = 0
+        self._total = None
 
 
-def _is_the_rest(response: httpx.Response, source: _Source, start: int) -> bool:
+def _goes_on(response: httpx.Response, source: _Source, start: int) -> bool:
     """Tell whether an answer goes on where the part ends; not every server heeds If-Range."""
     same = response.headers.get("etag") == source.etag
     plain = response.headers.get("content-encoding", "identity").lower() == "identity"
@@ -289,8 +310,15 @@ def _is_the_rest(response: httpx.Response, source: _Source, start: int) -> bool:
         response.status_code == HTTPStatus.PARTIAL_CONTENT
         and same
         and plain
-        and response.headers.get("content-range", "").startswith(f"bytes {start}-")
+        and _range_fits(response.headers.get("content-range", ""), start, source.total)
     )
+
+
+def _range_fits(text: str, start: int, total: int | None) -> bool:
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", text.strip())
+    if match is None or int(match[1]) != start:
+        return False
+    return total is None or match[2] in {"*", str(total)}
 
 
 async def _start_of(response: httpx.Response) -> bytes:
@@ -309,7 +337,22 @@ def _is_final(error: ApplicationError) -> bool:
     if error.non_retryable or policy is None:
         return error.non_retryable
     last = 0 < policy.maximum_attempts <= info.attempt
-    return last or error.type in (policy.non_retryable_error_types or ())
+    return last or error.type in (policy.non_retryable_error_types or ()) or _too_late_for_another(error)
+
+
+def _too_late_for_another(error: ApplicationError) -> bool:
+    """Tell whether the next attempt would come after ``schedule_to_close``: then there is none."""
+    info = activity.info()
+    limit, policy = info.schedule_to_close_timeout, info.retry_policy
+    if not limit or policy is None:
+        return False
+    pause = error.next_retry_delay
+    if pause is None:
+        longest = policy.maximum_interval or 100 * policy.initial_interval
+        exponent = min(info.attempt - 1, 64)
+        seconds = policy.initial_interval.total_seconds() * policy.backoff_coefficient**exponent
+        pause = timedelta(seconds=min(seconds, longest.total_seconds()))
+    return datetime.now(UTC) + pause >= info.scheduled_time + limit
 
 
 def _give_up(target: str) -> None:

@@ -29,8 +29,8 @@ from pipeline_runner.activities.docker_engine import (
     Force,
     Image,
     Key,
-    by_key,
     check_which,
+    image_of,
     removed,
     settled,
     there,
@@ -182,12 +182,13 @@ class Images(Engine):
 
     async def _made_by(self, key: str, image: str | None) -> bool:
         """Remove what the step of a key made, if it is the image that is named."""
-        listed = await self.call("list images", lambda docker: docker.images(filters=by_key(key)))
-        named = await look(self, image) if image is not None else None
-        ids = [one["Id"] for one in listed if image is None or (named and named["Id"] == one["Id"])]
-        for one in ids:
-            await discard(self, one)
-        return bool(ids)
+        own = await image_of(self, key)
+        if own is not None and image is not None:
+            named = await look(self, image)
+            own = own if named is not None and named["Id"] == own else None
+        if own is not None:
+            await discard(self, own)
+        return own is not None
 
     async def _is(self, found: Any, of: str | None) -> bool:
         if of is None:

@@ -65,6 +65,11 @@ class FakeImages(Base):
         """Return the tags that name an image."""
         return sorted(tag for tag, named in self._tags.items() if named == image.id)
 
+    def _layers(self, image: Image) -> list[str]:
+        """Return a layer for each image that it is built on, its own last."""
+        below = self._images.get(image.parent)
+        return [*(self._layers(below) if below else []), image.id]
+
     @operation(changes=False)
     def inspect_image(self, image: str) -> dict[str, Any]:
         """Return what is known of an image."""
@@ -76,6 +81,7 @@ class FakeImages(Base):
             "Created": found.created,
             "Size": 1_000_000,
             "Config": {"Labels": dict(found.labels), "Cmd": list(found.command)},
+            "RootFS": {"Type": "layers", "Layers": self._layers(found)},
         }
 
     @operation(changes=False)

@@ -351,3 +351,30 @@ def world_waits_for_exit(world: World, name: str) -> None:
     while world.api.inspect_container(name)["State"]["Running"]:
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_what_others_made_of_it_stays(world: World, run: Run, key: str) -> None:
+    """Labels go from a container to an image of it, and on to that image's containers."""
+    run(world.containers.run, image=IMAGE, name="web", command=FOREVER, settle="0s")
+    world.api.commit("web", repository="backup", tag="1")
+    other = world.api.create_container_from_config({"Image": "backup:1", "Cmd": FOREVER, "Labels": {}}, "other")
+    assert world.api.inspect_container(other["Id"])["Config"]["Labels"][KEY_LABEL] == KEY
+    assert not run(world.containers.remove, container="other", key=KEY).removed
+    assert run(world.containers.remove, key=KEY).removed
+    assert set(world.states()) == {"other"}
+    assert "backup:1" in world.tags()
+    again = run(world.containers.run, image=IMAGE, name="web", command=FOREVER, settle="0s")
+    assert again.created
+    assert set(world.states()) == {"other", "web"}
+
+
+def test_an_image_that_others_built_on_it_stays(world: World, run: Run, key: str) -> None:
+    world.add("web")
+    made = run(world.containers.commit, container="web", image="snap:1")
+    base = world.api.create_container_from_config({"Image": "snap:1", "Cmd": FOREVER, "Labels": {}}, "base")
+    world.api.commit(base["Id"], repository="precious", tag="1")
+    world.api.remove_container(base["Id"], force=True)
+    assert run(world.containers.commit, container="web", image="snap:1").id == made.id
+    error = failure(run, world.images.remove, key=KEY)
+    assert "has dependent child images" in error.message
+    assert {"precious:1", "snap:1"} <= set(world.tags())

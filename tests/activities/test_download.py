@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -126,6 +128,50 @@ def test_without_a_strong_etag_nothing_is_put_together(
     assert server.seen == [None, None]
 
 
+def test_a_server_that_sends_less_than_it_was_asked_for(run: Run, server: FileServer, target: Path, key: str) -> None:
+    """It may (RFC 9110, 15.3.7): the file is not whole then."""
+    server.breaks, server.short = [PIECE], [1000]
+    failure(run, url=server.url, path=str(target))
+    error = failure(run, url=server.url, path=str(target))
+    assert (error.type, error.non_retryable) == ("HttpConnectionError", False)
+    assert error.message == f"GET {server.url}: {PIECE + 1000:,} of {len(BODY):,} bytes came"
+    assert not target.exists()
+    result = run(download, url=server.url, path=str(target))
+    assert (result.resumed, target.read_bytes()) == (PIECE + 1000, BODY)
+
+
+def test_the_url_is_not_kept(run: Run, server: FileServer, target: Path, key: str) -> None:
+    """It may hold what is secret, and kept folders stay for a while."""
+    url = f"{server.url}?signature=hidden-away"
+    server.breaks = [PIECE]
+    failure(run, url=url, path=str(target))
+    notes = [path.read_bytes() for path in target.parent.rglob("*.json")]
+    assert len(notes) == 2  # the kept file's record, and the part's
+    assert not any(b"hidden-away" in note for note in notes)
+    assert run(download, url=url, path=str(target)).resumed == PIECE
+    assert [path.name for path in target.parent.rglob("*.json")] == ["record.json"]
+
+
+def test_a_part_that_was_put_in_place_is_let_go(
+    run: Run, server: FileServer, target: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier attempt ends between the opening of the part and its lock."""
+    server.breaks = [PIECE]
+    failure(run, url=server.url, path=str(target))
+    lock = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        part = target.parent / f".file.bin.{key}.kept/part"
+        part.write_bytes(b"whole")
+        part.rename(target)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    error = failure(run, url=server.url, path=str(target))
+    assert (error.type, error.message) == ("StillWriting", "an earlier attempt has just ended")
+    assert target.read_bytes() == b"whole"
+
+
 def test_another_url_is_another_file(run: Run, server: FileServer, target: Path, key: str) -> None:
     server.breaks = [PIECE]
     failure(run, url=server.url, path=str(target))
@@ -233,10 +279,26 @@ def test_the_last_attempt_cleans_up(environment: NewEnvironment, server: FileSer
     """A step that failed is not undone: what it fetched would stay."""
     from temporalio.common import RetryPolicy
 
+    soon = RetryPolicy(initial_interval=timedelta(seconds=3))
+    for policy, limit, left in ((soon, 60, True), (soon, 2, False)):
+        server.breaks = [PIECE]
+        env = environment()
+        env.info = dataclasses.replace(
+            env.info,
+            retry_policy=policy,
+            scheduled_time=datetime.now(UTC),
+            schedule_to_close_timeout=timedelta(seconds=limit),
+        )
+        with pytest.raises(ApplicationError):
+            asyncio.run(attempt(lambda env=env: env, server, target))
+        assert bool(names(target.parent)) == left
     for number, left in ((1, True), (2, False)):
         server.breaks = [PIECE]
         env = environment()
-        env.info = dataclasses.replace(env.info, attempt=number, retry_policy=RetryPolicy(maximum_attempts=2))
+        policy = RetryPolicy(maximum_attempts=2)
+        env.info = dataclasses.replace(
+            env.info, attempt=number, retry_policy=policy, schedule_to_close_timeout=None
+        )
         with pytest.raises(ApplicationError):
             asyncio.run(attempt(lambda env=env: env, server, target))
         assert bool(names(target.parent)) == left
