@@ -100,6 +100,29 @@ def test_lifecycle_removes_the_container_if_it_is_told_to(tmp_path: Path, engine
     assert engine.docker("run", "--rm", "web-snapshots:final", "echo", "there") == "there"
 
 
+def test_a_container_that_would_be_gone_when_it_stops_is_left_alone(tmp_path: Path, engine: Engine, web: Any) -> None:
+    """Nothing could start it again."""
+    web(ENDS_WELL, "--rm")
+    was = state(engine)
+    done = child(tmp_path, engine, "snaps:1", "snaps:latest")
+    assert (done.code, undone(done)) == (1, []), done.err
+    assert failure(done) == (
+        "failed: check container web: the Engine removes it when it stops (--rm) [RemovedWhenStopped]"
+    )
+    assert state(engine) == was
+
+
+async def test_a_removal_that_fails_keeps_the_snapshot(pipelines: Pipelines, fake: FakeDocker) -> None:
+    """From the removal on nothing is undone: else neither container nor snapshot might be left."""
+    fake.fail("remove_container", container="abc123", with_=answer(500, "device busy"), times=4)
+    inputs = {**FULL, "then": "remove"}
+    message, order = await failed(pipelines, fake, "container-lifecycle.yaml", container="abc123", **inputs)
+    assert message == "remove container abc123: cannot remove container abc123: device busy [DockerError]"
+    assert order == []
+    assert fake.states == {"abc123": "exited"}
+    assert {"snaps:1", "snaps:latest"} <= set(fake.tags)
+
+
 def test_a_container_that_does_not_run_stays_so(tmp_path: Path, engine: Engine, web: Any) -> None:
     web()
     engine.docker("stop", "-t", "0", "web")

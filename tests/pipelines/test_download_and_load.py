@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.command import Done, finish, interrupt, popen, run
+from tests.cli.command import Done, finish, interrupt, popen, run, wait_for
 from tests.cli.test_serving import read_until
 from tests.fileserver import FileServer
 from tests.pipelines.test_examples import PIPELINES, failure, undone
@@ -154,8 +154,7 @@ def test_a_cancelled_download_leaves_nothing(place: Place) -> None:
     was = place.everything()
     process = place.start()
     seen = read_until(process, "download: running")
-    while not place.web.seen:
-        time.sleep(0.01)
+    wait_for(lambda: place.web.seen)
     began = time.monotonic()
     interrupt(process)
     done = finish(process)
@@ -169,8 +168,7 @@ def test_the_web_server_dies_in_the_middle(place: Place) -> None:
     place.web.pause = 0.3
     process = place.start()
     seen = read_until(process, "download: running")
-    while not place.web.seen:
-        time.sleep(0.01)
+    wait_for(lambda: place.web.seen)
     time.sleep(0.5)
     port = place.web.server_port
     place.web.breaks = [0] * 10
@@ -185,11 +183,11 @@ def test_the_database_dies_while_the_file_is_loaded(on_postgres: Place) -> None:
     """The transaction is gone with the server; the next attempt does all of it."""
     postgres = on_postgres.store.postgres
     assert postgres is not None
-    on_postgres.web.body = (DATA + "SELECT pg_sleep(2);\n").encode()
+    on_postgres.web.body = ("SELECT pg_sleep(2);\n" + DATA).encode()
     process = on_postgres.start(at_least=ROWS)
     seen = read_until(process, "load: running")
-    while not postgres.query("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()"):
-        time.sleep(0.05)
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+    wait_for(lambda: postgres.query(asleep))
     postgres.kill()
     postgres.start()
     done = finish(process, timeout=60)

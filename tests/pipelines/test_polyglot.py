@@ -79,7 +79,7 @@ class Place:
 
     @property
     def orders(self) -> list[str]:
-        return sorted(path.name for path in (self.folder / "demo-orders").glob("*"))
+        return sorted(path.name.partition(".")[0] for path in (self.folder / "demo-orders").glob("*"))
 
     @property
     def bookings(self) -> list[Any]:
@@ -134,6 +134,13 @@ def test_what_typescript_did_is_undone(place: Place) -> None:
     assert failure(done) == "failed: check the amount: exit code 1: 1001 is over the limit of 1000 [CommandFailed]"
     assert undone(done) == ["book", "reserve"]
     assert (place.orders, place.bookings) == ([], [])
+
+
+def test_an_order_of_before_stays(place: Place) -> None:
+    """The undo removes what this run made, under whatever order."""
+    assert place.run().code == 0
+    assert place.run(amount=1001).code == 1
+    assert place.orders == ["o-1"]
 
 
 def test_the_first_step_fails(place: Place) -> None:
