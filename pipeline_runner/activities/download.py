@@ -240,7 +240,7 @@ class _Fetch:
                 if not _goes_on(response, source, self._file.tell()):
                     return False
                 await self._reread()
-                self._total = source.total
+                self._total = source.total or _size_in(response)
             else:
                 raise status_error(response, self._what, await _start_of(response))
             await self._take(response)
@@ -314,11 +314,20 @@ def _goes_on(response: httpx.Response, source: _Source, start: int) -> bool:
     )
 
 
+_RANGE = re.compile(r"\s*bytes (\d+)-\d+/(\d+|\*)\s*")
+"""A Content-Range: where it begins, and the size of the whole file if that is known."""
+
+
 def _range_fits(text: str, start: int, total: int | None) -> bool:
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", text.strip())
+    match = _RANGE.fullmatch(text)
     if match is None or int(match[1]) != start:
         return False
     return total is None or match[2] in {"*", str(total)}
+
+
+def _size_in(response: httpx.Response) -> int | None:
+    match = _RANGE.fullmatch(response.headers.get("content-range", ""))
+    return int(match[2]) if match and match[2] != "*" else None
 
 
 async def _start_of(response: httpx.Response) -> bytes:

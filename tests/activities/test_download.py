@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import fcntl
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,16 @@ def test_a_server_that_sends_less_than_it_was_asked_for(run: Run, server: FileSe
     assert not target.exists()
     result = run(download, url=server.url, path=str(target))
     assert (result.resumed, target.read_bytes()) == (PIECE + 1000, BODY)
+
+
+def test_the_size_is_learnt_from_the_range(run: Run, server: FileServer, target: Path, key: str) -> None:
+    """The first answer did not say how large the file is, and the next is short."""
+    server.breaks, server.short = [PIECE], [1000]
+    failure(run, url=server.url, path=str(target))
+    (note,) = target.parent.rglob("part.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "total": None}))
+    assert failure(run, url=server.url, path=str(target)).message.endswith(f" of {len(BODY):,} bytes came")
+    assert not target.exists()
 
 
 def test_the_url_is_not_kept(run: Run, server: FileServer, target: Path, key: str) -> None:
