@@ -521,6 +521,8 @@ class _Evaluation:
         """Report a secret that is looked at."""
         if not any(isinstance(option, Secret) for option in options(kind)):
             return False
+        if not self._use.takes_secrets:
+            return True  # it has no place here at all, which is told already
         message = f"a secret is known on the worker only: {by or 'an expression'} cannot look at it"
         self._report("secret-use", node, message, "hand it to the activity as it is")
         return True
@@ -577,7 +579,10 @@ def _path(node: jinja.Node | None) -> str | None:
     keys: list[str] = []
     while True:
         match node:
-            case jinja.Getattr(node=inner, attr=key):
+            case (
+                jinja.Getattr(node=inner, attr=key)
+                | jinja.Getitem(node=inner, arg=jinja.Const(value=str(key)))
+            ):
                 keys.append(f".{key}")
             case jinja.Getitem(node=inner, arg=jinja.Const(value=int(key))):
                 keys.append(f"[{key}]")
