@@ -1,6 +1,8 @@
 """The commands that only tell: ``validate``, ``activities``, ``schema``, help."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,43 @@ def test_warnings_count_with_strict_only(tmp_path: Path) -> None:
     done = run(tmp_path, "validate", "w.yaml", "--strict")
     assert done.code == 1
     assert "warning" in done.err
+
+
+@pytest.mark.parametrize(
+    ("more", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)],
+    ids=["not set", "set", "empty"],
+)
+def test_colours_are_for_terminals_and_no_color_ends_them(
+    tmp_path: Path, more: dict[str, str], *, coloured: bool
+) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    surroundings = {k: v for k, v in environment(tmp_path).items() if k != "NO_COLOR"} | more
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline_runner", "validate", "bad.yaml"],
+        cwd=tmp_path,
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    assert ("\x1b[1;31merror:" in read_all(ours)) == coloured
+    assert process.wait(60) == 1
+    piped = run(tmp_path, "validate", "bad.yaml")
+    assert "\x1b" not in piped.err
+
+
+def read_all(terminal: int) -> str:
+    data = b""
+    while True:
+        try:
+            data += (part := os.read(terminal, 65536))
+        except OSError:  # the other side is closed
+            part = b""
+        if not part:
+            os.close(terminal)
+            return data.decode()
 
 
 def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
