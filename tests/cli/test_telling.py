@@ -127,6 +127,31 @@ def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     assert (unknown.code, unknown.err) == (1, "run-pipeline: there is no activity shell.rnu\n")
 
 
+def test_activities_lists_arguments_where_there_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from temporalio import activity\n"
+        "@activity.defn\ndef add(one: int, two: int | None = None): ...\n"
+        "@activity.defn\ndef declared(one: int, two: int): ...\n"
+    )
+    (tmp_path / "activities.yaml").write_text(
+        "modules: [shop]\nactivities: {declared: {input: {type: object}}, add: {description: Add.}}\n"
+    )
+    words = ["activities", "add", "declared"]
+    add, declared = run(tmp_path, *words, "--format", "json").json
+    assert add["arguments"] == [
+        {"name": "one", "schema": {"type": "integer"}},
+        {
+            "name": "two",
+            "schema": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "required": False,
+        },
+    ]
+    assert "input" not in add
+    assert declared["input"] == {"type": "object"}
+    assert "arguments" not in declared
+    assert "  args:\n    one (integer, required)\n    two (integer | null)\n" in run(tmp_path, *words).out
+
+
 def test_schema_prints_the_published_schema(tmp_path: Path) -> None:
     published = Path(__file__).parents[2] / "schemas" / "pipeline.schema.json"
     done = run(tmp_path, "schema")
