@@ -25,6 +25,7 @@ COMMANDS = {
     "worker": "serve runs, pipelines by name, and activities, until stopped",
     "server": "keep the embedded Temporal server and its web UI running, with a worker",
     "activities": "list what a step can name",
+    "explain": "explain a rule of the checker",
     "schema": "print the JSON Schema of pipeline files",
 }
 """Every sub-command is the module of that name in this package."""

@@ -1,10 +1,15 @@
-"""Jinja2 cut down to the language: an allow-list, no methods, no attributes of objects."""
+"""Jinja2 cut down to the language: an allow-list, no methods, no attributes of objects.
 
-from collections.abc import Callable, Iterable, Mapping
+Its nodes carry places rather than lines: ``lineno`` is the 1-based offset, in characters, of
+their first token in the text. That is how the checker knows where in a text a mistake is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.lexer import TokenStream
 from jinja2.nativetypes import NativeCodeGenerator
 from jinja2.runtime import LoopContext, StrictUndefined, Undefined
 from jinja2.sandbox import SandboxedEnvironment
@@ -47,6 +52,29 @@ class Environment(SandboxedEnvironment):
         self.filters["_concat"] = joined
         self.tests = {name: self.tests[name] for name in filters.TESTS}
         self.globals = {"range": filters.bounded_range}
+
+    def _tokenize(
+        self, source: str, name: str | None, filename: str | None = None, state: str | None = None
+    ) -> TokenStream:
+        """Hand the parser tokens with places for lines; Jinja gives its own extensions a say here."""
+        return TokenStream(self.lexer.wrap(self.tokens(source)), name, filename)
+
+    def tokens(self, text: str) -> Iterator[tuple[int, str, str]]:
+        """Yield the tokens of a text: the 1-based offset, the kind, the text.
+
+        Raises:
+            jinja2.TemplateSyntaxError: There is no token where its ``lineno`` says.
+        """
+        end = 0
+        try:
+            for _, kind, value in self.lexer.tokeniter(text, None):
+                # Not found is what Jinja changed: a line break that is not "\n".
+                start = max(text.find(value, end), end)
+                yield start + 1, kind, value
+                end = start + len(value)
+        except TemplateSyntaxError as error:
+            error.lineno = end + 1
+            raise
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look up a key."""

@@ -97,9 +97,7 @@ def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]
 
 def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
     """Return what is wrong with a value, each with its path below ``path``."""
-    found = [
-        Problem(path=path + dotted(where), message=message) for where, message in misfits(schema, value)
-    ]
+    found = [Problem(path=path + dotted(where), message=message) for where, message in misfits(schema, value)]
     return sorted(dict.fromkeys(found), key=lambda problem: (problem.path, problem.message))
 
 
@@ -162,9 +160,7 @@ def _has_type(schema: JsonSchema, value: Any) -> bool:
     return "type" not in schema or type(value) in _PYTHON_TYPES[schema["type"]]
 
 
-def _reference_problems(
-    part: Any, root: Any, path: Path
-) -> Iterator[tuple[Path, str]]:
+def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(part, list):
         for index, item in enumerate(part):
             yield from _reference_problems(item, root, (*path, index))

@@ -1,6 +1,5 @@
 """Which names an expression may see, and where. Checker and interpreter both ask here."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -10,21 +9,24 @@ class Place(StrEnum):
     STEP = "step"
     """In a step of a pipeline's ``steps``: its ``when``, ``name``, ``with``, …"""
     COMPENSATION = "compensation"
+    CATCH = "catch"
+    """In a handler of a step's ``catch``: in its steps or its ``output``."""
     FINALLY = "finally"
     """In a step of a pipeline's ``finally``."""
     OUTPUT = "output"
     """In a pipeline's ``output``."""
-    WORKFLOW_ID = "workflow_id"
-    """In a pipeline's own ``workflow_id``, rendered before the run starts."""
+    START = "start"
+    """In a pipeline's own ``workflow_id`` or ``search_attributes``, rendered before the run starts."""
 
 
 _COMMON = frozenset(["inputs", "steps", "run", "secrets"])
 _ROOTS = {
     Place.STEP: _COMMON,
     Place.COMPENSATION: _COMMON | {"step", "error"},
+    Place.CATCH: _COMMON | {"error"},
     Place.FINALLY: _COMMON | {"error"},
     Place.OUTPUT: _COMMON,
-    Place.WORKFLOW_ID: frozenset(["inputs"]),
+    Place.START: frozenset(["inputs"]),
 }
 
 RUN_KEYS = ("workflow_id", "run_id", "pipeline", "started_at")
@@ -36,23 +38,10 @@ STEP_KEYS = ("input", "output", "outcome", "error", "key")
 RESULT_KEYS = ("output", "status", "error")
 """Keys of ``steps.<id>``."""
 
+ERROR_KEYS = ("type", "message", "step")
+"""Keys of ``error``, of ``step.error`` and of ``steps.<id>.error``."""
+
 
 def roots(place: Place) -> frozenset[str]:
     """Return the names that an expression may use at a place."""
     return _ROOTS[place]
-
-
-def visible_steps(ids: Sequence[str], place: Place, index: int) -> frozenset[str]:
-    """Return the ids of the steps that an expression sees.
-
-    Args:
-        ids: The pipeline's step ids in order: ``steps``, then those of ``finally``.
-        place: Where the expression stands.
-        index: The index in ``ids`` of the step that the expression belongs to; for
-            ``OUTPUT`` the number of steps.
-
-    A compensation sees what its step saw: the steps before it.
-    """
-    if place is Place.WORKFLOW_ID:
-        return frozenset()
-    return frozenset(ids[:index])

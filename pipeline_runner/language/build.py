@@ -42,17 +42,17 @@ def build(document: Document, child_key: ChildKey) -> Pipeline:
 
 
 def _steps(document: Document, place: Place, child_key: ChildKey) -> tuple[Step, ...]:
-    calls = {(call.step.index, call.compensates): call for call in document.calls}
+    calls = {(id(call.step), call.compensates): call for call in document.calls}
+    first, last = document.scopes
     return tuple(
         Step(
             id=step.id,
-            action=_action(document, step, calls.get((step.index, False)), child_key),
+            action=_action(document, step, calls.get((id(step), False)), child_key),
             name=step.node.text("name"),
             when=_expression(step.node.get("when")),
-            compensate=_compensation(document, step, calls.get((step.index, True)), child_key),
+            compensate=_compensation(document, step, calls.get((id(step), True)), child_key),
         )
-        for step in document.steps
-        if step.place is place
+        for step in (last if place is Place.FINALLY else first).steps
     )
 
 

@@ -1,4 +1,4 @@
-"""``unknown-child``, ``child-cycle``, ``unknown-child-input``, ``missing-child-input``, ``bad-value``.
+"""``unknown-child``, ``child-cycle``, ``unknown-child-input``, ``missing-child-input``.
 
 Bad: ``{pipeline: ./creat.yaml}``; good: ``{pipeline: ./create.yaml, with: {name: x}}``.
 """
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
-from pipeline_runner.language.checks import values
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Mapping, Source
@@ -39,7 +38,7 @@ def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueErr
 
 
 def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagnostic]:
-    """Yield inputs that a child does not declare, does not get, or gets with a value that cannot be."""
+    """Yield inputs that a child does not declare, or needs and does not get."""
     given = call.node.get("with")
     if given is not None and not isinstance(given, Mapping):
         return
@@ -49,8 +48,6 @@ def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagno
             declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it takes none"
             help_ = did_you_mean(entry.name, child.inputs) or declared
             yield source.error(entry.key.span, "unknown-child-input", message, help_)
-    if given:
-        yield from values.check_inputs(source, given, child.inputs)
     needed = [
         name
         for name, schema in child.inputs.items()

@@ -126,6 +126,5 @@ def _blank(text: str) -> str:
 def _width(text: str) -> int:
     """Return the columns a text takes on a terminal, one for each tab."""
     return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )

@@ -1,62 +1,197 @@
-"""A parsed pipeline file as the checks see it: its steps, names, and every template in it.
+"""A parsed pipeline file as the checks see it: its scopes and steps, names, and every template in it.
 
 Everything here puts up with a file that is full of mistakes: what is not of the right
 shape is left out, because the structure check has reported it.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.catalogue import Entry as Activity
 from pipeline_runner.core import expressions
-from pipeline_runner.core.scope import Place
+from pipeline_runner.core.expressions import ExpressionError, Reference
+from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.language.containers import Field
-from pipeline_runner.language.fields import COMPENSATION, PIPELINE, STEP
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, Span
+from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, Span
+from pipeline_runner.language.positions import part_of
 from pipeline_runner.language.shapes import Mode
+
+if TYPE_CHECKING:
+    from jinja2 import nodes as jinja
+
+    from pipeline_runner.language.inference import Inference
+
+_BRACES = len("{{ ")
+"""How far the places in the tree of a bare expression are off."""
+
+_TOKEN = re.compile(r"\w+|[^\w\s]+")
+
+ScopeKind = Literal["steps", "finally", "block", "branch", "catch"]
+
+
+class Scope:
+    """A list of steps that run one after the other: a pipeline's, a block's, a branch's."""
+
+    def __init__(self, kind: ScopeKind, owner: "Step | None" = None, name: str = "") -> None:
+        self.kind = kind
+        self.owner = owner
+        """The step that it is a part of, None for a pipeline's own ``steps`` and ``finally``."""
+        self.name = name
+        """Of a branch."""
+        self.after: Scope | None = None
+        """The scope that runs before it: ``steps`` before ``finally``."""
+        self.steps: list[Step] = []
+
+    def around(self) -> "tuple[Scope | None, int]":
+        """Return the scope whose steps are seen too, and how many of them run before this one."""
+        if self.owner:
+            return self.owner.scope, self.owner.index
+        return self.after, len(self.after.steps) if self.after else 0
 
 
 class Step:
-    """A step of ``steps`` or ``finally``."""
+    """A step, wherever in the file."""
 
-    def __init__(self, node: Mapping, place: Place, index: int) -> None:
+    def __init__(self, node: Mapping, scope: Scope, place: Place) -> None:
         self.node = node
+        self.scope = scope
+        self.index = len(scope.steps)
+        """In its scope."""
         self.place = place
-        """STEP or FINALLY."""
-        self.index = index
-        """Among all the steps of the file, those of ``finally`` last."""
+        """STEP, FINALLY or CATCH."""
         self.id = node.text("id") or ""
         kinds = [kind for kind in STEP.kinds if kind in node]
         self.kind = kinds[0] if len(kinds) == 1 else None
         """The key that says what it does, None if that is not clear."""
+        self.inner: list[Scope] = []
+        """The scopes of a block, of branches, and of handlers."""
 
     @property
     def compensation(self) -> Mapping | None:
         """The mapping that says how the step is undone."""
         return self.node.mapping("compensate")
 
+    @property
+    def around(self) -> Iterator["Step"]:
+        """Yield the steps that this one is inside of, innermost first."""
+        step = self.scope.owner
+        while step:
+            yield step
+            step = step.scope.owner
+
+    @property
+    def in_finally(self) -> bool:
+        """Whether it is in ``finally``, at any depth."""
+        outermost = [self, *self.around][-1]
+        return outermost.scope.kind == "finally"
+
+    def body(self, kind: ScopeKind) -> list[Scope]:
+        """Return the scopes of one kind."""
+        return [scope for scope in self.inner if scope.kind == kind]
+
 
 class Use:
     """A text with templates in it, or a bare expression, and where it stands."""
 
     def __init__(
-        self, node: Scalar, mode: Mode, place: Place, *, step: Step | None, takes_secrets: bool = False
+        self,
+        node: Scalar,
+        mode: Mode,
+        *,
+        place: Place,
+        key: str,
+        step: Step | None,
+        scope: Scope,
+        before: int,
+        takes_secrets: bool = False,
     ) -> None:
         self.node = node
         self.place = place
+        self.key = key
+        """Of the step, its compensation, or the pipeline: ``with``, ``when``, …"""
         self.step = step
         """The step it belongs to, None at the top level."""
         self.takes_secrets = takes_secrets
         self.bare = mode is Mode.EXPRESSION
         self.text = str(node.value) if isinstance(node.value, str) else node.text.lower()
-        self.references: list[expressions.Reference] = []
-        self.error: expressions.ExpressionError | None = None
+        self.references: list[Reference] = []
+        self.tree: jinja.Template | None = None
+        """None where there are errors."""
+        self.errors: list[ExpressionError] = []
+        self._scope = scope
+        self._before = before
         try:
-            self.references = expressions.references(self.text, bare=self.bare)
-        except expressions.ExpressionError as error:
-            self.error = error
+            tree = expressions.parse(self.text, bare=self.bare)
+            self.errors += expressions.problems(tree)
+            if self.bare and not self.errors and not expressions.is_lone(tree):
+                self.errors.append(expressions.not_one(self.text))
+        except ExpressionError as error:
+            self.errors.append(error)
+        if not self.errors:
+            self.tree = tree
+            self.references = expressions.references_in(tree)
+
+    @property
+    def visible(self) -> Iterator[Step]:
+        """Yield the steps that it sees: those before it, in its scope and the scopes around it."""
+        scope: Scope | None = self._scope
+        before = self._before
+        while scope:
+            yield from scope.steps[:before]
+            scope, before = scope.around()
+
+    def sees(self, step: Step) -> bool:
+        """Tell whether a step is visible."""
+        scope: Scope | None = self._scope
+        before = self._before
+        while scope:
+            if step.scope is scope:
+                return step.index < before
+            scope, before = scope.around()
+        return False
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """The names that exist here."""
+        return roots(self.place) | ({"item", "index"} if self.loops else frozenset())
+
+    @property
+    def loops(self) -> list[Step]:
+        """The steps whose elements are ``item`` here, innermost first."""
+        if self.step is None:
+            return []
+        # An element is chosen before the step is looked at; a handler is that of the whole loop.
+        own = self.key != "for_each" and not (self._scope.kind == "catch" and self._scope.owner is self.step)
+        found = [self.step] if own else []
+        scope = self.step.scope
+        while scope.owner:
+            found += [scope.owner] if scope.kind != "catch" else []
+            scope = scope.owner.scope
+        return [step for step in found if "for_each" in step.node]
+
+    def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
+        """Return where the key at a depth of a reference's path stands; 0: its name."""
+        start = self._offset(reference.offset)
+        for key in reference.path[1 : depth + 1]:
+            start = max(self.text.find(key, start + 1), start)
+        return part_of(source, self.node, start, start + len(reference.path[depth]))
+
+    def at(self, source: Source, offset: int, word: str = "") -> Span:
+        """Return where a word stands: the first at or after an offset in the tree."""
+        start = self._offset(offset)
+        if word:
+            start = max(self.text.find(word, start), start)
+            return part_of(source, self.node, start, start + len(word))
+        token = _TOKEN.match(self.text, start)
+        return part_of(source, self.node, start, token.end() if token else start + 1)
+
+    def _offset(self, offset: int) -> int:
+        return min(max(0, offset - _BRACES if self.bare else offset), max(0, len(self.text) - 1))
 
 
 class Call:
@@ -93,24 +228,27 @@ class Document:
         self.catalogue = catalogue
         self.complete = complete
         """Whether the catalogue has all that it is meant to have: its own file has no errors."""
+        self.children: dict[str, Document] = {}
+        """The children that could be read, by what the file calls them."""
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, Scope]:
+        """The scopes of ``steps`` and of ``finally``."""
+        first, last = Scope("steps"), Scope("finally")
+        last.after = first
+        _fill(first, self.root.get("steps"), Place.STEP)
+        _fill(last, self.root.get("finally"), Place.FINALLY)
+        return first, last
 
     @cached_property
     def steps(self) -> list[Step]:
-        """The steps, then those of ``finally``."""
-        own = [(node, Place.STEP) for node in self.root.items("steps")]
-        last = [(node, Place.FINALLY) for node in self.root.items("finally")]
-        mappings = [(node, place) for node, place in own + last if isinstance(node, Mapping)]
-        return [Step(node, place, index) for index, (node, place) in enumerate(mappings)]
+        """Every step of the file, in its order; those of ``finally`` last."""
+        return [step for scope in self.scopes for step in _below(scope)]
 
     @cached_property
-    def ids(self) -> list[str]:
-        """The ids of :attr:`steps`, empty where a step has none."""
-        return [step.id for step in self.steps]
-
-    @cached_property
-    def step_count(self) -> int:
-        """How many of :attr:`steps` are not in ``finally``."""
-        return sum(step.place is Place.STEP for step in self.steps)
+    def ids(self) -> dict[str, Step]:
+        """The steps by id, the first of those that share one."""
+        return {step.id: step for step in reversed(self.steps) if step.id}
 
     @cached_property
     def inputs(self) -> dict[str, Node]:
@@ -144,6 +282,21 @@ class Document:
         """Every template and expression of the file."""
         return [*self._top_level_uses(), *(use for step in self.steps for use in _step_uses(step))]
 
+    @cached_property
+    def _use_at(self) -> dict[tuple[int, int, bool], Use]:
+        return {(id(use.node), id(use.step), use.place is Place.COMPENSATION): use for use in self.uses}
+
+    def use_at(self, node: Scalar, step: Step | None, *, compensates: bool = False) -> Use | None:
+        """Return the template that a node of a step, or of its compensation, is; None: it is none."""
+        return self._use_at.get((id(node), id(step), compensates))
+
+    @cached_property
+    def types(self) -> "Inference":
+        """What is known of the types of its values."""
+        from pipeline_runner.language.inference import Inference
+
+        return Inference(self)
+
     def activity(self, call: Call) -> Activity | None:
         """Return what is known of the activity that a call names."""
         return self.catalogue.get(call.name) if call.kind == "activity" and call.name else None
@@ -153,44 +306,85 @@ class Document:
         return {entry.name: entry.value for entry in mapping} if mapping else {}
 
     def _top_level_uses(self) -> Iterator[Use]:
-        for key, place in (("output", Place.OUTPUT), ("workflow_id", Place.WORKFLOW_ID)):
+        scope = self.scopes[0]
+        for key, place in (
+            ("output", Place.OUTPUT), ("workflow_id", Place.START), ("search_attributes", Place.START),
+        ):  # fmt: skip
             if value := self.root.get(key):
-                yield from _uses(PIPELINE.fields[key], value, place, None)
+                before = len(scope.steps) if place is Place.OUTPUT else 0
+                for node, mode in _texts(PIPELINE.fields[key], value):
+                    yield Use(node, mode, place=place, key=key, step=None, scope=scope, before=before)
 
 
-def every_id(node: Node) -> Iterator[Scalar]:
-    """Yield the ids of all steps below a list of steps, those in blocks and branches included."""
-    for step in node.items if isinstance(node, Sequence) else ():
-        if not isinstance(step, Mapping):
+def _fill(scope: Scope, value: Node | None, place: Place) -> None:
+    """Make the steps of a scope, and the scopes in them."""
+    for node in value.items if isinstance(value, Sequence) else ():
+        if not isinstance(node, Mapping):
             continue
-        if isinstance(identifier := step.get("id"), Scalar):
-            yield identifier
-        branches = step.mapping("parallel")
-        handlers = [handler for handler in step.items("catch") if isinstance(handler, Mapping)]
-        lists = [step.get("steps"), *(entry.value for entry in branches or ())]
-        for inner in [*lists, *(handler.get("steps") for handler in handlers)]:
-            if inner:
-                yield from every_id(inner)
+        step = Step(node, scope, place)
+        scope.steps.append(step)
+        if "steps" in node:
+            _add(step, Scope("block", step), node.get("steps"), place)
+        for entry in node.mapping("parallel") or ():
+            _add(step, Scope("branch", step, entry.name), entry.value, place)
+        for handler in node.items("catch"):
+            if isinstance(handler, Mapping):
+                _add(step, Scope("catch", step), handler.get("steps"), Place.CATCH)
+
+
+def _add(step: Step, scope: Scope, value: Node | None, place: Place) -> None:
+    step.inner.append(scope)
+    _fill(scope, value, place)
+
+
+def _below(scope: Scope) -> Iterator[Step]:
+    for step in scope.steps:
+        yield step
+        for inner in step.inner:
+            yield from _below(inner)
 
 
 def _step_uses(step: Step) -> Iterator[Use]:
     fields = STEP.fields(step.node)
+    block = next(iter(step.body("block")), None)
     for entry in step.node:
-        if entry.name in fields and entry.name not in ("compensate", "catch"):
-            secret = step.kind == "activity" and entry.name in ("with", "args")
-            yield from _uses(fields[entry.name], entry.value, step.place, step, takes_secrets=secret)
+        if entry.name not in fields or entry.name in ("compensate", "catch"):
+            continue
+        secret = step.kind == "activity" and entry.name in ("with", "args")
+        inside = block if entry.name == "output" else None
+        yield from _uses(step, fields[entry.name], entry, step.place, inside, takes_secrets=secret)
+    handlers = [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
+    for handler, scope in zip(handlers, step.body("catch"), strict=True):
+        if output := handler.entry("output"):
+            yield from _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     if undo := step.compensation:
         fields = COMPENSATION.fields(undo)
         for entry in undo:
             if entry.name in fields:
                 secret = "activity" in undo and entry.name in ("with", "args")
-                place = Place.COMPENSATION
-                yield from _uses(fields[entry.name], entry.value, place, step, takes_secrets=secret)
+                yield from _uses(step, fields[entry.name], entry, Place.COMPENSATION, takes_secrets=secret)
 
 
 def _uses(
-    field: Field, value: Node, place: Place, step: Step | None, *, takes_secrets: bool = False
+    step: Step,
+    field: Field,
+    entry: Entry,
+    place: Place,
+    inside: Scope | None = None,
+    *,
+    takes_secrets: bool = False,
 ) -> Iterator[Use]:
+    """Make the uses in one entry; ``inside`` is the scope that has run before it is looked at."""
+    scope = inside or step.scope
+    before = len(inside.steps) if inside else step.index
+    for node, mode in _texts(field, entry.value):
+        yield Use(
+            node, mode, place=place, key=entry.name, step=step, scope=scope, before=before,
+            takes_secrets=takes_secrets,
+        )  # fmt: skip
+
+
+def _texts(field: Field, value: Node) -> Iterator[tuple[Scalar, Mode]]:
     for scalar, mode in field.shape.templates(value):
         if mode is Mode.EXPRESSION or expressions.contains_template(scalar.text):
-            yield Use(scalar, mode, place, step=step, takes_secrets=takes_secrets)
+            yield scalar, mode

@@ -199,9 +199,7 @@ STEP: Variants = Variants(
             "What errors to handle.",
             later="error handlers",
         ),
-        "max_concurrency": Field(
-            Number(minimum=1), "Elements of for_each, or branches, that run at a time."
-        ),
+        "max_concurrency": Field(Number(minimum=1), "Elements of for_each, or branches, that run at a time."),
     },
     kinds={
         "activity": {

@@ -196,4 +196,3 @@ def _one_line(message: str) -> str:
 
 START = Span(1, 1, 1, 1)
 """Where messages about a whole file point."""
-

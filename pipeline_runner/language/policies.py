@@ -18,9 +18,7 @@ from pipeline_runner.language.nodes import Mapping, Node, Scalar
 T = TypeVar("T", bound=Struct)
 
 START_TO_CLOSE = 300.0
-RETRY = Retry(
-    initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=5
-)
+RETRY = Retry(initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=5)
 COMPENSATION_RETRY = Retry(
     initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=10
 )
@@ -110,9 +108,7 @@ def call_timeouts(document: Document, call: Call) -> Timeouts:
 
 def call_child_timeouts(document: Document, call: Call) -> ChildTimeouts:
     """Return the timeouts of a child."""
-    return merged(
-        ChildTimeouts(), *(child_timeouts(part.get("timeouts")) for part in _parts(document, call))
-    )
+    return merged(ChildTimeouts(), *(child_timeouts(part.get("timeouts")) for part in _parts(document, call)))
 
 
 def task_queue(document: Document, call: Call) -> str | None:

@@ -246,10 +246,10 @@ class _Workspace:
         known = self.activities_for(path.parent, source.path)
         complete = not has_errors(known.diagnostics)
         file.document = Document(source, root, path, known.catalogue, complete=complete)
-        self.diagnostics += checks.check(file.document)
         for call in file.document.calls:
             if call.kind == "pipeline" and call.name and "{{" not in call.name:
                 self.diagnostics += self._child(file, file.document, call, (*chain, path))
+        self.diagnostics += checks.check(file.document)
 
     def _child(
         self, file: _File, document: Document, call: Call, chain: tuple[Path, ...]
@@ -271,6 +271,7 @@ class _Workspace:
             return
         file.children[text] = path
         if child.document:
+            document.children[text] = child.document
             yield from children.check_inputs(document.source, call, child.document)
 
 

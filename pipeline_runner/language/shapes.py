@@ -246,9 +246,7 @@ class JsonSchema(Shape):
 _JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 
 
-def wrong_type(
-    node: Node, source: Source, what: str, expected: str, help_: str | None = None
-) -> Diagnostic:
+def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:
     """Return the diagnostic of a value that is something else altogether."""
     return source.error(node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_)
 

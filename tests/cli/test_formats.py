@@ -69,7 +69,7 @@ def test_each_format_has_its_stream_and_the_same_exit_codes(tmp_path: Path, how:
             assert done.err.splitlines()[-1].startswith("1 file: ")
         else:
             assert done.err == ""
-            assert ("unknown-activity" in done.out) == (words != ["good"])
+            assert ("no activity" in done.out) == (words != ["good"])
     missing = run(tmp_path, "validate", "none.yaml", "--format", how)
     assert (missing.code, missing.out) == (2, "")
     assert missing.err == "run-pipeline: there is no file none.yaml\n"
@@ -94,13 +94,14 @@ def test_sarif_has_a_rule_and_a_place_for_each_result(
     driver = one["tool"]["driver"]
     assert (driver["name"], driver["version"]) == ("run-pipeline", version("pipeline-runner"))
     assert driver["rules"] == [
+        {"id": "undeclared-activity", "defaultConfiguration": {"level": "warning"}},
         {"id": "unknown-activity", "defaultConfiguration": {"level": "error"}},
         {"id": "unknown-key", "defaultConfiguration": {"level": "error"}},
     ]
     assert one["columnKind"] == "unicodeCodePoints"
     assert one["results"][1] == {
         "ruleId": "unknown-key",
-        "ruleIndex": 1,
+        "ruleIndex": 2,
         "level": "error",
         "message": {"text": 'unknown key "retrys" in a step\nhelp: did you mean "retry"?'},
         "locations": [
@@ -115,7 +116,7 @@ def test_sarif_has_a_rule_and_a_place_for_each_result(
     assert [(r["ruleId"], r["level"]) for r in one["results"]] == [
         ("unknown-activity", "error"),
         ("unknown-key", "error"),
-        ("unknown-activity", "warning"),
+        ("undeclared-activity", "warning"),
     ]
     assert done.out == run(tmp_path, "validate", ".", "--format", "sarif").out
 
@@ -285,7 +286,7 @@ def test_standard_input_has_the_limits_of_a_file(tmp_path: Path, data: bytes, ru
 
 
 def test_comments_silence_warnings_of_standard_input(tmp_path: Path) -> None:
-    text = WARNING.replace("payments}", "payments}  # pipeline: ignore[unknown-activity]")
+    text = WARNING.replace("payments}", "payments}  # pipeline: ignore[undeclared-activity]")
     assert feed(tmp_path, text.encode(), "validate", "-", "--strict").code == 0
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_runner.cli.main import COMMANDS
+from pipeline_runner.language.rules import GROUPS, ids
 from tests.cli.command import environment, run
 
 GOOD = "version: 1\nname: good\nsteps:\n  - {id: a, activity: file.read, with: {path: x}}\n"
@@ -158,6 +160,73 @@ def test_schema_prints_the_published_schema(tmp_path: Path) -> None:
     assert (done.code, json.loads(done.out)) == (0, json.loads(published.read_text()))
 
 
+def test_explain_prints_the_page_of_a_rule(tmp_path: Path) -> None:
+    done = run(tmp_path, "explain", "unknown-child-input")
+    assert (done.code, done.err) == (0, "")
+    assert (
+        done.out
+        == """\
+# unknown-child-input
+
+Group: Children
+Severity: error
+
+The child has no such input.
+
+Why: The child would be refused with `InvalidInputs`, once everything before it has been done.
+
+Bad:
+
+```yaml
+# page.yaml
+name: page
+inputs: {title: {type: string, default: Welcome}}
+steps:
+  - {id: a, set: {text: "{{ inputs.title }}"}}
+```
+
+```yaml
+name: site
+steps:
+  - {id: page, pipeline: ./page.yaml, with: {titel: News}}
+```
+
+Good:
+
+```yaml
+name: site
+steps:
+  - {id: page, pipeline: ./page.yaml, with: {title: News}}
+```
+"""
+    )
+
+
+def test_explain_lists_the_rules_by_group(tmp_path: Path) -> None:
+    done = run(tmp_path, "explain")
+    assert (done.code, done.err) == (0, "")
+    groups = [group.splitlines() for group in done.out.split("\n\n")]
+    assert [title for title, *_ in groups] == [group for group in GROUPS if f"{group}\n" in done.out]
+    lines = [line for _, *lines in groups for line in lines]
+    assert sorted(line.split()[0] for line in lines) == ids()
+    assert any(
+        re.fullmatch(r"  missing-extra  +warning  The activity needs a part .* installed here\.", line)
+        for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("unknwon-key", 'there is no rule "unknwon-key": did you mean "unknown-key"?'),
+        ("nothing", 'there is no rule "nothing": run-pipeline explain lists them'),
+    ],
+)
+def test_explain_of_an_unknown_rule(tmp_path: Path, rule: str, told: str) -> None:
+    done = run(tmp_path, "explain", rule)
+    assert (done.code, done.out, done.err) == (2, "", f"run-pipeline: {told}\n")
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path, *command, "--help")
@@ -165,7 +234,9 @@ def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     assert "usage: run-pipeline" in done.out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["validate", "good.yaml"], ["schema"], ["activities"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["validate", "good.yaml"], ["schema"], ["activities"], ["explain"]]
+)
 def test_what_needs_no_server_imports_no_temporalio(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "good.yaml").write_text(GOOD)
     code = (

@@ -39,6 +39,7 @@ def loaded(block: Block, folder: Path) -> Loaded:
     """Write the files of the block's page, and load the block."""
     for other in blocks(block.page):
         if other.noted("file"):
+            (folder / other.name).parent.mkdir(exist_ok=True)
             (folder / other.name).write_text(other.text)
     (folder / block.name).write_text(block.text)
     return load(block.name)

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline_runner.activities.catalogue import Entry, builtin
 from pipeline_runner.core import errors, filters
-from pipeline_runner.language import fields
+from pipeline_runner.language import fields, rules
 from pipeline_runner.language.containers import Fields
+from pipeline_runner.language.rules.__main__ import generate
 from tests.docs.pages import PAGES, ROOT
 
 DOCS = ROOT / "docs"
@@ -17,13 +18,15 @@ REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")
 ACTIVITIES = (DOCS / "activities.md").read_text(encoding="utf-8")
 
 
-def rules() -> set[str]:
-    """Return the ids of the rules: what the language's code hands to its diagnostics."""
-    found = {f"{shape.name}-kind" for shape in (fields.STEP, fields.COMPENSATION)}
+def reported() -> dict[str, set[str]]:
+    """Return the ids of the rules, and as what the language's code reports each: error or warning."""
+    found = {f"{shape.name}-kind": {"error"} for shape in (fields.STEP, fields.COMPENSATION)}
     for path in (ROOT / "pipeline_runner/language").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                found |= {rule for argument in node.args for rule in _rules_in(argument)}
+                severity = "warning" if getattr(node.func, "attr", "").endswith("warning") else "error"
+                for rule in (rule for argument in node.args for rule in _rules_in(argument)):
+                    found.setdefault(rule, set()).add(severity)
     return found
 
 
@@ -33,16 +36,31 @@ def _rules_in(argument: ast.expr) -> Iterator[str]:
             yield str(node.value)
 
 
-def test_every_rule_has_an_entry() -> None:
+def told() -> dict[str, set[str]]:
+    """Return the rules that the files of mistakes get, and as what."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "tests/data/err").rglob("*.out"):
+        for severity, rule in re.findall(
+            r"^\S+:\d+:\d+: (error|warning): .*\[([a-z0-9-]+)\]$", path.read_text(), re.MULTILINE
+        ):
+            found.setdefault(rule, set()).add(severity)
+    return found
+
+
+def test_every_rule_has_a_page_and_an_entry() -> None:
     headings = re.findall(r"^### (.+)$", (DOCS / "checks.md").read_text(encoding="utf-8"), re.MULTILINE)
-    entries = [rule for heading in headings for rule in heading.split(", ")]
-    assert sorted(entries) == sorted(rules())
-    told = {rule for path in (ROOT / "tests/data/err").glob("*.out") for rule in _told_in(path.read_text())}
-    assert told - set(entries) == set()
+    assert rules.ids() == sorted(headings) == sorted(reported())
+    assert set(told()) <= set(headings)
 
 
-def _told_in(text: str) -> list[str]:
-    return re.findall(r"^\S+:\d+:\d+: .*\[([a-z0-9-]+)\]$", text, re.MULTILINE)
+def test_every_page_says_as_what_the_rule_is_reported() -> None:
+    said = {rule.id: {rule.severity} for rule in rules.every()}
+    assert said == reported()
+    assert {rule: said[rule] for rule in told()} == told()
+
+
+def test_checks_are_written_from_the_pages() -> None:
+    assert (DOCS / "checks.md").read_text(encoding="utf-8") == generate(rules.every())
 
 
 def test_every_built_in_activity_is_listed_and_no_other() -> None:

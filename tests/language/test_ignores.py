@@ -15,25 +15,25 @@ def told(folder: Path, *lines: str) -> list[tuple[int, int, str, str]]:
 
 def test_without_a_comment_there_is_a_warning(tmp_path: Path) -> None:
     ((line, _, rule, _),) = told(tmp_path, f"  - {{id: a, {WARNED}}}")
-    assert (line, rule) == (3, "unknown-activity")
+    assert (line, rule) == (3, "undeclared-activity")
 
 
 def test_a_comment_on_the_line_silences(tmp_path: Path) -> None:
-    assert told(tmp_path, f"  - {{id: a, {WARNED}}} # pipeline: ignore[unknown-activity]") == []
+    assert told(tmp_path, f"  - {{id: a, {WARNED}}} # pipeline: ignore[undeclared-activity]") == []
 
 
 def test_a_comment_above_silences(tmp_path: Path) -> None:
-    assert told(tmp_path, "  # pipeline: ignore[unknown-activity]", f"  - {{id: a, {WARNED}}}") == []
+    assert told(tmp_path, "  # pipeline: ignore[undeclared-activity]", f"  - {{id: a, {WARNED}}}") == []
 
 
 def test_a_comment_holds_for_one_line_and_its_rules(tmp_path: Path) -> None:
     found = told(
         tmp_path,
-        "  # pipeline: ignore[unknown-key, unknown-activity]",
+        "  # pipeline: ignore[unknown-key, undeclared-activity]",
         f"  - {{id: a, {WARNED}}}",
         f"  - {{id: b, {WARNED}}}",
     )
-    assert [(line, rule) for line, _, rule, _ in found] == [(3, "unneeded-ignore"), (5, "unknown-activity")]
+    assert [(line, rule) for line, _, rule, _ in found] == [(3, "unneeded-ignore"), (5, "undeclared-activity")]
     assert found[0][1:] == (22, "unneeded-ignore", 'there is no warning "unknown-key" on line 4 to ignore')
 
 
@@ -53,7 +53,7 @@ def test_text_that_looks_like_a_comment_is_text(tmp_path: Path) -> None:
         "      text: |",
         "        # pipeline: ignore[unknown-key]",
         '      more: "x # pipeline: ignore[unknown-key]"',
-        "  # pipeline: ignore[unknown-activity]",
+        "  # pipeline: ignore[undeclared-activity]",
         f"  - {{id: b, {WARNED}}}",
     )
     assert found == []

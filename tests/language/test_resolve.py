@@ -1,10 +1,12 @@
 """Files, folders, children, catalogues: what is found where, and each mistake once."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +163,23 @@ def test_built_in_activities_need_no_catalogue_file(tmp_path: Path) -> None:
     write(tmp_path, p=pipeline("{id: a, activity: shell.run, with: {comand: [ls]}}"))
     rules = [d.rule for d in load(tmp_path / "p.yaml").diagnostics]
     assert sorted(rules) == ["missing-parameter", "unknown-parameter"]
+
+
+def test_activities_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it may declare is not told as unknown."""
+    write(tmp_path, activities="activities: {top: {}}\n", p=pipeline("{id: a, activity: top}"))
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "activities.yaml":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.chdir(tmp_path)
+    (found,) = load("p.yaml").diagnostics
+    assert (found.path, found.line, found.column) == ("activities.yaml", 1, 1)
+    assert (found.rule, found.message) == ("unreadable-file", "the file cannot be read: Permission denied")
 
 
 MODULE = '''

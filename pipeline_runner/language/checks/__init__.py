@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pipeline_runner.language.checks import (
     activities,
     arguments,
-    attributes,
     expressions,
     inputs,
     intervals,
@@ -21,6 +20,7 @@ from pipeline_runner.language.checks import (
     secrets,
     steps,
     structure,
+    types,
     values,
     waits,
 )
@@ -36,7 +36,7 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     names.check,
     inputs.check,
     steps.check_references,
-    attributes.check,
+    types.check,
     secrets.check,
     policies.check,
     intervals.check,

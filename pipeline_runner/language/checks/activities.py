@@ -2,6 +2,9 @@
 
 Bad: ``activity: shel.run``; good: ``activity: shell.run``.
 
+``undeclared-activity``: the step names a task queue, and the catalogue has no such activity.
+A warning, because the worker of that queue may well have it.
+
 ``missing-extra``: what a built-in activity needs is installed here. A warning, because the
 worker may be elsewhere.
 """
@@ -32,7 +35,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         message = f'there is no activity "{call.name}" in the catalogue'
         near = did_you_mean(call.name, document.catalogue)
         if "task_queue" in call.node:
-            yield document.source.warning(call.span, "unknown-activity", message, near or _DECLARE)
+            yield document.source.warning(call.span, "undeclared-activity", message, near or _DECLARE)
         else:
             yield document.source.error(call.span, "unknown-activity", message, near or _HELP)
 

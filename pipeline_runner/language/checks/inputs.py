@@ -18,7 +18,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 continue
             name = reference.path[1]
             if name not in document.inputs:
-                span = document.source.locate(use.node.span, f"inputs.{name}", name)
+                span = use.span(document.source, reference, 1)
                 help_ = did_you_mean(name, document.inputs) or _declared(document)
                 yield document.source.error(span, "unknown-input", f'there is no input "{name}"', help_)
 

@@ -5,10 +5,10 @@ Bad: ``{{ input.name }}``; good: ``{{ inputs.name }}``.
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.scope import Place, roots
+from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.document import Document
 
 _ELSEWHERE = {
     "item": 'in a step with "for_each"',
@@ -21,26 +21,22 @@ _WHERE = {
     Place.COMPENSATION: "in a compensation",
     Place.FINALLY: 'in "finally"',
     Place.OUTPUT: 'in "output"',
-    Place.WORKFLOW_ID: 'in the "workflow_id" of a pipeline',
+    Place.CATCH: 'in a "catch"',
+    Place.START: 'in the "workflow_id" or "search_attributes" of a pipeline',
 }
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield names that do not exist."""
     for use in document.uses:
-        known = _known(use)
+        known = use.roots
         for reference in use.references:
             name = reference.path[0]
             if name in known:
                 continue
-            span = document.source.locate(use.node.span, name)
+            span = use.span(document.source, reference)
             message = f'there is no "{name}" {_WHERE[use.place]}'
             if name in _ELSEWHERE:
                 message += f", only {_ELSEWHERE[name]}"
             help_ = did_you_mean(name, known) or f"there are {listed(known)}"
             yield document.source.error(span, "unknown-name", message, help_)
-
-
-def _known(use: Use) -> frozenset[str]:
-    loops = use.step is not None and "for_each" in use.step.node
-    return roots(use.place) | ({"item", "index"} if loops else frozenset())

@@ -1,6 +1,9 @@
 """``unknown-parameter``, ``missing-parameter``: ``with`` fits what the activity takes.
 
 Bad: ``{activity: shell.run, with: {comand: [ls]}}``; good: ``with: {command: [ls]}``.
+
+``undeclared-parameter``: the schema is not closed. It lets the parameter through, but does
+not know it, which is a warning.
 """
 
 from collections.abc import Iterator
@@ -30,10 +33,10 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
             if entry.name not in known:
                 message = f'"{call.name}" has no parameter "{entry.name}"'
                 help_ = did_you_mean(entry.name, known) or f"it takes {listed(known)}"
-                # A schema that is not closed lets the parameter through, but does not know it.
-                report = source.error if schema.get("additionalProperties") is False else source.warning
-                if "additionalProperties" not in schema or schema["additionalProperties"] is False:
-                    yield report(entry.key.span, "unknown-parameter", message, help_)
+                if schema.get("additionalProperties") is False:
+                    yield source.error(entry.key.span, "unknown-parameter", message, help_)
+                elif "additionalProperties" not in schema:
+                    yield source.warning(entry.key.span, "undeclared-parameter", message, help_)
     missing = [name for name in schema.get("required", ()) if given is None or name not in given]
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)

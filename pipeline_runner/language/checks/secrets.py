@@ -5,7 +5,6 @@ Bad: ``name: deploy with {{ secrets.TOKEN }}``; good: ``with: {token: "{{ secret
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.scope import roots
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
@@ -16,10 +15,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
     source = document.source
     for use in document.uses:
         for reference in use.references:
-            if reference.path[0] != "secrets" or "secrets" not in roots(use.place):
+            if reference.path[0] != "secrets" or "secrets" not in use.roots:
                 continue
             name = reference.path[1] if len(reference.path) > 1 else None
-            span = source.locate(use.node.span, f"secrets.{name}" if name else "secrets")
+            span = use.span(source, reference, 0 if name is None else 1)
             if not use.takes_secrets:
                 message = 'a secret may only stand in "with" or "args" of an activity'
                 yield source.error(span, "secret-place", message)

@@ -1,4 +1,4 @@
-"""``duplicate-step-id``, ``unknown-step``, ``step-order``: each id once, and used after its step.
+"""``duplicate-step-id``, ``unknown-step``, ``step-order``, ``step-scope``: ids and their uses.
 
 Bad: ``{{ steps.deploy.output }}`` in a step before ``deploy``; good: in one after it.
 """
@@ -6,61 +6,82 @@ Bad: ``{{ steps.deploy.output }}`` in a step before ``deploy``; good: in one aft
 from collections.abc import Iterator
 
 from pipeline_runner.core.expressions import Reference
-from pipeline_runner.core.scope import Place, visible_steps
+from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document, Use, every_id
+from pipeline_runner.language.document import Document, Scope, Step, Use
+from pipeline_runner.language.nodes import Scalar
 
 
 def check_ids(document: Document) -> Iterator[Diagnostic]:
     """Yield ids that are in the file already."""
     lines: dict[str, int] = {}
-    for key in ("steps", "finally"):
-        value = document.root.get(key)
-        for node in every_id(value) if value else ():
-            if not isinstance(node.value, str):
-                continue
-            if node.value in lines:
-                message = f'the id "{node.value}" is in this file already, in line {lines[node.value]}'
-                yield document.source.error(node.span, "duplicate-step-id", message)
-            lines.setdefault(node.value, node.span.line)
+    for step in document.steps:
+        node = step.node.get("id")
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            continue
+        if node.value in lines:
+            message = f'the id "{node.value}" is in this file already, in line {lines[node.value]}'
+            yield document.source.error(node.span, "duplicate-step-id", message)
+        lines.setdefault(node.value, node.span.line)
 
 
 def check_references(document: Document) -> Iterator[Diagnostic]:
-    """Yield uses of steps that do not exist, or have not run yet."""
-    nested = _nested(document)
+    """Yield uses of steps that do not exist, have not run yet, or are out of sight."""
     for use in document.uses:
-        if use.place is Place.WORKFLOW_ID:
+        if use.place is Place.START:
             continue
-        index = use.step.index if use.step else document.step_count
-        seen = visible_steps(document.ids, use.place, index)
-        visible = [name for name in dict.fromkeys(document.ids) if name and name in seen]
         for reference in use.references:
-            if reference.path[0] != "steps" or not reference.path[1:]:
-                continue
-            if reference.path[1] not in nested.union(visible):
-                yield _mistake(document, use, reference, visible)
+            if reference.path[0] == "steps" and reference.path[1:]:
+                step = document.ids.get(reference.path[1])
+                if step is None or not use.sees(step):
+                    yield _mistake(document, use, reference, _visible(document, use))
 
 
-def _nested(document: Document) -> set[str]:
-    """Return the ids in blocks and branches, whose scopes this version does not judge."""
-    lists = [document.root.get("steps"), document.root.get("finally")]
-    return {node.text for value in lists if value for node in every_id(value)} - set(document.ids)
+def _visible(document: Document, use: Use) -> list[str]:
+    """Return the ids of the steps that an expression sees, in the order of the file."""
+    seen = set(map(id, use.visible))
+    return list(dict.fromkeys(step.id for step in document.steps if id(step) in seen and step.id))
 
 
 def _mistake(document: Document, use: Use, reference: Reference, visible: list[str]) -> Diagnostic:
     source, name = document.source, reference.path[1]
-    span = source.locate(use.node.span, ".".join(reference.path[:2]), name)
+    span = use.span(source, reference, 1)
     if use.step and name == use.step.id:
         undo = use.place is Place.COMPENSATION
         help_ = 'in a compensation, "step.output" is the output of the step that is undone' if undo else None
         return source.error(span, "step-order", f'step "{name}" cannot see its own output', help_)
-    if name in document.ids:
-        what = 'the steps in "finally" run' if use.step is None else f'step "{name}" runs'
-        what = f'"{name}" is a step of "finally", and runs' if use.step is None else what
-        return source.error(span, "step-order", f"{what} later than this", _seen(visible))
-    help_ = did_you_mean(name, visible) or _seen(visible)
-    return source.error(span, "unknown-step", f'there is no step "{name}"', help_)
+    step = document.ids.get(name)
+    if step is None:
+        help_ = did_you_mean(name, visible) or _seen(visible)
+        return source.error(span, "unknown-step", f'there is no step "{name}"', help_)
+    if use.step and step in use.step.around:
+        message = f'step "{name}" is what this stands in, and has no output yet'
+        return source.error(span, "step-order", message, _seen(visible))
+    if hidden := _hidden(step, use):
+        message, help_ = hidden
+        return source.error(span, "step-scope", message, help_)
+    message = f'step "{name}" runs later than this'
+    if step.in_finally and not (use.step and use.step.in_finally):
+        message = f'"{name}" is a step of "finally", and runs later than this'
+    return source.error(span, "step-order", message, _seen(visible))
+
+
+def _hidden(step: Step, use: Use) -> tuple[str, str] | None:
+    """Return why a step is out of sight for all that runs outside its scope; None: it is not."""
+    around = [use.step, *use.step.around] if use.step else []
+    mine = {id(scope) for one in around for scope in (one.scope, *one.inner)}
+    scope: Scope = step.scope
+    while scope.owner and id(scope) not in mine:
+        owner = scope.owner
+        if scope.kind == "branch" and owner in around:
+            message = f'step "{step.id}" is in another branch: branches do not see each other'
+            return message, f'after "{owner.id}", its outputs are in "steps.{owner.id}.output"'
+        if owner.scope.owner is None or id(owner.scope) in mine:
+            message = f'step "{step.id}" is inside the step "{owner.id}", and seen only there'
+            return message, f'outside, use "steps.{owner.id}.output"'
+        scope = owner.scope
+    return None
 
 
 def _seen(visible: list[str]) -> str:

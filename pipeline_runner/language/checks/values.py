@@ -1,7 +1,8 @@
-"""``bad-value``: what ``with`` says literally fits the schema of the activity, or of the child's input.
+"""``bad-value``, ``type-mismatch``: what ``with`` says fits what the activity, or the child, takes.
 
 Bad: ``{activity: shell.run, with: {command: ls}}``; good: ``with: {command: [ls]}``. A value
-with a template anywhere in it is not judged: nobody knows yet what it will be.
+without templates is validated (``bad-value``); of one with templates the types are compared
+(``type-mismatch``), and what is not known of them counts as right.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from typing import Any
 
 from pipeline_runner.core.expressions import contains_template
 from pipeline_runner.core.inputs import JsonSchema, dotted, misfits, schema_problems
+from pipeline_runner.language import types
 from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.checks.schemas import at
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Source, plain
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, plain
 from pipeline_runner.language.shapes import AnyValue
 
 _TEXTS = AnyValue(template=True)
@@ -22,21 +24,87 @@ _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield literal values that an activity does not take."""
+    """Yield values that an activity does not take, and those that a child does not."""
     for call in document.calls:
-        activity, given = document.activity(call), call.node.mapping("with")
-        if activity and activity.input is not None and given:
-            schema = _of_values(activity.input)
-            for entry in _literal(given):
-                yield from _misfits(document.source, entry, schema, {entry.name: plain(entry.value)})
+        given = call.node.mapping("with")
+        if given is None:
+            continue
+        activity, child = document.activity(call), document.children.get(call.name or "")
+        if activity and activity.input is not None:
+            yield from _check_activity(document, call, given, activity.input)
+        elif child and call.kind == "pipeline":
+            yield from _check_child(document, call, given, child)
 
 
-def check_inputs(source: Source, given: Mapping, inputs: dict[str, Node]) -> Iterator[Diagnostic]:
-    """Yield literal values that are not what a child declares."""
-    for entry in _literal(given):
-        schema: JsonSchema = plain(inputs[entry.name]) if entry.name in inputs else True
-        if not schema_problems(schema):
-            yield from _misfits(source, entry, schema, plain(entry.value), (entry.name,))
+def _check_activity(
+    document: Document, call: Call, given: Mapping, schema: dict[str, Any]
+) -> Iterator[Diagnostic]:
+    expected = types.of_schema(schema)
+    if any(types.misfits(types.ANY_MAP, expected)):
+        message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
+        help_ = 'give it as "args": [VALUE]'
+        yield document.source.error(given.span, "type-mismatch", message, help_)
+        return
+    values = _of_values(schema)
+    keys = expected.keys if isinstance(expected, types.Map) else {}
+    for entry in given:
+        if _is_literal(entry):
+            yield from _misfits(document.source, entry, values, {entry.name: plain(entry.value)})
+        elif entry.name in keys:
+            yield from _mismatches(document, call, entry.value, keys[entry.name], entry.name)
+
+
+def _check_child(document: Document, call: Call, given: Mapping, child: Document) -> Iterator[Diagnostic]:
+    for entry in given:
+        if entry.name not in child.inputs:
+            continue
+        schema: JsonSchema = plain(child.inputs[entry.name])
+        if not _is_literal(entry):
+            yield from _mismatches(document, call, entry.value, types.of_schema(schema), entry.name)
+        elif not schema_problems(schema):
+            yield from _misfits(document.source, entry, schema, plain(entry.value), (entry.name,))
+
+
+def _mismatches(
+    document: Document, call: Call, node: Node, expected: types.Type, where: str
+) -> Iterator[Diagnostic]:
+    """Yield the parts of a value whose type is not what is expected of them."""
+    one = types.options(expected)
+    if isinstance(node, Sequence) and len(one) == 1 and isinstance(one[0], types.List):
+        for number, item in enumerate(node.items):
+            yield from _mismatches(document, call, item, one[0].item, f"{where}[{number}]")
+        return
+    if isinstance(node, Mapping) and len(one) == 1 and isinstance(one[0], types.Map):
+        for entry in node:
+            inner = one[0].keys.get(entry.name, one[0].rest)
+            yield from _mismatches(document, call, entry.value, inner, f"{where}.{entry.name}")
+        return
+    actual = document.types.value(node, call.step, compensates=call.compensates)
+    for path, found, wanted in types.misfits(actual, expected):
+        what = where + dotted(path)
+        values = [one.values for one in (found, wanted) if isinstance(one, types.Plain) and one.values]
+        if types.words(found) == types.words(wanted) and len(values) == 2:
+            message = f'"{what}" is one of {types.shown(values[1])}, and this is {types.shown(values[0])}'
+        else:
+            message = (
+                f'"{what}" of "{call.name}" takes {types.words(wanted)}, and this is {types.words(found)}'
+            )
+        yield document.source.error(node.span, "type-mismatch", message, _help(node, found, wanted))
+
+
+def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
+    text = node.text.strip() if isinstance(node, Scalar) else ""
+    inner = text.removeprefix("{{").removesuffix("}}").strip()
+    if not text.startswith("{{") or not text.endswith("}}") or "{{" in inner:
+        return None
+    match types.words(found), types.words(wanted):
+        case "a number" | "a boolean", "a string":
+            return f"write {{{{ {inner} | string }}}}"
+        case "a string", "a number":
+            return f"write {{{{ {inner} | int }}}}, or {{{{ {inner} | float }}}}"
+        case (("a string" | "a number"), "a list"):
+            return f'write ["{text}"]'
+    return None
 
 
 def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
@@ -46,10 +114,8 @@ def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
     return {**parts, **{key: schema[key] for key in _DEFINITIONS if key in schema}}
 
 
-def _literal(given: Mapping) -> Iterator[Entry]:
-    for entry in given:
-        if not any(contains_template(text.text) for text, _ in _TEXTS.templates(entry.value)):
-            yield entry
+def _is_literal(entry: Entry) -> bool:
+    return not any(contains_template(text.text) for text, _ in _TEXTS.templates(entry.value))
 
 
 def _misfits(

@@ -1,0 +1,57 @@
+"""What the types of values make impossible, or pointless, in an expression.
+
+Bad: ``{{ steps.create.output.resorce_id }}``; good: ``{{ steps.create.output.resource_id }}``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Type, misfits, options, words
+
+_VARIABLE = "use an input, or leave it out"
+_WARNINGS = ("undeclared-attribute", "constant-comparison")
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield what is wrong inside expressions, then what their results are not."""
+    source = document.source
+    for use in document.uses:
+        for problem in document.types.problems(use):
+            report = source.warning if problem.rule in _WARNINGS else source.error
+            span = use.at(source, problem.offset, problem.word)
+            yield report(span, problem.rule, problem.message, problem.help)
+        if use.tree is not None:
+            yield from _result(document, use)
+
+
+def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
+    """Yield a result that cannot be used where it stands."""
+    source, kind = document.source, document.types.of(use)
+    match use.key:
+        case "when":
+            if any(misfits(kind, BOOLEAN)):
+                message = f'"when" is true or false, and this is {words(kind)}'
+                yield source.error(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
+            elif not use.references:
+                message = "this condition is always the same"
+                yield source.warning(use.node.span, "constant-condition", message, _VARIABLE)
+        case "for_each" if use.bare:
+            if any(misfits(kind, ANY_LIST)):
+                message = f'"for_each" goes through a list, and this is {words(kind)}'
+                yield source.error(use.node.span, "not-a-list", message)
+        case "wait":
+            if any(misfits(kind, STRING)):
+                what = 'duration such as "30s"' if use.step and not use.step.node.mapping("wait") else "time"
+                message = f'"wait" takes a {what}, and this is {words(kind)}'
+                help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" else None
+                yield source.error(use.node.span, "type-mismatch", message, help_)
+
+
+def _as_condition(use: Use, kind: Type) -> str | None:
+    text = use.text.strip()
+    if any(isinstance(option, List) for option in options(kind)):
+        return f"write {text} | length > 0"
+    if kind.__class__ is STRING.__class__ and words(kind) in ("a string", "a number"):
+        return f"write {text} != {chr(34) * 2 if words(kind) == 'a string' else 0}"
+    return None

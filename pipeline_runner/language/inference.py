@@ -1,0 +1,642 @@
+"""The types of all values of a file, and what is wrong with its expressions because of them.
+
+Types come from the schemas of inputs and activities, from literals, and from the outputs of
+children, and are carried through steps, loops and filters (:mod:`types`). The rules are
+those by which expressions are evaluated (:mod:`pipeline_runner.core.expressions`); where
+an evaluation would fail for certain, there is a problem.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from jinja2 import nodes as jinja
+
+from pipeline_runner.core import expressions
+from pipeline_runner.core.scope import RUN_KEYS, Place
+from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.language import signatures
+from pipeline_runner.language.document import Document, Scope, Step, Use
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, plain
+from pipeline_runner.language.nodes import Sequence as SequenceNode
+from pipeline_runner.language.types import (
+    ANY,
+    ANY_LIST,
+    ANY_MAP,
+    BOOLEAN,
+    ERROR,
+    NULL,
+    NUMBER,
+    SECRET,
+    STRING,
+    List,
+    Map,
+    Plain,
+    Secret,
+    Type,
+    of_schema,
+    of_value,
+    options,
+    shown,
+    union,
+    words,
+)
+
+_STATUS = Plain(
+    "string",
+    ("pending", "running", "waiting", "completed", "skipped", "failed", "caught", "cancelled"),
+)
+_RUN_STATUS = Plain("string", ("completed", "failed", "timed_out", "cancelled"))
+_OUTCOME = Plain("string", ("completed", "uncertain", "failed"))
+_APPROVED = {"by": STRING, "at": STRING}
+_LOOP = Map({"index": NUMBER, "index0": NUMBER, "first": BOOLEAN, "last": BOOLEAN, "length": NUMBER}, "none")
+_ORDERS = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
+_ARITHMETIC = (jinja.Add, jinja.Sub, jinja.Mul, jinja.Div, jinja.FloorDiv, jinja.Mod, jinja.Pow)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something in an expression that cannot work, or not as it was meant."""
+
+    rule: str
+    offset: int
+    """In the tree."""
+    word: str
+    """What it is about, at or after the offset."""
+    message: str
+    help: str | None = None
+
+
+class Inference:
+    """What is known of the types in one file."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._outputs: dict[int, Type] = {}
+        self._uses: dict[int, tuple[Type, list[Problem]]] = {}
+        self._inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
+        # In the order in which they run, so that no step's type has to be worked out from that of
+        # the one before, and so on to the first.
+        for scope in document.scopes:
+            for step in _as_they_end(scope):
+                self._outputs[id(step)] = self._output(step)
+
+    def of(self, use: Use) -> Type:
+        """Return the type of what a template or an expression gives."""
+        return self._judged(use)[0]
+
+    def problems(self, use: Use) -> list[Problem]:
+        """Return what is wrong with an expression."""
+        return self._judged(use)[1]
+
+    def output(self, step: Step) -> Type:
+        """Return the type of a step's output, if it ran."""
+        return self._outputs.get(id(step), ANY)
+
+    @property
+    def pipeline_output(self) -> Type:
+        """The type of the pipeline's own output."""
+        value = self._document.root.get("output")
+        return self.value(value, None) if value else NULL
+
+    def value(self, node: Node, step: Step | None, *, compensates: bool = False) -> Type:
+        """Return the type of a value that may have templates in it."""
+        match node:
+            case Scalar():
+                use = self._document.use_at(node, step, compensates=compensates)
+                return self.of(use) if use else of_value(node.value)
+            case SequenceNode(items=items):
+                return List(union(self.value(item, step, compensates=compensates) for item in items))
+            case Mapping():
+                return Map(
+                    {entry.name: self.value(entry.value, step, compensates=compensates) for entry in node},
+                    "none",
+                )
+
+    def input_of(self, step: Step) -> Type:
+        """Return the type of what a step hands to its activity or child."""
+        given = step.node.get("with") or step.node.get("args")
+        return self.value(given, step) if given else ANY
+
+    def element(self, step: Step) -> Type:
+        """Return the type of the elements that a step with ``for_each`` goes through."""
+        node = step.node.get("for_each")
+        each = ANY
+        if isinstance(node, Scalar):
+            use = self._document.use_at(node, step)
+            each = self.of(use) if use else ANY
+        elif node:
+            each = self.value(node, step)
+        return union([kind.item if isinstance(kind, List) else ANY for kind in options(each)])
+
+    def _judged(self, use: Use) -> tuple[Type, list[Problem]]:
+        if id(use) not in self._uses:
+            found: list[Problem] = []
+            kind = ANY
+            if use.tree is not None:
+                kind = _Evaluation(self, self._document, use, found).of_template(use.tree)
+            self._uses[id(use)] = kind, found
+        return self._uses[id(use)]
+
+    def _output(self, step: Step) -> Type:
+        kind = self._own_output(step)
+        if handlers := [one for one in step.node.items("catch") if isinstance(one, Mapping)]:
+            caught = [self.value(value, step) if (value := one.get("output")) else NULL for one in handlers]
+            single = List(kind) if "for_each" in step.node else kind
+            return union([single, *caught])
+        return List(kind) if "for_each" in step.node else kind
+
+    def _own_output(self, step: Step) -> Type:
+        node = step.node
+        match step.kind:
+            case "activity":
+                activity = self._document.catalogue.get(node.text("activity") or "")
+                return of_schema(activity.output) if activity else ANY
+            case "pipeline":
+                child = self._document.children.get(node.text("pipeline") or "")
+                waits = node.get("wait_for_completion")
+                if isinstance(waits, Scalar) and waits.value is False:
+                    return NULL
+                return child.types.pipeline_output if child else ANY
+            case "set":
+                values = node.get("set")
+                return self.value(values, step) if values else ANY
+            case "wait":
+                return NULL
+            case "approval":
+                approval = node.mapping("approval")
+                schema = approval.get("schema") if approval else None
+                return Map({**_APPROVED, "payload": of_schema(plain(schema)) if schema else ANY}, "none")
+            case "steps":
+                inner = step.body("block")[0]
+                if "output" in node:
+                    return self.value(node.get("output"), step)  # type: ignore[arg-type]  # it is there
+                return self.output(inner.steps[-1]) if inner.steps else ANY
+            case "parallel":
+                ends = {scope.name: scope.steps for scope in step.body("branch")}
+                return Map({name: self.output(own[-1]) if own else ANY for name, own in ends.items()}, "none")
+        return ANY
+
+
+def _as_they_end(scope: Scope) -> Iterator[Step]:
+    for step in scope.steps:
+        for inner in step.inner:
+            yield from _as_they_end(inner)
+        yield step
+
+
+class _Evaluation:
+    """Goes through one expression as its evaluation would."""
+
+    def __init__(self, types: Inference, document: Document, use: Use, found: list[Problem]) -> None:
+        self._types = types
+        self._document = document
+        self._use = use
+        self._found = found
+        self._bound: dict[str, Type] = {}
+        """The variables of loops."""
+        self._lenient = False
+        """Whether what does not exist is allowed for, as in front of ``default``."""
+
+    def of_template(self, tree: jinja.Template) -> Type:
+        if expressions.is_lone(tree):
+            (output,) = tree.body
+            assert isinstance(output, jinja.Output)
+            return self._of(output.nodes[0])
+        return self._body(tree.body)
+
+    def _body(self, parts: Sequence[jinja.Node]) -> Type:
+        """Go through a text, and the statements in it."""
+        secret = False
+        for part in parts:
+            match part:
+                case jinja.Output():
+                    for node in part.nodes:
+                        if not isinstance(node, jinja.TemplateData):
+                            secret |= isinstance(self._in_text(node), Secret)
+                case jinja.If():
+                    self._of(part.test)
+                    for branch in (part.body, part.elif_, part.else_):
+                        secret |= self._body(branch) == SECRET
+                case jinja.For():
+                    secret |= self._loop(part) == SECRET
+        return SECRET if secret else STRING
+
+    def _in_text(self, node: jinja.Expr) -> Type:
+        kind = self._of(node)
+        if kind == NULL:
+            self._report(
+                "null-in-text", node, f"{self._what(node)} is null, which has no place in text",
+                "use default('') or a condition",
+            )  # fmt: skip
+        return kind
+
+    def _loop(self, node: jinja.For) -> Type:
+        items = self._of(node.iter)
+        if not self._is_one_of(items, (ANY_LIST, ANY_MAP, STRING)):
+            self._report("not-a-list", node.iter, f"{self._what(node.iter)} is {words(items)}, not a list")
+        before = self._bound
+        names = [name.name for name in node.target.find_all(jinja.Name)]
+        element = union([kind.item if isinstance(kind, List) else ANY for kind in options(items)])
+        if isinstance(node.target, jinja.Name):
+            names, self._bound = [], {**before, node.target.name: element}
+        self._bound = {**self._bound, **dict.fromkeys(names, ANY), "loop": _LOOP}
+        if node.test:
+            self._of(node.test)
+        result = self._body(node.body)
+        self._bound = before
+        return SECRET if SECRET in (result, self._body(node.else_)) else STRING
+
+    def _of(self, node: jinja.Node | None) -> Type:
+        """Return the type of an expression."""
+        rule = _RULES.get(type(node))
+        return rule(self, node) if rule else self._operation(node)
+
+    def _operation(self, node: jinja.Node | None) -> Type:
+        match node:
+            case jinja.UnaryExpr():
+                return self._sign(node)
+            case jinja.BinExpr():
+                return self._arithmetic(node)
+        return ANY
+
+    def _const(self, node: jinja.Const) -> Type:
+        return of_value(node.value)
+
+    def _list(self, node: jinja.List | jinja.Tuple) -> Type:
+        return List(union([self._of(item) for item in node.items]))
+
+    def _dict(self, node: jinja.Dict) -> Type:
+        keys: dict[str, Type] = {}
+        for pair in node.items:
+            kind = self._of(pair.value)
+            if name := _text(pair.key):
+                keys[name] = kind
+        return Map(keys, "none" if len(keys) == len(node.items) else "some")
+
+    def _condition(self, node: jinja.CondExpr) -> Type:
+        self._of(node.test)
+        return union([self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY])
+
+    def _either(self, node: jinja.And | jinja.Or) -> Type:
+        return union([self._of(node.left), self._of(node.right)])
+
+    def _not(self, node: jinja.Not) -> Type:
+        self._seen(node.node, self._of(node.node))
+        return BOOLEAN
+
+    def _joined(self, node: jinja.Concat) -> Type:
+        secret = [isinstance(self._in_text(part), Secret) for part in node.nodes]
+        return SECRET if any(secret) else STRING
+
+    def _sign(self, node: jinja.UnaryExpr) -> Type:
+        kind = self._of(node.node)
+        if not self._is_one_of(kind, (NUMBER, BOOLEAN)):
+            self._operands(node, f"{self._what(node.node)} is {words(kind)}, and has no sign")
+        return NUMBER
+
+    def _call(self, node: jinja.Call) -> Type:  # the only function is range()
+        for argument in node.args:
+            self._of(argument)
+        return List(NUMBER)
+
+    # Names and keys.
+
+    def _name(self, node: jinja.Name) -> Type:
+        name = node.name
+        if name in self._bound:
+            return self._bound[name]
+        if name not in self._use.roots:
+            return ANY
+        use, step = self._use, self._use.step
+        match name:
+            case "inputs":
+                return self._types._inputs  # noqa: SLF001 - they are parts of one thing
+            case "run":
+                keys: dict[str, Type] = dict.fromkeys(RUN_KEYS, STRING)
+                return Map({**keys, "status": _RUN_STATUS} if "status" in _run_keys(use) else keys, "none")
+            case "item":
+                return self._types.element(use.loops[0])
+            case "index":
+                return NUMBER
+            case "error":
+                return ERROR
+            case "step" if step is not None:
+                output = self._types.output(step)
+                if "for_each" in step.node:  # each element is undone by itself
+                    output = union([kind.item if isinstance(kind, List) else ANY for kind in options(output)])
+                keys = {"input": self._types.input_of(step), "output": output, "outcome": _OUTCOME}
+                return Map({**keys, "error": ERROR, "key": STRING}, "none")
+        return ANY_MAP if name in ("steps", "secrets") else ANY
+
+    def _key(self, node: jinja.Getattr | jinja.Getitem) -> Type:
+        if isinstance(node, jinja.Getattr):
+            key: Any = node.attr
+        elif isinstance(node.arg, jinja.Const):
+            key = node.arg.value
+        else:
+            return self._computed(node)
+        base = node.node
+        if isinstance(base, jinja.Name) and base.name not in self._bound and isinstance(key, str):
+            if base.name == "steps" and "steps" in self._use.roots:
+                return self._result(key)
+            if base.name == "secrets":
+                return SECRET
+        return self._lookup(node, self._of(base), key)
+
+    def _computed(self, node: jinja.Getitem) -> Type:
+        """Return the type of what a computed key, or a slice, gives."""
+        kind = self._of(node.node)
+        if isinstance(node.arg, jinja.Slice):
+            return kind if isinstance(kind, List) or kind == STRING else ANY
+        self._of(node.arg)
+        return kind.item if isinstance(kind, List) else ANY
+
+    def _result(self, name: str) -> Type:
+        step = self._document.ids.get(name)
+        if step is None or not self._use.sees(step):
+            return ANY
+        return Map({"output": self._types.output(step), "status": _STATUS, "error": ERROR}, "none")
+
+    def _lookup(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any) -> Type:
+        """Return the type of a key of a value; report one that is not there."""
+        if type(kind) is Type:
+            return ANY
+        found = [inner for option in options(kind) if (inner := _inner(option, key))]
+        if SECRET in options(kind):
+            self._seen(node.node, kind)
+            return ANY
+        if found:
+            return union(found)
+        # What may be null, or have keys that nobody declared, may have this one another time.
+        unsure = len(options(kind)) > 1 or any(
+            isinstance(option, Map) and option.others == "undeclared" for option in options(kind)
+        )
+        self._missing(node, kind, key, certain=not unsure)
+        return ANY
+
+    def _missing(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any, *, certain: bool) -> None:
+        what = self._what(node.node)
+        known = [name for option in options(kind) if isinstance(option, Map) for name in option.keys]
+        near = did_you_mean(key, known) if isinstance(key, str) else None
+        if any(isinstance(option, Map) for option in options(kind)):
+            message = f'"{key}" is not in {what}: it has {listed(known)}' if known else f"{what} is empty"
+        else:
+            message = f'"{key}" is not in {what}, which is {words(kind)}'
+        help_ = near
+        if isinstance(kind, List) and not near:
+            help_ = f"an element is {words(kind.item)}: use [0], first, or map" if kind.item != ANY else None
+        elif _is_result(node.node) and not near:
+            help_ = f"the step's result is {what[:-1]}.output\""
+        if self._lenient:
+            if near is None:
+                return
+            certain = False
+        rule = "unknown-attribute" if certain else "undeclared-attribute"
+        self._report(rule, node, message, help_, str(key))
+
+    # Operators, tests and filters.
+
+    def _arithmetic(self, node: jinja.BinExpr) -> Type:
+        left, right = self._of(node.left), self._of(node.right)
+        if self._seen(node.left, left) or self._seen(node.right, right):
+            return ANY
+        numbers = (NUMBER, BOOLEAN)
+        if isinstance(node, jinja.Add):
+            alike = [(STRING,), (ANY_LIST,), numbers]
+            fitting = [
+                kinds for kinds in alike if self._is_one_of(left, kinds) and self._is_one_of(right, kinds)
+            ]
+            if not fitting:
+                message = f'"+" does not add {words(right)} to {words(left)}'
+                text = STRING in (_base(left), _base(right))
+                self._operands(node, message, 'write "~" to join texts' if text else None)
+            return ANY if len(fitting) != 1 else {0: STRING, 1: ANY_LIST, 2: NUMBER}[alike.index(fitting[0])]
+        for side, kind in ((node.left, left), (node.right, right)):
+            if not self._is_one_of(kind, numbers):
+                message = f'"{node.operator}" works on numbers, and {self._what(side)} is {words(kind)}'
+                self._operands(node, message)
+                break
+        return NUMBER
+
+    def _compare(self, node: jinja.Compare) -> Type:
+        left_node, left = node.expr, self._of(node.expr)
+        for operand in node.ops:
+            right = self._of(operand.expr)
+            if not self._seen(left_node, left) and not self._seen(operand.expr, right):
+                self._pair(left_node, left, operand.op, operand.expr, right)
+            left_node, left = operand.expr, right
+        return BOOLEAN
+
+    def _pair(self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type) -> None:
+        if op in _ORDERS:
+            fits = [(NUMBER, BOOLEAN), (STRING,), (ANY_LIST,)]
+            if not any(self._is_one_of(left, kinds) and self._is_one_of(right, kinds) for kinds in fits):
+                sides = (
+                    f"{self._what(left_node)} is {words(left)} and {self._what(right_node)} {words(right)}"
+                )
+                self._report("not-comparable", left_node, f'"{_ORDERS[op]}" cannot compare these: {sides}')
+        elif op in ("in", "notin"):
+            self._membership(left_node, left, right_node, right)
+        else:
+            self._equality(left_node, left, op, right_node, right)
+
+    def _membership(self, left_node: jinja.Expr, left: Type, right_node: jinja.Expr, right: Type) -> None:
+        if not self._is_one_of(right, (ANY_LIST, ANY_MAP, STRING)):
+            message = (
+                f'"in" looks into a list, a mapping or a string: {self._what(right_node)} is {words(right)}'
+            )
+            self._report("not-comparable", right_node, message)
+        elif _base(right) == STRING and not self._is_one_of(left, (STRING,)):
+            message = f"{self._what(right_node)} is a string, and {self._what(left_node)} is {words(left)}"
+            self._report("not-comparable", left_node, f'"in" cannot compare these: {message}')
+        elif isinstance(right, List) and isinstance(left_node, jinja.Const):
+            self._equality(left_node, left, "in", right_node, right.item)
+
+    def _equality(
+        self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
+    ) -> None:
+        """Report two values that can never be equal."""
+        if NULL in (left, right) or ANY in (left, right):
+            return
+        pairs = [(one, other) for one in options(left) for other in options(right)]
+        if any(_may_be_equal(one, other) for one, other in pairs):
+            return
+        always = "true" if op == "ne" else "false"
+        if _base(left) == _base(right):
+            constant, other = (left_node, right) if isinstance(left_node, jinja.Const) else (right_node, left)
+            other_node = right_node if constant is left_node else left_node
+            values = other.values if isinstance(other, Plain) else None
+            text = constant.value if isinstance(constant, jinja.Const) else None
+            message = f"this is always {always}: {self._what(other_node)} is one of {shown(values or ())}"
+            near = did_you_mean(text, map(str, values)) if isinstance(text, str) and values else None
+            self._report("constant-comparison", constant, message, near)
+        else:
+            sides = f"{self._what(left_node)} is {words(left)}, {self._what(right_node)} {words(right)}"
+            self._report("constant-comparison", left_node, f"this is always {always}: {sides}")
+
+    def _test(self, node: jinja.Test) -> Type:
+        before = self._lenient
+        self._lenient |= node.name in ("defined", "undefined")
+        kind = self._of(node.node)
+        self._lenient = before
+        for argument in node.args:
+            self._of(argument)
+        if node.name not in ("defined", "undefined"):
+            self._seen(node.node, kind)
+        return BOOLEAN
+
+    def _filter(self, node: jinja.Filter) -> Type:
+        before = self._lenient
+        self._lenient |= node.name in ("default", "d")
+        kind = self._of(node.node)
+        self._lenient = before
+        arguments = [self._of(argument) for argument in node.args]
+        for keyword in node.kwargs:
+            self._of(keyword.value)
+        if node.name in ("default", "d"):
+            if kind == SECRET:
+                return SECRET
+        elif self._seen(node.node, kind, f'filter "{node.name}"'):
+            return ANY
+        takes = signatures.TAKES.get(node.name)
+        if takes and not self._is_one_of(kind, takes):
+            fact = f"{self._what(node.node)} is {words(kind)}"
+            message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
+            self._report("filter-type", node, message, _filter_help(node.name, kind), node.name)
+        return signatures.result(node.name, kind, arguments)
+
+    # Reports.
+
+    def _is_one_of(self, kind: Type, wanted: Sequence[Type]) -> bool:
+        """Tell whether a value may be of one of these types; a secret is a matter of its own."""
+        bases = {_base(one).__class__ if not isinstance(one, Plain) else one.kind for one in wanted}
+        for option in options(kind):
+            if type(option) is Type or isinstance(option, Secret):
+                return True
+            if (option.kind if isinstance(option, Plain) else option.__class__) in bases:
+                return True
+        return False
+
+    def _seen(self, node: jinja.Node | None, kind: Type, by: str = "") -> bool:
+        """Report a secret that is looked at."""
+        if not any(isinstance(option, Secret) for option in options(kind)):
+            return False
+        if not self._use.takes_secrets:
+            return True  # it has no place here at all, which is told already
+        message = f"a secret is known on the worker only: {by or 'an expression'} cannot look at it"
+        self._report("secret-use", node, message, "hand it to the activity as it is")
+        return True
+
+    def _operands(self, node: jinja.Expr, message: str, help_: str | None = None) -> None:
+        self._report("operand-type", node, message, help_)
+
+    def _report(
+        self, rule: str, node: jinja.Node | None, message: str, help_: str | None = None, word: str = ""
+    ) -> None:
+        first: jinja.Node | None = node
+        if not word:  # the place of a whole path is that of its name
+            while isinstance(first, jinja.Getattr | jinja.Getitem | jinja.Filter | jinja.Test):
+                first = first.node
+            word = _path(node) or _text(node)
+        self._found.append(Problem(rule, ((first and first.lineno) or 1) - 1, word, message, help_))
+
+    def _what(self, node: jinja.Node | None) -> str:
+        """Name an expression in a message."""
+        path = _path(node)
+        if path is None:
+            if isinstance(node, jinja.Const):
+                return f'"{node.value}"' if isinstance(node.value, str) else str(node.value).lower()
+            return "this"
+        keys = path.split(".")
+        if keys[0] == "steps" and keys[2:] == ["output"]:
+            return f'the output of step "{keys[1]}"'
+        return f'"{path}"'
+
+
+_RULES: dict[type, Callable[[_Evaluation, Any], Type]] = {
+    jinja.Const: _Evaluation._const,  # noqa: SLF001 - here and below: its own methods
+    jinja.Name: _Evaluation._name,  # noqa: SLF001
+    jinja.Getattr: _Evaluation._key,  # noqa: SLF001
+    jinja.Getitem: _Evaluation._key,  # noqa: SLF001
+    jinja.List: _Evaluation._list,  # noqa: SLF001
+    jinja.Tuple: _Evaluation._list,  # noqa: SLF001
+    jinja.Dict: _Evaluation._dict,  # noqa: SLF001
+    jinja.CondExpr: _Evaluation._condition,  # noqa: SLF001
+    jinja.And: _Evaluation._either,  # noqa: SLF001
+    jinja.Or: _Evaluation._either,  # noqa: SLF001
+    jinja.Not: _Evaluation._not,  # noqa: SLF001
+    jinja.Compare: _Evaluation._compare,  # noqa: SLF001
+    jinja.Test: _Evaluation._test,  # noqa: SLF001
+    jinja.Filter: _Evaluation._filter,  # noqa: SLF001
+    jinja.Concat: _Evaluation._joined,  # noqa: SLF001
+    jinja.Call: _Evaluation._call,  # noqa: SLF001
+}
+"""By the class of a node."""
+
+
+def _path(node: jinja.Node | None) -> str | None:
+    """Return a name with its keys, as it is usually written."""
+    keys: list[str] = []
+    while True:
+        match node:
+            case (
+                jinja.Getattr(node=inner, attr=key)
+                | jinja.Getitem(node=inner, arg=jinja.Const(value=str(key)))
+            ):
+                keys.append(f".{key}")
+            case jinja.Getitem(node=inner, arg=jinja.Const(value=int(key))):
+                keys.append(f"[{key}]")
+            case jinja.Name(name=name):
+                return "".join([name, *reversed(keys)])
+            case _:
+                return None
+        node = inner
+
+
+def _is_result(node: jinja.Node | None) -> bool:
+    return (_path(node) or "").startswith("steps.") and (_path(node) or "").count(".") == 1
+
+
+def _inner(kind: Type, key: Any) -> Type | None:
+    """Return the type of a key or an element of a value, None if it has none."""
+    match kind:
+        case Map(keys=keys, others=others, rest=rest) if isinstance(key, str):
+            return keys.get(key) or (rest if others == "some" else None)
+        case List(item=item) if isinstance(key, int):
+            return item
+        case Plain(kind="string") if isinstance(key, int):
+            return STRING
+    return None
+
+
+def _text(node: jinja.Node | None) -> str:
+    return node.value if isinstance(node, jinja.Const) and isinstance(node.value, str) else ""
+
+
+def _base(kind: Type) -> Type:
+    """Return a type without what its values are."""
+    return Plain(kind.kind) if isinstance(kind, Plain) else kind
+
+
+def _may_be_equal(one: Type, other: Type) -> bool:
+    if not isinstance(one, Plain) or not isinstance(other, Plain):
+        return type(one) is type(other) or Type in (type(one), type(other))
+    numbers = ("number", "boolean")  # 1 == true
+    if one.kind != other.kind:
+        return one.kind in numbers and other.kind in numbers
+    return one.values is None or other.values is None or bool(set(one.values) & set(other.values))
+
+
+def _run_keys(use: Use) -> tuple[str, ...]:
+    last = use.place is Place.FINALLY or (use.step is not None and use.step.in_finally)
+    return (*RUN_KEYS, "status") if last else RUN_KEYS
+
+
+def _filter_help(name: str, kind: Type) -> str | None:
+    if isinstance(_base(kind), Plain) and kind in (NUMBER, BOOLEAN) and name not in ("first", "last", "sum"):
+        return (
+            'write "| string" before it'
+            if name not in ("combine", "items", "keys", "values", "dictsort")
+            else None
+        )
+    return None

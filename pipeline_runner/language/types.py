@@ -1,0 +1,236 @@
+"""What can be known of a value before a run: a lattice of types.
+
+``ANY`` is everything and says nothing; a union is what one of its options is. Whatever is
+not understood is ``ANY``: a missing schema is no reason for a false alarm.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline_runner.core.suggest import listed
+
+_MAX_DEPTH = 12
+"""How deep schemas are read; beyond it nothing is known."""
+
+
+class Type(msgspec.Struct, frozen=True):
+    """Any value at all; the others narrow it down."""
+
+
+class Plain(Type, frozen=True):
+    """A string, a number, a boolean or null."""
+
+    kind: Literal["string", "number", "boolean", "null"]
+    values: tuple[Any, ...] | None = None
+    """All that it can be, None where that is not known."""
+
+
+class Secret(Type, frozen=True):
+    """A secret, which is a string to the activity only."""
+
+
+class List(Type, frozen=True):
+    """A list of values of one type."""
+
+    item: Type
+
+
+class Map(Type, frozen=True):
+    """A mapping."""
+
+    keys: Mapping[str, Type]
+    others: Literal["none", "undeclared", "some"]
+    """Whether it has other keys: no; nobody said so, and a schema lets them through; yes."""
+    rest: Type = Type()
+    """The type of the values of other keys."""
+
+
+class Union(Type, frozen=True):
+    """One of several types, none of which is ``ANY`` or a union."""
+
+    options: tuple[Type, ...]
+
+
+ANY = Type()
+STRING = Plain("string")
+NUMBER = Plain("number")
+BOOLEAN = Plain("boolean")
+NULL = Plain("null")
+SECRET = Secret()
+ANY_LIST = List(ANY)
+ANY_MAP = Map({}, "some")
+ERROR = Map({"type": STRING, "message": STRING, "step": Union((STRING, NULL))}, "none")
+
+_JSON_TYPES: dict[str, Type] = {
+    "string": STRING, "number": NUMBER, "integer": NUMBER, "boolean": BOOLEAN, "null": NULL,
+}  # fmt: skip
+
+
+def options(kind: Type) -> tuple[Type, ...]:
+    """Return the types of which a value is one."""
+    return kind.options if isinstance(kind, Union) else (kind,)
+
+
+def union(types: Iterable[Type]) -> Type:
+    """Return the type of a value that is of one of these."""
+    found: list[Type] = []
+    for kind in (option for one in types for option in options(one)):
+        if type(kind) is Type:
+            return ANY
+        same = next((n for n, other in enumerate(found) if _is_alike(kind, other)), None)
+        if same is None:
+            found.append(kind)
+        else:
+            found[same] = _joined(found[same], kind)
+    return found[0] if len(found) == 1 else Union(tuple(found)) if found else ANY
+
+
+def _is_alike(one: Type, other: Type) -> bool:
+    if isinstance(one, Plain) and isinstance(other, Plain):
+        return one.kind == other.kind
+    return type(one) is type(other)
+
+
+def _joined(one: Type, other: Type) -> Type:
+    """Return the type of what is one or the other, of two that are alike."""
+    if one == other:
+        return one
+    match one, other:
+        case Plain(kind=kind, values=a), Plain(values=b):
+            return Plain(kind, None if a is None or b is None else tuple(dict.fromkeys((*a, *b))))
+        case List(item=a), List(item=b):
+            return List(union([a, b]))
+        case Map(), Map():
+            # A key that only one of them has is there or not: nothing is said of the others.
+            keys = {key: union([one.keys[key], other.keys[key]]) for key in one.keys if key in other.keys}
+            return Map(keys, "some")
+    return one
+
+
+def without_null(kind: Type) -> Type:
+    """Return the type of a value that is known not to be null."""
+    left = [option for option in options(kind) if option != NULL]
+    return union(left) if left else ANY
+
+
+def of_value(value: Any) -> Type:
+    """Return the type of JSON data."""
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return Plain("boolean", (value,))
+    if isinstance(value, int | float):
+        return Plain("number", (value,))
+    if isinstance(value, str):
+        return Plain("string", (value,))
+    if isinstance(value, list):
+        return List(union(map(of_value, value)))
+    if isinstance(value, dict):
+        return Map({str(key): of_value(item) for key, item in value.items()}, "none")
+    return ANY
+
+
+def of_schema(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Type:
+    """Return the type of what a JSON Schema (2020-12) lets through; ``ANY`` where it is not understood."""
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return ANY
+    definitions = definitions if definitions is not None else schema.get("$defs", {})
+    if "$ref" in schema:
+        name = str(schema["$ref"]).removeprefix("#/$defs/")
+        inner = definitions.get(name) if isinstance(definitions, dict) else None
+        return of_schema(inner, definitions, depth + 1)
+    if "const" in schema:
+        return of_value(schema["const"])
+    if isinstance(values := schema.get("enum"), list):
+        return union(map(of_value, values))
+    for key in ("anyOf", "oneOf"):
+        if isinstance(parts := schema.get(key), list) and "type" not in schema:
+            return union(of_schema(part, definitions, depth + 1) for part in parts)
+    names = schema.get("type")
+    if not isinstance(names, str | list):
+        return ANY
+    kinds = [names] if isinstance(names, str) else names
+    return union(_of_type(name, schema, definitions, depth) for name in kinds)
+
+
+def _of_type(name: Any, schema: dict[str, Any], definitions: Mapping[str, Any], depth: int) -> Type:
+    if name == "array":
+        item = ANY if "prefixItems" in schema else of_schema(schema.get("items"), definitions, depth + 1)
+        return List(item)
+    if name != "object":
+        return _JSON_TYPES.get(name, ANY) if isinstance(name, str) else ANY
+    properties = schema.get("properties")
+    keys = {}
+    if isinstance(properties, dict):
+        keys = {str(key): of_schema(value, definitions, depth + 1) for key, value in properties.items()}
+    others = schema.get("additionalProperties")
+    if others is False and "patternProperties" not in schema:
+        return Map(keys, "none")
+    composed = any(key in schema for key in ("patternProperties", "allOf", "anyOf", "oneOf", "$dynamicRef"))
+    if others is None and keys and not composed:
+        return Map(keys, "undeclared")
+    return Map(keys, "some", ANY if composed else of_schema(others, definitions, depth + 1))
+
+
+def words(kind: Type) -> str:
+    """Name a type, as the language names values: ``a string``, ``a list``."""
+    match kind:
+        case Plain(kind="null"):
+            return "null"
+        case Plain(kind=name):
+            return f"a {name}"
+        case Secret():
+            return "a secret"
+        case List():
+            return "a list"
+        case Map():
+            return "a mapping"
+        case Union(options=several):
+            return " or ".join(dict.fromkeys(map(words, several)))
+        case _:
+            return "anything"
+
+
+Place = tuple[str | int, ...]
+
+
+def misfits(actual: Type, expected: Type) -> Iterator[tuple[Place, Type, Type]]:
+    """Yield where a value certainly is not what is expected: the path, what it is, what it should be."""
+    wanted = options(expected)
+    if type(expected) is Type or type(actual) is Type:
+        return
+    found = [list(_misfit(one, wanted)) for one in options(actual)]
+    if all(found):
+        path, inner, outer = found[0][0]
+        yield (path, actual, expected) if not path else (path, inner, outer)
+
+
+def _misfit(actual: Type, wanted: tuple[Type, ...]) -> Iterator[tuple[Place, Type, Type]]:
+    alike = [
+        one
+        for one in wanted
+        if _is_alike(actual, one)
+        or (isinstance(actual, Secret) and one.__class__ is Plain and one.kind == "string")
+    ]
+    if not alike:
+        yield (), actual, union(wanted)
+        return
+    expected = alike[0]
+    match actual, expected:
+        case Plain(values=tuple(values)), Plain(values=tuple(allowed)) if not set(values) & set(allowed):
+            yield (), actual, expected
+        case List(item=item), List(item=inner):
+            for path, one, other in misfits(item, inner):
+                yield (0, *path), one, other
+        case Map(), Map():
+            for key, value in actual.keys.items():
+                if key in expected.keys:
+                    for path, one, other in misfits(value, expected.keys[key]):
+                        yield (key, *path), one, other
+
+
+def shown(values: Iterable[Any]) -> str:
+    """List the values that something can have."""
+    return listed([f'"{value}"' if isinstance(value, str) else str(value) for value in values])
