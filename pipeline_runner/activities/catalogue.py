@@ -17,7 +17,7 @@ from pipeline_runner.core.model import Retry, Struct, Timeouts
 
 
 class Argument(Struct, frozen=True, kw_only=True):
-    """One of the positional arguments of an activity that does not take exactly one."""
+    """One of the positional arguments of an activity that may take more or fewer than one."""
 
     name: str
     schema: dict[str, Any] | None = None
@@ -34,7 +34,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     input: dict[str, Any] | None = None
     """JSON Schema of its one argument; None: unknown."""
     arguments: tuple[Argument, ...] | None = None
-    """What it takes, where that is not exactly one argument; None: unknown, or one."""
+    """What it takes, where one argument is not what it needs; None: unknown, or one."""
     output: dict[str, Any] | None = None
     """JSON Schema of its result; None: unknown. Where it refuses further keys, there are none."""
     effect_free: bool = False

@@ -288,13 +288,14 @@ def _entry(activity: Activity) -> Entry:
     function = inspect.unwrap(activity)
     hints, parameters = _hints(function), _parameters(function)
     alone = parameters[0] if parameters is not None and len(parameters) == 1 else None
+    needed = alone is not None and alone.default is alone.empty
     name = name_of(activity)
     assert name is not None
     return Entry(
         name=name,
         description=" ".join((inspect.getdoc(activity) or "").split("\n\n")[0].split()),
         input=_given(hints, alone) if alone else None,
-        arguments=None if parameters is None or alone else tuple(_argument(hints, p) for p in parameters),
+        arguments=None if parameters is None or needed else tuple(_argument(hints, p) for p in parameters),
         output=schema_of(hints.get("return", Any), "serialization"),
         effect_free=facts.effect_free,
         inverse=facts.inverse,

@@ -88,6 +88,14 @@ class Inference:
         """Return what is wrong with an expression."""
         return self._judged(use)[1]
 
+    def inserted(self, use: Use) -> Iterator[tuple[jinja.Expr, Type]]:
+        """Yield the expressions whose values become parts of a text, with their types."""
+        evaluation = _Evaluation(self, self._document, use, [])
+        for output in use.tree.find_all(jinja.Output) if use.tree else ():
+            for node in output.nodes:
+                if not isinstance(node, jinja.TemplateData):
+                    yield node, evaluation._of(node)  # noqa: SLF001 - they are parts of one thing
+
     def output(self, step: Step) -> Type:
         """Return the type of a step's output, if it ran."""
         return self._outputs.get(id(step), ANY)

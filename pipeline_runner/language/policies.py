@@ -77,13 +77,16 @@ def said_retry(document: Document, call: Call) -> Retry:
     return merged(activity.retry if activity else Retry(), *layers)
 
 
-def said_at(document: Document, call: Call, group: str, key: str) -> Node | None:
-    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts; None: nothing."""
-    for part in reversed(_parts(document, call)):
+def said_at(document: Document, call: Call, group: str, key: str) -> tuple[Node | None, int]:
+    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts.
+
+    With it comes how strong that place is; nothing, and -1, if the file does not say it.
+    """
+    for strength, part in reversed(list(enumerate(_parts(document, call)))):
         values = part.mapping(group)
         if values and key in values:
-            return values.get(key)
-    return None
+            return values.get(key), strength
+    return None, -1
 
 
 def call_retry(document: Document, call: Call) -> Retry:

@@ -10,6 +10,7 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.fields import CHILD_TIMEOUTS
 from pipeline_runner.language.nodes import Mapping
 
 
@@ -19,56 +20,76 @@ def check(document: Document) -> Iterator[Diagnostic]:
         if call.kind == "activity":
             yield from _timeouts(document, call)
         yield from _retries(document, call)
-        yield from _policy(document, call)
+    yield from _policies(document)
 
 
 def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
+    """Yield limits that never come into force.
+
+    A limit that a step makes tighter for itself may leave one that holds for many steps behind:
+    that is no mistake.
+    """
     limits = policies.call_timeouts(document, call)
-    attempt = limits.start_to_close
-    heartbeat = policies.said_at(document, call, "timeouts", "heartbeat")
-    if heartbeat and attempt and limits.heartbeat and limits.heartbeat >= attempt:
+    heartbeat, of_heartbeat = policies.said_at(document, call, "timeouts", "heartbeat")
+    one, of_one = policies.said_at(document, call, "timeouts", "start_to_close")
+    whole, of_whole = policies.said_at(document, call, "timeouts", "schedule_to_close")
+    ends = [
+        (limit, name)
+        for limit, name, strength in (
+            (limits.start_to_close, "start_to_close", of_one),
+            (limits.schedule_to_close, "schedule_to_close", of_whole),
+        )
+        if limit is not None and strength <= of_heartbeat
+    ]
+    if heartbeat and limits.heartbeat and ends and limits.heartbeat >= min(ends)[0]:
         message = (
             f"a heartbeat timeout of {spell(limits.heartbeat)} is never noticed: "
-            f"start_to_close ends the attempt after {spell(attempt)}"
+            f"{min(ends)[1]} ends the attempt after {spell(min(ends)[0])}"
         )
-        yield document.source.warning(
-            heartbeat.span, "heartbeat-timeout", message, "make it shorter than start_to_close"
-        )
-    whole = policies.said_at(document, call, "timeouts", "schedule_to_close")
-    one = policies.said_at(document, call, "timeouts", "start_to_close")
-    if whole and one and attempt and limits.schedule_to_close and limits.schedule_to_close < attempt:
+        yield document.source.warning(heartbeat.span, "heartbeat-timeout", message, "make it the shorter one")
+    if not whole or not one or not limits.schedule_to_close or not limits.start_to_close:
+        return
+    if of_one >= of_whole and limits.schedule_to_close < limits.start_to_close:
         message = (
             f"schedule_to_close {spell(limits.schedule_to_close)} limits all attempts together, "
-            f"and is shorter than start_to_close {spell(attempt)}"
+            f"and is shorter than start_to_close {spell(limits.start_to_close)}"
         )
-        yield document.source.warning(whole.span, "timeout-order", message, "make it the longer one")
+        place = one if of_one > of_whole else whole
+        yield document.source.warning(
+            place.span, "timeout-order", message, "make schedule_to_close the longer one"
+        )
 
 
 def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
-    attempts = policies.said_at(document, call, "retry", "maximum_attempts")
+    attempts, _ = policies.said_at(document, call, "retry", "maximum_attempts")
     if attempts is None or policies.said_retry(document, call).maximum_attempts != 0:
         return
+    if "timeout" in document.root and not call.compensates and not call.step.in_finally:
+        return  # it ends the steps, but not their undo
     if call.kind == "activity":
         limited, name = policies.call_timeouts(document, call).schedule_to_close, "schedule_to_close"
     else:
         limited, name = policies.call_child_timeouts(document, call).execution, "execution"
     if limited is None:
-        message = f'"{call.name}" is tried for ever if it always fails: the run would never end'
+        message = "what always fails is tried for ever: the run would never end"
         yield document.source.warning(
             attempts.span, "unlimited-retries", message, f"set {name}, or a number of attempts"
         )
 
 
-def _policy(document: Document, call: Call) -> Iterator[Diagnostic]:
-    """Yield a policy of which a call can use nothing."""
-    value, name = call.node.get("policy"), call.node.text("policy")
-    policy = document.policies.get(name or "")
-    if value is None or not isinstance(policy, Mapping) or "retry" in policy:
-        return
-    limits = policy.mapping("timeouts")
-    names = [entry.name for entry in limits or ()]
-    of_children = ("run", "execution")
-    if names and all((name in of_children) == (call.kind == "activity") for name in names):
-        what = "an activity" if call.kind == "activity" else "a child pipeline"
-        message = f'the policy "{name}" has nothing for {what}: {", ".join(names)}'
-        yield document.source.warning(value.span, "useless-policy", message)
+def _policies(document: Document) -> Iterator[Diagnostic]:
+    """Yield policies of which those who name them can use nothing."""
+    users = [(call.node, call.kind) for call in document.calls]
+    if defaults := document.root.mapping("defaults"):
+        users += [(node, "activity") for node in (defaults, defaults.mapping("compensate")) if node]
+    for node, kind in users:
+        value, name = node.get("policy"), node.text("policy")
+        policy = document.policies.get(name or "")
+        if value is None or not isinstance(policy, Mapping) or "retry" in policy:
+            continue
+        names = [entry.name for entry in policy.mapping("timeouts") or ()]
+        if names and all((one in CHILD_TIMEOUTS.fields) == (kind == "activity") for one in names):
+            what = "activities" if kind == "activity" else "a child pipeline"
+            message = f'the policy "{name}" has nothing for {what}: {", ".join(names)}'
+            help_ = f"its timeouts are those of {'children' if kind == 'activity' else 'activities'}"
+            yield document.source.warning(value.span, "useless-policy", message, help_)

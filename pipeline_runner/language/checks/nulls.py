@@ -1,19 +1,30 @@
 """``maybe-null``: what a step did not do is not used as if it had.
 
 Bad: ``{{ steps.build.output.id }}`` where ``build`` has a ``when``; good: with
-``| default('')``, or in a step with the same ``when``.
+``| default('')``, or under the same condition.
 """
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.expressions import Reference
+from jinja2 import nodes as jinja
+
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
-from pipeline_runner.language.guards import unguarded
-from pipeline_runner.language.nodes import Mapping, Scalar
+from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
+from pipeline_runner.language.nodes import Scalar
 
 _HELP = "use default(…), or a condition"
+_COMPLETED = frozenset(
+    [
+        fact("run.status == 'completed'"),
+        fact("error is none"),
+        fact("error == none"),
+        fact("error is defined", holds=False),
+        fact("error", holds=False),
+    ]
+)
+"""Any of these tells ``finally`` that every step before it has run, or was skipped."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -23,62 +34,67 @@ def check(document: Document) -> Iterator[Diagnostic]:
             continue
         if not any(reference.path[0] in ("steps", "error", "step") for reference in use.references):
             continue
-        for reference in unguarded(use.tree):
-            why = _why(document, use, reference)
-            if why:
+        around = _conditions(document, use.step, own=use.key != "when")
+        for look in looks(use.tree, lone=use.is_lone):
+            known = _with_those_of_steps(document, around.joined(look.known))
+            if why := _why(document, use, look, known):
                 depth, message = why
-                span = use.span(document.source, reference, depth)
+                span = use.span(document.source, look.reference, depth)
                 yield document.source.warning(span, "maybe-null", message, _HELP)
 
 
-def _why(document: Document, use: Use, reference: Reference) -> tuple[int, str] | None:
+def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
     """Return the depth of the name that may be null, and why; None: it may not, or that does no harm."""
-    path = reference.path
-    # A value that is handed on as it is may well be null; a key of null, or null in a text, fails.
-    harmless = use.is_lone
+    path = look.reference.path
+    last = use.step is not None and use.step.in_finally
     if path[0] == "error":
-        if use.place is Place.FINALLY and len(path) > 1 and not _asks(use, "error"):
-            return 0, '"error" is null when the run completed'
-        return None
+        if use.place is not Place.FINALLY or len(path) + look.needed < 2:
+            return None
+        told = known.asks("error") or known.asks("run", "status")
+        return None if told else (0, '"error" is null when the run completed')
     if path[0] == "step":
-        return (
-            (1, '"step.error" is null when the step completed')
-            if path[1:2] == ("error",) < path[1:]
-            else None
-        )
-    if len(path) < 3 or path[2] == "status" or (len(path) == 3 and harmless):
+        if path[1:2] != ("error",) or len(path) + look.needed < 3 or known.asks("step"):
+            return None
+        return 1, '"step.error" is null when the step completed'
+    # A value that is handed on as it is may well be null; a key of null, or null in a text, fails.
+    if len(path) < 3 or path[2] == "status" or len(path) + look.needed < 4:
         return None
     step = document.ids.get(path[1])
-    if step is None or not use.sees(step) or _asks(use, f"steps.{step.id}"):
+    if step is None or not use.sees(step) or known.asks("steps", step.id):
         return None
     if path[2] == "error":
         return 2, f'"steps.{step.id}.error" is null unless the step failed'
-    if use.place is Place.FINALLY and not step.in_finally:
+    if last and not step.in_finally and not known.facts & _COMPLETED:
         return 1, f'step "{step.id}" may not have run when "finally" does, its output is null then'
-    if not _is_sure(use, step):
+    # A loop that skips elements has null in its list, which is there all the same.
+    if "for_each" not in step.node and not all(map(known.implies, _whens(document, [step]))):
         return 1, f'step "{step.id}" may have been skipped, its output is null then'
     return None
 
 
-def _conditions(step: Step | None) -> list[str]:
-    """Return the conditions under which a step runs, its own first."""
-    steps = [step, *step.around] if step else []
-    nodes = [one.node.get("when") for one in steps]
-    return [" ".join(node.text.split()) for node in nodes if isinstance(node, Scalar)]
+def _whens(document: Document, steps: list[Step]) -> list[jinja.Node]:
+    """Return the conditions of steps, as far as they can be read."""
+    found = []
+    for step in steps:
+        node = step.node.get("when")
+        use = document.use_at(node, step) if isinstance(node, Scalar) else None
+        if use and use.tree and (condition := expression_of(use.tree)):
+            found.append(condition)
+    return found
 
 
-def _asks(use: Use, name: str) -> bool:
-    """Tell whether a condition that this stands under looks at a name."""
-    return use.key != "when" and any(name in condition for condition in _conditions(use.step))
+def _conditions(document: Document, step: Step | None, *, own: bool) -> Known:
+    """Return what is known where a step runs."""
+    known = Known()
+    if step:
+        for condition in _whens(document, [*([step] if own else []), *step.around]):
+            known = known.also(condition, holds=True)
+    return known
 
 
-def _is_sure(use: Use, step: Step) -> bool:
-    """Tell whether a step has run for certain where it is used."""
-    when = step.node.get("when")
-    if not isinstance(when, Scalar) or "for_each" in step.node:
-        return True
-    if any(isinstance(handler, Mapping) for handler in step.node.items("catch")):
-        return True
-    condition = " ".join(when.text.split())
-    parts = [part for one in _conditions(use.step) for part in one.split(" and ")]
-    return use.key != "when" and (condition in parts or condition in _conditions(use.step))
+def _with_those_of_steps(document: Document, known: Known) -> Known:
+    """Add the conditions of the steps that are known to have run."""
+    ran = [step for step in document.steps if step.id and known.asks("steps", step.id)]
+    for condition in _whens(document, ran):
+        known = known.joined(Known(known.also(condition, holds=True).facts))
+    return known

@@ -19,7 +19,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield parameters that an activity does not take, or that it needs and does not get."""
     for call in document.calls:
         activity = document.activity(call)
-        if activity and activity.input is not None and "args" not in call.node:
+        if activity is None or activity.input is None or "args" in call.node:
+            continue
+        if "with" in call.node or activity.arguments is None:  # else its one parameter has a default
             yield from _check_call(document, call, resolved(activity.input))
 
 

@@ -21,7 +21,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
         given = call.node.mapping("with")
         if call.name != "http.request" or given is None:
             continue
-        if (given.text("method") or "GET").upper() in _SAFE:
+        method = given.text("method") or "GET"
+        if method.upper() in _SAFE or contains_template(method):
             continue
         if policies.call_retry(document, call).maximum_attempts == 1:
             continue

@@ -5,8 +5,10 @@ Bad: a step after ``fail: {message: x}``; good: a ``when`` on the ``fail`` step.
 
 from collections.abc import Iterator
 
+from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
+from pipeline_runner.language.fields import CATCH
 from pipeline_runner.language.nodes import Mapping, Scalar
 
 
@@ -20,7 +22,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
-    for step, after in zip(scope.steps, scope.steps[1:], strict=False):
+    # In "finally", each step runs whatever becomes of the one before it.
+    pairs = zip(scope.steps, scope.steps[1:], strict=False) if scope.kind != "finally" else ()
+    for step, after in pairs:
         if step.kind == "fail" and not any(key in step.node for key in ("when", "catch", "for_each")):
             node = after.node.get("id") or after.node
             message = f'step "{after.id}" never runs: step "{step.id}" before it always fails'
@@ -34,6 +38,8 @@ def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
 
 def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
     pivot = step.node.entry("pivot")
+    if step.place is Place.FINALLY:
+        return  # there it has no place at all, which is told
     if pivot and step.scope.owner and isinstance(pivot.value, Scalar) and pivot.value.value is True:
         message = (
             f'a point of no return is one of the pipeline\'s own steps, not inside "{step.scope.owner.id}"'
@@ -49,10 +55,12 @@ def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
         if not isinstance(handler, Mapping):
             continue
         types = {node.text for node in handler.items("types") if isinstance(node, Scalar)}
-        if everything or (types and types <= taken):
-            message = "this handler never runs: one before it takes these errors"
-            yield document.source.warning(
-                handler.span, "unreachable-catch", message, "put it before that one"
-            )
+        message = "this handler never runs: one before it takes these errors"
+        if everything:
+            help_ = "put it before that one"
+            yield document.source.warning(handler.span, "unreachable-catch", message, help_)
+        elif types and types <= taken:
+            yield document.source.warning(handler.span, "unreachable-catch", message, "remove one of them")
         taken |= types
-        everything |= "types" not in handler
+        # With a key that is misspelt, nobody knows what it takes.
+        everything |= "types" not in handler and all(entry.name in CATCH.fields for entry in handler)

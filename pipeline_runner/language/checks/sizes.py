@@ -29,15 +29,20 @@ _SMALL = 100 * 1024
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield loops that are too long for one history, and files that are too large to be handed over."""
-    for step in document.scopes[0].steps:
+    for step in document.steps:
         yield from _history(document, step)
+        yield from _at_once(document, step)
     yield from _payload(document)
+
+
+def _is_wide(step: Step) -> bool:
+    return "for_each" in step.node or "parallel" in step.node
 
 
 def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
     entry = step.node.entry("for_each") or step.node.entry("parallel")
-    if entry is None:
-        return
+    if entry is None or any(map(_is_wide, step.around)):
+        return  # what is inside of another is counted there
     events = _events(document, step)
     if events > MAX_EVENTS:
         message = (
@@ -46,9 +51,12 @@ def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
         )
         help_ = "put a part of the work into a child pipeline, which has a history of its own"
         yield document.source.warning(entry.key.span, "history-size", message, help_)
+
+
+def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
     limit = step.node.get("max_concurrency")
     at_once = limit.value if isinstance(limit, Scalar) and isinstance(limit.value, int) else 1
-    if min(_elements(document, step), at_once) > MAX_AT_ONCE and limit:
+    if limit and min(_elements(document, step), at_once) > MAX_AT_ONCE:
         message = f"a run can have {MAX_AT_ONCE:,} activities at a time, and not {at_once:,}"
         yield document.source.warning(limit.span, "history-size", message, "500 is a safe limit")
 
@@ -77,7 +85,10 @@ def _elements(document: Document, step: Step) -> int:
         case jinja.Output(nodes=[jinja.Call(node=jinja.Name(name="range"), args=arguments)]):
             numbers = [one.value for one in arguments if isinstance(one, jinja.Const)]
             if len(numbers) == len(arguments) and all(isinstance(one, int) for one in numbers):
-                return len(range(*numbers))
+                try:
+                    return len(range(*numbers))
+                except (TypeError, ValueError):
+                    return 1  # it is no range
     return 1
 
 

@@ -7,9 +7,11 @@ Bad: ``{activity: network.create, with: {name: x}}`` beside steps that are undon
 from collections.abc import Iterator
 
 from pipeline_runner.core.scope import Place
+from pipeline_runner.core.suggest import listed
+from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step
-from pipeline_runner.language.guards import unguarded
+from pipeline_runner.language.guards import looks
 from pipeline_runner.language.nodes import Scalar
 
 
@@ -22,16 +24,20 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 def _missing(document: Document) -> Iterator[Diagnostic]:
     """Yield steps without an undo where others have one, and the catalogue knows what it would be."""
-    if document.root.text("on_failure") == "keep" or not any(step.compensation for step in document.steps):
+    if document.root.text("on_failure") == "keep":
         return
+    # What came before a point of no return is undone no more: the others are those on the same side.
+    undone = {_side(document, step) for step in document.steps if step.compensation}
     for step in document.steps:
-        if step.kind != "activity" or "compensate" in step.node or step.in_finally or _is_final(step):
+        if step.kind != "activity" or step.in_finally or _is_final(step):
+            continue
+        if any("compensate" in one.node for one in (step, *step.around)):
             continue
         name = step.node.text("activity") or ""
         known = document.catalogue.get(name)
         if known is None or known.inverse is None or known.effect_free:
             continue
-        if any(around.compensation for around in step.around):
+        if _side(document, step) not in undone:
             continue
         entry = step.node.get("activity")
         message = f'step "{step.id}" is not undone when the pipeline fails, and other steps are'
@@ -42,6 +48,12 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
 def _is_final(step: Step) -> bool:
     pivot = step.node.get("pivot")
     return isinstance(pivot, Scalar) and pivot.value is True
+
+
+def _side(document: Document, step: Step) -> int:
+    """Return how many points of no return come before a step."""
+    outermost = [step, *step.around][-1]
+    return sum(map(_is_final, document.scopes[0].steps[: outermost.index]))
 
 
 def _outputs(document: Document) -> Iterator[Diagnostic]:
@@ -55,30 +67,31 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
         after = undo.text("after") or "uncertain"
         if after == "completed":
             continue
-        lone = use.is_lone
-        for reference in unguarded(use.tree):
-            if reference.path[:2] != ("step", "output") or (len(reference.path) == 2 and lone):
+        for look in looks(use.tree, lone=use.is_lone):
+            path = look.reference.path
+            if path[:2] != ("step", "output") or len(path) + look.needed < 3:
+                continue
+            if any(look.known.asks("step", key) for key in ("output", "outcome", "error")):
                 continue
             how = "ended without a known outcome" if after == "uncertain" else "failed"
             message = f'"step.output" is null if the step {how}: its undo would fail, and the run be dirty'
             help_ = 'use what was known before, such as "step.input", or default(…), or "after: completed"'
-            yield document.source.warning(
-                use.span(document.source, reference, 1), "undo-output", message, help_
-            )
+            span = use.span(document.source, look.reference, 1)
+            yield document.source.warning(span, "undo-output", message, help_)
 
 
 def _inputs(document: Document) -> Iterator[Diagnostic]:
     """Yield compensations that are not told what to undo."""
     for call in document.calls:
-        if not call.compensates or not call.name or "with" in call.node or "args" in call.node:
-            continue
         activity = document.activity(call)
-        if call.kind == "pipeline" or (
-            activity and (activity.input is None or activity.input.get("required"))
-        ):
-            continue  # a child says what it needs; a missing parameter is told
-        if activity and activity.arguments == ():
-            continue  # it takes none
+        if not call.compensates or activity is None or "with" in call.node or "args" in call.node:
+            continue  # a child says what it needs
+        if activity.input is None:
+            continue  # a missing argument is told, and of the others nothing is known
+        schema = resolved(activity.input)
+        names = list(schema.get("properties") or ())
+        if schema.get("required") or not names:
+            continue  # a missing parameter is told
         message = f'"{call.name}" is not told what to undo'
-        help_ = 'hand it the input of the step: "with: {…: "{{ step.input.… }}"}"'
+        help_ = f'say it in "with", by "step.input" or "step.key": it takes {listed(names)}'
         yield document.source.warning(call.span, "undo-input", message, help_)

@@ -3,12 +3,14 @@
 Bad: an input that no template names; good: without it.
 """
 
+import re
 from collections.abc import Iterator
 
+from pipeline_runner.core.expressions import contains_template
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -19,11 +21,13 @@ def check(document: Document) -> Iterator[Diagnostic]:
     paths = {reference.path[:2] for use in document.uses for reference in use.references}
     inputs = document.root.mapping("inputs")
     for entry in inputs or () if ("inputs",) not in paths else ():
-        if ("inputs", entry.name) not in paths:
+        if ("inputs", entry.name) not in paths and not _stands(document, "inputs", entry.name):
             message = f'the input "{entry.name}" is not used'
             yield source.warning(entry.key.span, "unused-input", message, "remove it")
     for node in document.root.items("secrets") if ("secrets",) not in paths else ():
-        if isinstance(node, Scalar) and ("secrets", node.text) not in paths:
+        if not isinstance(node, Scalar) or ("secrets", node.text) in paths:
+            continue
+        if not _stands(document, "secrets", node.text):
             yield source.warning(
                 node.span, "unused-secret", f'the secret "{node.text}" is not used', "remove it"
             )
@@ -32,3 +36,22 @@ def check(document: Document) -> Iterator[Diagnostic]:
         if entry.name not in used:
             message = f'the policy "{entry.name}" is not used'
             yield source.warning(entry.key.span, "unused-policy", message, "remove it")
+
+
+def _stands(document: Document, root: str, name: str) -> bool:
+    """Tell whether a name stands in a template where none is read, which is told: under a misspelt key."""
+    pattern = re.compile(rf"\b{root}\s*(?:\.\s*{name}\b|\[\s*['\"]{name}['\"])")
+    return any(contains_template(text) and pattern.search(text) for text in _texts(document.root))
+
+
+def _texts(node: Node) -> Iterator[str]:
+    match node:
+        case Scalar(text=text):
+            yield text
+        case Sequence(items=items):
+            for item in items:
+                yield from _texts(item)
+        case Mapping():
+            for entry in node:
+                yield entry.name
+                yield from _texts(entry.value)
