@@ -15,6 +15,7 @@ UNSHOWN = {
     "file-too-large": "a file of 1 MiB",
     "missing-extra": "another installation",
     "not-utf8": "bytes",
+    "payload-size": "512 KiB of text",
     "too-deep": "64 levels",
     "too-many-values": "100,000 values",
     "unreadable-file": "a file without rights",
