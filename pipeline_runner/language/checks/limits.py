@@ -34,7 +34,7 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     one, of_one = policies.said_at(document, call, "timeouts", "start_to_close")
     whole, of_whole = policies.said_at(document, call, "timeouts", "schedule_to_close")
     ends = [
-        (limit, name)
+        (limit, name if strength >= 0 else f"the default of {name}")
         for limit, name, strength in (
             (limits.start_to_close, "start_to_close", of_one),
             (limits.schedule_to_close, "schedule_to_close", of_whole),
@@ -44,7 +44,7 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     if heartbeat and limits.heartbeat and ends and limits.heartbeat >= min(ends)[0]:
         message = (
             f"a heartbeat timeout of {spell(limits.heartbeat)} is never noticed: "
-            f"{min(ends)[1]} ends the attempt after {spell(min(ends)[0])}"
+            f"the attempt ends after {spell(min(ends)[0])}, by {min(ends)[1]}"
         )
         yield document.source.warning(heartbeat.span, "heartbeat-timeout", message, "make it the shorter one")
     if not whole or not one or not limits.schedule_to_close or not limits.start_to_close:

@@ -44,7 +44,8 @@ def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
         message = (
             f'a point of no return is one of the pipeline\'s own steps, not inside "{step.scope.owner.id}"'
         )
-        yield document.source.error(pivot.key.span, "pivot-place", message)
+        help_ = f'give it to "{[*step.around][-1].id}", or to a step after that'
+        yield document.source.error(pivot.key.span, "pivot-place", message, help_)
 
 
 def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
