@@ -104,6 +104,8 @@ def _of_filter(node: jinja.Node, known: Known) -> list[_Part]:
     parts: list[_Part] = [(child, known, False) for child in [*node.args, *node.kwargs]]
     if isinstance(node, jinja.Filter) and node.name not in ("d", "default"):
         parts.append((node.node, known, node.name in TAKES))
+    elif isinstance(node.node, jinja.Filter | jinja.Concat | jinja.BinExpr):
+        parts.append((node.node, known, False))  # they have failed before "default" is asked
     return parts or [(None, known, False)]
 
 

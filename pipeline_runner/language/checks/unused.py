@@ -10,7 +10,7 @@ from pipeline_runner.core.expressions import contains_template
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -33,25 +33,41 @@ def check(document: Document) -> Iterator[Diagnostic]:
             )
     used = {owner.text("policy") for owner in owners(document)}
     for entry in document.root.mapping("policies") or ():
-        if entry.name not in used:
+        if entry.name not in used and not _is_shared(document, entry):
             message = f'the policy "{entry.name}" is not used'
             yield source.warning(entry.key.span, "unused-policy", message, "remove it")
 
 
+def _is_shared(document: Document, policy: Entry) -> bool:
+    """Tell whether an alias or a merge key brings a policy, or a part of it, to another one."""
+    parts = {id(node) for node in (policy.value, *_values(policy.value))}
+    others = [entry.value for entry in document.root.mapping("policies") or () if entry is not policy]
+    return any(id(node) in parts for other in others for node in (other, *_values(other)))
+
+
+def _values(node: Node) -> list[Node]:
+    return [entry.value for entry in node] if isinstance(node, Mapping) else []
+
+
 def _stands(document: Document, root: str, name: str) -> bool:
-    """Tell whether a name stands in a template where none is read, which is told: under a misspelt key."""
+    """Tell whether a name stands in a template that is not read, which is told: under a misspelt key."""
     pattern = re.compile(rf"\b{root}\s*(?:\.\s*{name}\b|\[\s*['\"]{name}['\"])")
-    return any(contains_template(text) and pattern.search(text) for text in _texts(document.root))
+    read = {id(use.node) for use in document.uses}
+    return any(
+        contains_template(scalar.text) and pattern.search(scalar.text)
+        for scalar in _scalars(document.root)
+        if id(scalar) not in read
+    )
 
 
-def _texts(node: Node) -> Iterator[str]:
+def _scalars(node: Node) -> Iterator[Scalar]:
     match node:
-        case Scalar(text=text):
-            yield text
+        case Scalar():
+            yield node
         case Sequence(items=items):
             for item in items:
-                yield from _texts(item)
+                yield from _scalars(item)
         case Mapping():
             for entry in node:
-                yield entry.name
-                yield from _texts(entry.value)
+                yield entry.key
+                yield from _scalars(entry.value)
