@@ -88,13 +88,13 @@ class Inference:
         """Return what is wrong with an expression."""
         return self._judged(use)[1]
 
-    def inserted(self, use: Use) -> Iterator[tuple[jinja.Expr, Type]]:
-        """Yield the expressions whose values become parts of a text, with their types."""
+    def inserted(self, use: Use) -> list[tuple[jinja.Expr, Type]]:
+        """Return the expressions whose values become parts of a text, with their types."""
         evaluation = _Evaluation(self, self._document, use, [])
-        for output in use.tree.find_all(jinja.Output) if use.tree else ():
-            for node in output.nodes:
-                if not isinstance(node, jinja.TemplateData):
-                    yield node, evaluation._of(node)  # noqa: SLF001 - they are parts of one thing
+        evaluation.inserted = []
+        if use.tree:
+            evaluation._body(use.tree.body)  # noqa: SLF001 - they are parts of one thing
+        return evaluation.inserted
 
     def output(self, step: Step) -> Type:
         """Return the type of a step's output, if it ran."""
@@ -204,6 +204,8 @@ class _Evaluation:
         """The variables of loops."""
         self._lenient = False
         """Whether what does not exist is allowed for, as in front of ``default``."""
+        self.inserted: list[tuple[jinja.Expr, Type]] | None = None
+        """What is put into a text, if somebody wants to know."""
 
     def of_template(self, tree: jinja.Template) -> Type:
         if expressions.is_lone(tree):
@@ -229,8 +231,17 @@ class _Evaluation:
                     secret |= self._loop(part) == SECRET
         return SECRET if secret else STRING
 
+    def _insert(self, node: jinja.Expr | None) -> None:
+        match node:
+            case jinja.CondExpr(expr1=first, expr2=second):
+                self._insert(first)
+                self._insert(second)
+            case jinja.Expr() if self.inserted is not None and not isinstance(node, jinja.Concat):
+                self.inserted.append((node, self._of(node)))  # the parts of "~" are told one by one
+
     def _in_text(self, node: jinja.Expr) -> Type:
         kind = self._of(node)
+        self._insert(node)
         if kind == NULL:
             self._report(
                 "null-in-text", node, f"{self._what(node)} is null, which has no place in text",

@@ -49,13 +49,17 @@ def _check(
     document: Document, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
 ) -> Iterator[Diagnostic]:
     source, items = document.source, given.items if given else ()
-    names = listed([one.name for one in taken], "none")
+    activity = document.activity(call)
+    named = activity is not None and activity.arguments is not None
+    names = listed([one.name for one in taken], "no arguments") if named else "one argument"
     missing = [one.name for one in taken[len(items) :] if one.required]
     if missing:
-        message = f'"{call.name}" needs {listed(missing)} in its "args": it takes {names}'
-        yield source.error(given.span if given else call.span, "missing-argument", message)
+        needs = ", ".join(f'"{name}"' for name in missing) if named else "its one argument"
+        message = f'"{call.name}" needs {needs} in its "args"'
+        help_ = f"it takes {names}, in this order" if named else 'write "args: [VALUE]"'
+        yield source.error(given.span if given else call.span, "missing-argument", message, help_)
     for item in items[len(taken) :]:
-        message = f'"{call.name}" takes no more than {names}'
+        message = f'"{call.name}" takes {"no more than " if taken else ""}{names}'
         yield source.error(item.span, "unknown-argument", message, "remove it")
     for item, one in zip(items, taken, strict=False):
         if one.schema is not None:

@@ -15,12 +15,17 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, plain
 
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-_FIELDS: dict[str, tuple[int, int, tuple[str, ...]]] = {
-    "second": (0, 59, ()), "minute": (0, 59, ()), "hour": (0, 23, ()), "day of the month": (1, 31, ()),
-    "month": (1, 12, _MONTHS), "day of the week": (0, 7, _DAYS), "year": (1970, 2200, ()),
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+_DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_FIELDS: dict[str, tuple[int, int, tuple[str, ...], int]] = {
+    "second": (0, 59, (), 0), "minute": (0, 59, (), 0), "hour": (0, 23, (), 0),
+    "day of the month": (1, 31, (), 0), "month": (1, 12, _MONTHS, 3),
+    "day of the week": (0, 7, _DAYS, 2), "year": (2000, 2100, (), 0),
 }  # fmt: skip
+"""The lowest and the highest value, the names, and how many letters of them are needed."""
 _NAMES = {
     5: ("minute", "hour", "day of the month", "month", "day of the week"),
     6: ("minute", "hour", "day of the month", "month", "day of the week", "year"),
@@ -28,7 +33,8 @@ _NAMES = {
 }
 _CRON = 'write minute, hour, day of the month, month and day of the week, such as "0 3 * * 1-5"'
 _WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-_ITEM = re.compile(r"(?:\*|\?|([0-9A-Za-z]+)(?:-([0-9A-Za-z]+))?)(?:/([0-9]+))?")
+_INTERVAL = re.compile(r"@every (?:[0-9.]+[a-zµ]+)+(?:/(?:[0-9.]+[a-zµ]+)+)?")
+_ITEM = re.compile(r"(?:\*|([0-9A-Za-z]+)(?:-([0-9A-Za-z]+))?)(?:/([0-9]+))?")
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -49,18 +55,20 @@ def _schedule(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagn
     for text in cron.items if isinstance(cron, Sequence) else [cron]:
         value = text.value if isinstance(text, Scalar) else None
         if text and isinstance(value, str) and value.strip() and (problem := _cron_problem(value)):
-            yield source.error(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', _CRON)
+            help_ = f"the words are {listed([*_WORDS, '@every'])}" if value.startswith("@") else _CRON
+            yield source.error(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', help_)
     yield from _time_zone(document, node.get("time_zone"))
     yield from _inputs(document, entry, node)
 
 
 def _cron_problem(text: str) -> str | None:
     """Return what is wrong with a cron text."""
-    text = re.sub(r"^(CRON_)?TZ=\S+\s+", "", text.strip())
+    text = re.sub(r"^(CRON_)?TZ=\S+\s+", "", text.strip()).split("#")[0].strip()
+    if text.startswith("@every"):
+        return None if _INTERVAL.fullmatch(text) else "an interval comes after @every, such as 30m"
     if text.startswith("@"):
-        word = text.split()[0]
-        return None if word in _WORDS or word == "@every" else f"there is no {word}"
-    fields = text.split("#")[0].split()
+        return None if text in _WORDS else f"there is no {text}"
+    fields = text.split()
     names = _NAMES.get(len(fields))
     if names is None:
         return f"it has {len(fields)} fields"
@@ -72,7 +80,7 @@ def _cron_problem(text: str) -> str | None:
 
 
 def _item_problem(name: str, item: str) -> str | None:
-    low, high, words = _FIELDS[name]
+    low, high, words, letters = _FIELDS[name]
     match = _ITEM.fullmatch(item)
     if match is None:
         return f'"{item}" is no {name}'
@@ -80,10 +88,11 @@ def _item_problem(name: str, item: str) -> str | None:
     for text in match.groups()[:2]:
         if text is None:
             continue
+        named = [n for n, word in enumerate(words, low) if word.startswith(text.lower())]
         if text.isdecimal():
             value = int(text)
-        elif text.upper()[:3] in words:
-            value = words.index(text.upper()[:3]) + low
+        elif named and len(text) >= letters:
+            value = named[0]
         else:
             return f'"{text}" is no {name}'
         if not low <= value <= high:

@@ -27,7 +27,8 @@ def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
     for step, after in pairs:
         if step.kind == "fail" and not any(key in step.node for key in ("when", "catch", "for_each")):
             node = after.node.get("id") or after.node
-            message = f'step "{after.id}" never runs: step "{step.id}" before it always fails'
+            name = f'step "{after.id}"' if after.id else "this step"
+            message = f'{name} never runs: step "{step.id}" before it always fails'
             help_ = f'give "{step.id}" a "when", or remove what comes after it'
             yield document.source.warning(node.span, "unreachable-step", message, help_)
             break
