@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.expressions import Reference, parse, references_in
+from pipeline_runner.core.expressions import Reference, references_in
 from pipeline_runner.language.signatures import TAKES
 
 Fact = object
@@ -185,9 +185,7 @@ def _form(value: object) -> object:
     return type(value).__name__, value
 
 
-def fact(condition: str, *, holds: bool = True) -> Fact:
-    """Return a condition as a fact."""
-    expression = expression_of(parse(condition, bare=True))
-    assert expression is not None
-    (found,) = _facts(expression, holds=holds)
+def fact(condition: jinja.Node, *, holds: bool = True) -> Fact:
+    """Return a condition that is true, or false, as a fact."""
+    (found,) = _facts(condition, holds=holds)
     return found

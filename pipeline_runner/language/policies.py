@@ -77,16 +77,25 @@ def said_retry(document: Document, call: Call) -> Retry:
     return merged(activity.retry if activity else Retry(), *layers)
 
 
-def said_at(document: Document, call: Call, group: str, key: str) -> tuple[Node | None, int]:
-    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts.
+def said_at(document: Document, call: Call, group: str, key: str) -> Node | None:
+    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts; None: nothing."""
+    part = _says(document, call, group, key)
+    values = part[1].mapping(group) if part else None
+    return values.get(key) if values else None
 
-    With it comes how strong that place is; nothing, and -1, if the file does not say it.
-    """
-    for strength, part in reversed(list(enumerate(_parts(document, call)))):
+
+def strength(document: Document, call: Call, group: str, key: str) -> int:
+    """Return how strong the part of the file is that says a field; -1: none does."""
+    part = _says(document, call, group, key)
+    return part[0] if part else -1
+
+
+def _says(document: Document, call: Call, group: str, key: str) -> tuple[int, Mapping] | None:
+    for number, part in reversed(list(enumerate(_parts(document, call)))):
         values = part.mapping(group)
         if values and key in values:
-            return values.get(key), strength
-    return None, -1
+            return number, part
+    return None
 
 
 def call_retry(document: Document, call: Call) -> Retry:

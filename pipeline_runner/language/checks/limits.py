@@ -30,9 +30,9 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     that is no mistake.
     """
     limits = policies.call_timeouts(document, call)
-    heartbeat, of_heartbeat = policies.said_at(document, call, "timeouts", "heartbeat")
-    one, of_one = policies.said_at(document, call, "timeouts", "start_to_close")
-    whole, of_whole = policies.said_at(document, call, "timeouts", "schedule_to_close")
+    names = ("heartbeat", "start_to_close", "schedule_to_close")
+    heartbeat, one, whole = (policies.said_at(document, call, "timeouts", name) for name in names)
+    of_heartbeat, of_one, of_whole = (policies.strength(document, call, "timeouts", name) for name in names)
     ends = [
         (limit, name if strength >= 0 else f"the default of {name}")
         for limit, name, strength in (
@@ -61,7 +61,7 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
 
 
 def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
-    attempts, _ = policies.said_at(document, call, "retry", "maximum_attempts")
+    attempts = policies.said_at(document, call, "retry", "maximum_attempts")
     if attempts is None or policies.said_retry(document, call).maximum_attempts != 0:
         return
     if "timeout" in document.root and not call.compensates and not call.step.in_finally:

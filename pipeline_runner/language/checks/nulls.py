@@ -15,13 +15,14 @@ from pipeline_runner.language.guards import Known, Look, expression_of, fact, lo
 from pipeline_runner.language.nodes import Scalar
 
 _HELP = "use default(…), or a condition"
+_ERROR = jinja.Name("error", "load")
+_STATUS = jinja.Getattr(jinja.Name("run", "load"), "status", "load")
 _COMPLETED = frozenset(
     [
-        fact("run.status == 'completed'"),
-        fact("error is none"),
-        fact("error == none"),
-        fact("error is defined", holds=False),
-        fact("error", holds=False),
+        fact(jinja.Compare(_STATUS, [jinja.Operand("eq", jinja.Const("completed"))])),
+        fact(jinja.Compare(_ERROR, [jinja.Operand("eq", jinja.Const(None))])),
+        fact(jinja.Test(_ERROR, "none", [], [], None, None)),
+        fact(_ERROR, holds=False),
     ]
 )
 """Any of these tells ``finally`` that every step before it has run, or was skipped."""
