@@ -28,6 +28,10 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
         return
     # What came before a point of no return is undone no more: the others are those on the same side.
     undone = {_side(document, step) for step in document.steps if step.compensation}
+    # What "finally" or a handler takes back is not left behind.
+    cleaned = {
+        step.node.text("activity") for step in document.steps if step.in_finally or step.place is Place.CATCH
+    }
     for step in document.steps:
         if step.kind != "activity" or step.in_finally or _is_final(step):
             continue
@@ -35,7 +39,7 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
             continue
         name = step.node.text("activity") or ""
         known = document.catalogue.get(name)
-        if known is None or known.inverse is None or known.effect_free:
+        if known is None or known.inverse is None or known.effect_free or known.inverse in cleaned:
             continue
         if _side(document, step) not in undone:
             continue
