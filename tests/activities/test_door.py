@@ -446,10 +446,16 @@ def test_arguments_of_methods_are_those_after_self(module: Module) -> None:
     assert [argument.name for argument in entries["two"].arguments or ()] == ["one", "two"]
 
 
-@pytest.mark.parametrize("signature", ["one: int", "one: int = 3", "one: int, **more"])
+@pytest.mark.parametrize("signature", ["one: int", "one: int, **more"])
 def test_one_argument_is_the_input(module: Module, signature: str) -> None:
     entry = _entries(module(f"@activity.defn\ndef some({signature}): ...\n"))["some"]
     assert (entry.input, entry.arguments) == (NUMBER, None)
+
+
+def test_one_argument_that_may_be_left_out_is_known_as_that(module: Module) -> None:
+    entry = _entries(module("@activity.defn\ndef some(one: int = 3): ...\n"))["some"]
+    assert entry.input == NUMBER
+    assert entry.arguments == (Argument(name="one", schema=NUMBER, required=False),)
 
 
 def test_a_type_may_contain_itself(module: Module) -> None:
