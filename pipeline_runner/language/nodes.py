@@ -115,6 +115,20 @@ def plain(node: Node) -> Any:
             return {entry.name: plain(entry.value) for entry in entries}
 
 
+def scalars(node: Node | None) -> Iterator[Scalar]:
+    """Yield the single values of a tree, its keys too."""
+    match node:
+        case Scalar():
+            yield node
+        case Sequence(items=items):
+            for item in items:
+                yield from scalars(item)
+        case Mapping():
+            for entry in node:
+                yield entry.key
+                yield from scalars(entry.value)
+
+
 def kind_of(node: Node) -> str:
     """Name what a node is, for a message: ``a list``, ``the number 3``, ``empty``."""
     match node:

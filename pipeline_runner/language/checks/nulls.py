@@ -12,7 +12,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
 from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.nodes import Scalar, scalars
 
 _HELP = "use default(…), or a condition"
 _ERROR = jinja.Name("error", "load")
@@ -94,8 +94,17 @@ def _conditions(document: Document, step: Step | None, *, own: bool) -> Known:
 
 
 def _with_those_of_steps(document: Document, known: Known) -> Known:
-    """Add the conditions of the steps that are known to have run."""
-    ran = [step for step in document.steps if step.id and known.asks("steps", step.id)]
+    """Add the conditions of the steps that are known to have run, and what a ``set`` has asked."""
+    names = {path[1] for path in known.asked if path[0] == "steps" and len(path) > 1}
+    ran = [step for name in sorted(names) if (step := document.ids.get(name))]
     for condition in _whens(document, ran):
         known = known.joined(Known(known.also(condition, holds=True).facts))
-    return known
+    asked = {
+        reference.path
+        for step in ran
+        if step.kind == "set"
+        for scalar in scalars(step.node.get("set"))
+        if (use := document.use_at(scalar, step))
+        for reference in use.references
+    }
+    return known.joined(Known(asked=frozenset(asked)))

@@ -4,6 +4,7 @@ Bad: ``{activity: network.create, with: {name: x}}`` beside steps that are undon
 ``compensate: {activity: network.remove, with: {name: x}}``, or ``compensate: none``.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from pipeline_runner.core.scope import Place
@@ -27,7 +28,8 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
     if document.root.text("on_failure") == "keep":
         return
     # What came before a point of no return is undone no more: the others are those on the same side.
-    undone = {_side(document, step) for step in document.steps if step.compensation}
+    finals = [index for index, step in enumerate(document.scopes[0].steps) if _is_final(step)]
+    undone = {_side(finals, step) for step in document.steps if step.compensation}
     # What "finally" or a handler takes back is not left behind.
     cleaned = {
         step.node.text("activity") for step in document.steps if step.in_finally or step.place is Place.CATCH
@@ -41,7 +43,7 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
         known = document.catalogue.get(name)
         if known is None or known.inverse is None or known.effect_free or known.inverse in cleaned:
             continue
-        if _side(document, step) not in undone:
+        if _side(finals, step) not in undone:
             continue
         entry = step.node.get("activity")
         message = f'step "{step.id}" is not undone when the pipeline fails, and other steps are'
@@ -54,10 +56,10 @@ def _is_final(step: Step) -> bool:
     return isinstance(pivot, Scalar) and pivot.value is True
 
 
-def _side(document: Document, step: Step) -> int:
+def _side(finals: list[int], step: Step) -> int:
     """Return how many points of no return come before a step."""
     outermost = [step, *step.around][-1]
-    return sum(map(_is_final, document.scopes[0].steps[: outermost.index]))
+    return bisect_left(finals, outermost.index)
 
 
 def _outputs(document: Document) -> Iterator[Diagnostic]:

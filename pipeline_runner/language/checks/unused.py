@@ -10,7 +10,7 @@ from pipeline_runner.core.expressions import contains_template
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Span, scalars
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -18,24 +18,36 @@ def check(document: Document) -> Iterator[Diagnostic]:
     if any(use.errors for use in document.uses):
         return
     source = document.source
-    paths = {reference.path[:2] for use in document.uses for reference in use.references}
-    inputs = document.root.mapping("inputs")
-    for entry in inputs or () if ("inputs",) not in paths else ():
-        if ("inputs", entry.name) not in paths and not _stands(document, "inputs", entry.name):
-            message = f'the input "{entry.name}" is not used'
-            yield source.warning(entry.key.span, "unused-input", message, "remove it")
-    for node in document.root.items("secrets") if ("secrets",) not in paths else ():
-        if not isinstance(node, Scalar) or ("secrets", node.text) in paths:
-            continue
-        if not _stands(document, "secrets", node.text):
-            yield source.warning(
-                node.span, "unused-secret", f'the secret "{node.text}" is not used', "remove it"
-            )
+    inputs = [(entry.name, entry.key.span) for entry in document.root.mapping("inputs") or ()]
+    for name, span in _unused(document, "inputs", inputs):
+        yield source.warning(span, "unused-input", f'the input "{name}" is not used', "remove it")
+    secrets = [(one.text, one.span) for one in document.root.items("secrets") if isinstance(one, Scalar)]
+    for name, span in _unused(document, "secrets", secrets):
+        yield source.warning(span, "unused-secret", f'the secret "{name}" is not used', "remove it")
     used = {owner.text("policy") for owner in owners(document)}
     for entry in document.root.mapping("policies") or ():
         if entry.name not in used and not _is_shared(document, entry):
             message = f'the policy "{entry.name}" is not used'
             yield source.warning(entry.key.span, "unused-policy", message, "remove it")
+
+
+def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> list[tuple[str, Span]]:
+    """Return those of the declared names that no expression names."""
+    paths = {reference.path[:2] for use in document.uses for reference in use.references}
+    unused = [one for one in declared if not paths & {(root,), (root, one[0])}]
+    # What stands in a template that is not read is told of there: under a misspelt key, say.
+    texts = _unread(document) if unused else ""
+    return [
+        (name, span)
+        for name, span in unused
+        if not re.search(rf"\b{root}\s*(?:\.\s*{re.escape(name)}\b|\[\s*['\"]{re.escape(name)}['\"])", texts)
+    ]
+
+
+def _unread(document: Document) -> str:
+    read = {id(use.node) for use in document.uses}
+    found = (one.text for one in scalars(document.root) if id(one) not in read)
+    return "\n".join(filter(contains_template, found))
 
 
 def _is_shared(document: Document, policy: Entry) -> bool:
@@ -47,27 +59,3 @@ def _is_shared(document: Document, policy: Entry) -> bool:
 
 def _values(node: Node) -> list[Node]:
     return [entry.value for entry in node] if isinstance(node, Mapping) else []
-
-
-def _stands(document: Document, root: str, name: str) -> bool:
-    """Tell whether a name stands in a template that is not read, which is told: under a misspelt key."""
-    pattern = re.compile(rf"\b{root}\s*(?:\.\s*{name}\b|\[\s*['\"]{name}['\"])")
-    read = {id(use.node) for use in document.uses}
-    return any(
-        contains_template(scalar.text) and pattern.search(scalar.text)
-        for scalar in _scalars(document.root)
-        if id(scalar) not in read
-    )
-
-
-def _scalars(node: Node) -> Iterator[Scalar]:
-    match node:
-        case Scalar():
-            yield node
-        case Sequence(items=items):
-            for item in items:
-                yield from _scalars(item)
-        case Mapping():
-            for entry in node:
-                yield entry.key
-                yield from _scalars(entry.value)
