@@ -184,9 +184,8 @@ class Use:
     def at(self, source: Source, offset: int, word: str = "") -> Span:
         """Return where a word stands: the first at or after an offset in the tree."""
         start = self._offset(offset)
-        if word:
-            start = max(self.text.find(word, start), start)
-            return part_of(source, self.node, start, start + len(word))
+        if word and (found := self.text.find(word, start)) >= 0:
+            return part_of(source, self.node, found, found + len(word))
         token = _TOKEN.match(self.text, start)
         return part_of(source, self.node, start, token.end() if token else start + 1)
 

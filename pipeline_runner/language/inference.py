@@ -196,6 +196,8 @@ class _Evaluation:
         """The variables of loops."""
         self._lenient = False
         """Whether what does not exist is allowed for, as in front of ``default``."""
+        self._asked: tuple[str, ...] = ()
+        """What the conditions around ask about; they may have asked whether it is there."""
 
     def of_template(self, tree: jinja.Template) -> Type:
         if expressions.is_lone(tree):
@@ -214,9 +216,11 @@ class _Evaluation:
                         if not isinstance(node, jinja.TemplateData):
                             secret |= isinstance(self._in_text(node), Secret)
                 case jinja.If():
-                    self._of(part.test)
+                    before = self._asked
+                    self._ask(part.test)
                     for branch in (part.body, part.elif_, part.else_):
                         secret |= self._body(branch) == SECRET
+                    self._asked = before
                 case jinja.For():
                     secret |= self._loop(part) == SECRET
         return SECRET if secret else STRING
@@ -240,10 +244,11 @@ class _Evaluation:
         if isinstance(node.target, jinja.Name):
             names, self._bound = [], {**before, node.target.name: element}
         self._bound = {**self._bound, **dict.fromkeys(names, ANY), "loop": _LOOP}
+        asked = self._asked
         if node.test:
-            self._of(node.test)
+            self._ask(node.test)
         result = self._body(node.body)
-        self._bound = before
+        self._bound, self._asked = before, asked
         return SECRET if SECRET in (result, self._body(node.else_)) else STRING
 
     def _of(self, node: jinja.Node | None) -> Type:
@@ -273,12 +278,29 @@ class _Evaluation:
                 keys[name] = kind
         return Map(keys, "none" if len(keys) == len(node.items) else "some")
 
+    def _ask(self, test: jinja.Node) -> Type:
+        """Go through a condition; what it asks about is in doubt from then on."""
+        kind = self._of(test)
+        self._seen(test, kind)
+        names = (jinja.Name, jinja.Getattr, jinja.Getitem)
+        asked = [test, *test.find_all(names)]
+        inner = [one.node for one in asked if isinstance(one, jinja.Getattr | jinja.Getitem)]
+        paths = [_path(one) for one in asked if not any(one is other for other in inner)]
+        self._asked += tuple(path for path in paths if path)
+        return kind
+
     def _condition(self, node: jinja.CondExpr) -> Type:
-        self._of(node.test)
-        return union([self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY])
+        before = self._asked
+        self._ask(node.test)
+        kinds = [self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY]
+        self._asked = before
+        return union(kinds)
 
     def _either(self, node: jinja.And | jinja.Or) -> Type:
-        return union([self._of(node.left), self._of(node.right)])
+        before = self._asked
+        kinds = [self._ask(node.left), self._of(node.right)]
+        self._asked = before
+        return union(kinds)
 
     def _not(self, node: jinja.Not) -> Type:
         self._seen(node.node, self._of(node.node))
@@ -391,8 +413,9 @@ class _Evaluation:
             if near is None:
                 return
             certain = False
-        rule = "unknown-attribute" if certain else "undeclared-attribute"
-        self._report(rule, node, message, help_, str(key))
+        self._report(
+            "unknown-attribute" if certain else "undeclared-attribute", node, message, help_, str(key)
+        )
 
     # Operators, tests and filters.
 
@@ -436,11 +459,13 @@ class _Evaluation:
                 )
                 self._report("not-comparable", left_node, f'"{_ORDERS[op]}" cannot compare these: {sides}')
         elif op in ("in", "notin"):
-            self._membership(left_node, left, right_node, right)
+            self._membership(left_node, left, op, right_node, right)
         else:
             self._equality(left_node, left, op, right_node, right)
 
-    def _membership(self, left_node: jinja.Expr, left: Type, right_node: jinja.Expr, right: Type) -> None:
+    def _membership(
+        self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
+    ) -> None:
         if not self._is_one_of(right, (ANY_LIST, ANY_MAP, STRING)):
             message = (
                 f'"in" looks into a list, a mapping or a string: {self._what(right_node)} is {words(right)}'
@@ -450,7 +475,7 @@ class _Evaluation:
             message = f"{self._what(right_node)} is a string, and {self._what(left_node)} is {words(left)}"
             self._report("not-comparable", left_node, f'"in" cannot compare these: {message}')
         elif isinstance(right, List) and isinstance(left_node, jinja.Const):
-            self._equality(left_node, left, "in", right_node, right.item)
+            self._equality(left_node, left, op, right_node, right.item)
 
     def _equality(
         self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
@@ -461,13 +486,15 @@ class _Evaluation:
         pairs = [(one, other) for one in options(left) for other in options(right)]
         if any(_may_be_equal(one, other) for one, other in pairs):
             return
-        always = "true" if op == "ne" else "false"
+        always = "true" if op in ("ne", "notin") else "false"
         if _base(left) == _base(right):
             constant, other = (left_node, right) if isinstance(left_node, jinja.Const) else (right_node, left)
             other_node = right_node if constant is left_node else left_node
             values = other.values if isinstance(other, Plain) else None
             text = constant.value if isinstance(constant, jinja.Const) else None
-            message = f"this is always {always}: {self._what(other_node)} is one of {shown(values or ())}"
+            what = self._what(other_node)
+            fact = f"an element of {what.replace('this', 'this list')} is" if "in" in op else f"{what} is"
+            message = f"this is always {always}: {fact} one of {shown(values or ())}"
             near = did_you_mean(text, map(str, values)) if isinstance(text, str) and values else None
             self._report("constant-comparison", constant, message, near)
         else:
@@ -496,7 +523,7 @@ class _Evaluation:
         if node.name in ("default", "d"):
             if kind == SECRET:
                 return SECRET
-        elif self._seen(node.node, kind, f'filter "{node.name}"'):
+        elif self._seen(node.node, kind, f'the filter "{node.name}"'):
             return ANY
         takes = signatures.TAKES.get(node.name)
         if takes and not self._is_one_of(kind, takes):
@@ -538,7 +565,14 @@ class _Evaluation:
             while isinstance(first, jinja.Getattr | jinja.Getitem | jinja.Filter | jinja.Test):
                 first = first.node
             word = _path(node) or _text(node)
+        if self._is_in_doubt(node):
+            return
         self._found.append(Problem(rule, ((first and first.lineno) or 1) - 1, word, message, help_))
+
+    def _is_in_doubt(self, node: jinja.Node | None) -> bool:
+        """Tell whether a condition around has asked about the value, or one that it is a part of."""
+        path = _path(node) or _path(getattr(node, "node", None)) or ""
+        return any(path == asked or path.startswith((f"{asked}.", f"{asked}[")) for asked in self._asked)
 
     def _what(self, node: jinja.Node | None) -> str:
         """Name an expression in a message."""

@@ -12,6 +12,7 @@ import msgspec
 
 from pipeline_runner.language.diagnostics import Diagnostic, Severity, lines_of
 
+_BLOCK = re.compile(r"(?:[&!]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -176,6 +177,7 @@ class Source:
     def _diagnostic(
         self, span: Span, severity: Severity, rule: str, message: str, help_: str | None
     ) -> Diagnostic:
+        span = self._text_of(span)
         return Diagnostic(
             path=self.path,
             line=span.line,
@@ -187,6 +189,17 @@ class Source:
             message=_one_line(message),
             help=_one_line(help_) if help_ else None,
         )
+
+    def _text_of(self, span: Span) -> Span:
+        """Return where the lines of a block scalar stand; any other span as it is."""
+        if span.end_line == span.line or not _BLOCK.match(self.lines[span.line - 1], span.column - 1):
+            return span
+        last = span.end_line if span.end_column > 1 else span.end_line - 1
+        full = [n for n in range(span.line + 1, min(last, len(self.lines)) + 1) if self.lines[n - 1].strip()]
+        if not full:
+            return span
+        first, end = self.lines[full[0] - 1], self.lines[full[-1] - 1]
+        return Span(full[0], len(first) - len(first.lstrip()) + 1, full[-1], len(end.rstrip()) + 1)
 
 
 def _one_line(message: str) -> str:

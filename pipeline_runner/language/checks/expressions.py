@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 
-_RULES = {
+RULES = {
     "syntax": "expression-syntax",
     "filter": "unknown-filter",
     "test": "unknown-test",
     "function": "unknown-function",
     "nondeterminism": "not-deterministic",
 }
+"""By the kind of an error."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -34,4 +35,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if use.bare:  # which has no closing braces
                 message = message.replace('token "}}"', "the end of the expression")
             span = use.at(source, error.offset, error.word)
-            yield source.error(span, _RULES[error.kind], message, help_ or None)
+            yield source.error(span, RULES[error.kind], message, help_ or None)

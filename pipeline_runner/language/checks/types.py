@@ -10,7 +10,8 @@ from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Type, misfits, options, words
 
 _VARIABLE = "use an input, or leave it out"
-_WARNINGS = ("undeclared-attribute", "constant-comparison")
+WARNINGS = ("undeclared-attribute", "constant-comparison")
+"""The rules of problems that are no errors."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -18,7 +19,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     source = document.source
     for use in document.uses:
         for problem in document.types.problems(use):
-            report = source.warning if problem.rule in _WARNINGS else source.error
+            report = source.warning if problem.rule in WARNINGS else source.error
             span = use.at(source, problem.offset, problem.word)
             yield report(span, problem.rule, problem.message, problem.help)
         if use.tree is not None:
@@ -42,9 +43,10 @@ def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
                 yield source.error(use.node.span, "not-a-list", message)
         case "wait":
             if any(misfits(kind, STRING)):
-                what = 'duration such as "30s"' if use.step and not use.step.node.mapping("wait") else "time"
-                message = f'"wait" takes a {what}, and this is {words(kind)}'
-                help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" else None
+                until = use.step is not None and use.step.node.mapping("wait") is not None
+                what = '"until" takes a time' if until else '"wait" takes a duration such as "30s"'
+                message = f"{what}, and this is {words(kind)}"
+                help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" and not until else None
                 yield source.error(use.node.span, "type-mismatch", message, help_)
 
 
@@ -52,6 +54,9 @@ def _as_condition(use: Use, kind: Type) -> str | None:
     text = use.text.strip()
     if any(isinstance(option, List) for option in options(kind)):
         return f"write {text} | length > 0"
-    if kind.__class__ is STRING.__class__ and words(kind) in ("a string", "a number"):
-        return f"write {text} != {chr(34) * 2 if words(kind) == 'a string' else 0}"
+    match words(kind):
+        case "a string":
+            return f'write {text} != ""'
+        case "a number":
+            return f"write {text} != 0"
     return None
