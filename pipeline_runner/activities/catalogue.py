@@ -16,6 +16,15 @@ import msgspec
 from pipeline_runner.core.model import Retry, Struct, Timeouts
 
 
+class Argument(Struct, frozen=True, kw_only=True):
+    """One of the positional arguments of an activity that does not take exactly one."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+    """JSON Schema of its value; None: unknown."""
+    required: bool = True
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """What is known of one activity."""
 
@@ -24,8 +33,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     description: str = ""
     input: dict[str, Any] | None = None
     """JSON Schema of its one argument; None: unknown."""
+    arguments: tuple[Argument, ...] | None = None
+    """What it takes, where that is not exactly one argument; None: unknown, or one."""
     output: dict[str, Any] | None = None
-    """JSON Schema of its result; None: unknown."""
+    """JSON Schema of its result; None: unknown. Where it refuses further keys, there are none."""
     effect_free: bool = False
     """True: nothing to undo, may be repeated freely."""
     inverse: str | None = None

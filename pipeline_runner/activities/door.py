@@ -38,7 +38,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from pipeline_runner.activities.catalogue import Entry
+from pipeline_runner.activities.catalogue import Argument, Entry
+from pipeline_runner.activities.type_schemas import schema_of
 from pipeline_runner.core.model import Retry, Timeouts
 
 GROUP = "pipeline_runner.activities"
@@ -284,14 +285,17 @@ def _path(activity: Activity) -> str:
 
 def _entry(activity: Activity) -> Entry:
     facts: _Facts = getattr(activity, "__pipeline_facts__", _UNSAID)
-    given, returned = _hints(activity)
+    function = inspect.unwrap(activity)
+    hints, parameters = _hints(function), _parameters(function)
+    alone = parameters[0] if parameters is not None and len(parameters) == 1 else None
     name = name_of(activity)
     assert name is not None
     return Entry(
         name=name,
         description=" ".join((inspect.getdoc(activity) or "").split("\n\n")[0].split()),
-        input=_schema(given, closed=True),
-        output=_schema(returned, closed=False),
+        input=_given(hints, alone) if alone else None,
+        arguments=None if parameters is None or alone else tuple(_argument(hints, p) for p in parameters),
+        output=schema_of(hints.get("return", Any), "serialization"),
         effect_free=facts.effect_free,
         inverse=facts.inverse,
         extra=facts.extra,
@@ -301,37 +305,30 @@ def _entry(activity: Activity) -> Entry:
     )
 
 
-def _hints(activity: Activity) -> tuple[Any, Any]:
-    """Return the types of the one argument and of the result; Any where they are not known."""
-    function = inspect.unwrap(activity)
+def _hints(function: Activity) -> dict[str, Any]:
     try:
-        hints = get_type_hints(function, include_extras=True)
-        parameters = list(inspect.signature(function).parameters)
-    except (NameError, TypeError, ValueError):  # names that only type checkers see, and the like
-        return Any, Any
-    if parameters[:1] == ["self"]:
+        return get_type_hints(function, include_extras=True)
+    except (AttributeError, NameError, SyntaxError, TypeError, ValueError):
+        return {}  # names that only type checkers see, and the like
+
+
+def _parameters(function: Activity) -> list[inspect.Parameter] | None:
+    """Return the positional parameters; None: not known, or any number of them."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    if parameters and parameters[0].name == "self":
         del parameters[0]
-    return hints.get(parameters[0], Any) if len(parameters) == 1 else Any, hints.get("return", Any)
+    return [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
 
 
-def _schema(hint: Any, *, closed: bool) -> dict[str, Any] | None:
-    """Return the JSON Schema of a type; None: not known.
+def _given(hints: dict[str, Any], parameter: inspect.Parameter) -> dict[str, Any] | None:
+    return schema_of(hints.get(parameter.name, Any), "validation")
 
-    Args:
-        hint: A type that msgspec knows, or any other.
-        closed: Refuse keys that the type does not have, which Temporal would drop silently.
-    """
-    if hint is Any or hint is object:
-        return None
-    try:
-        (schema,), definitions = msgspec.json.schema_components([hint], ref_template="#/$defs/{name}")
-    except (TypeError, RuntimeError, NameError):  # pydantic models and what else there is
-        return None
-    top = definitions.pop(schema["$ref"].removeprefix("#/$defs/"), None) if "$ref" in schema else None
-    if top is not None and f'"{schema["$ref"]}"' in msgspec.json.encode([top, definitions]).decode():
-        definitions[schema["$ref"].removeprefix("#/$defs/")] = top  # it contains itself
-        top = None
-    for part in (top, *definitions.values()):
-        if closed and part is not None and "properties" in part:
-            part.setdefault("additionalProperties", False)
-    return {**(top or schema), **({"$defs": definitions} if definitions else {})}
+
+def _argument(hints: dict[str, Any], parameter: inspect.Parameter) -> Argument:
+    schema, required = _given(hints, parameter), parameter.default is parameter.empty
+    return Argument(name=parameter.name, schema=schema, required=required)

@@ -58,6 +58,11 @@ def _full(entry: Entry) -> str:
         for key, value in properties.items():
             needed = ", required" if key in required and title == "with" else ""
             lines.append(f"    {key} ({_type(value)}{needed}): {value.get('description', '')}".rstrip(": "))
+    if entry.arguments:
+        lines.append("  args:")
+    for argument in entry.arguments or ():
+        needed = ", required" if argument.required else ""
+        lines.append(f"    {argument.name} ({_type(argument.schema or {})}{needed})")
     if entry.extra:
         lines.append(f"  needs: {extras.remedy(entry.extra)}")
     if entry.inverse:

@@ -263,8 +263,8 @@ def _references(text: str, bare: bool) -> tuple[Reference, ...]:
     return tuple(references_in(_parse_expression(text) if bare else _allowed(text)))
 
 
-def references_in(tree: nodes.Template) -> list[Reference]:
-    """List the names that a tree of :func:`parse` uses, with the keys after them."""
+def references_in(tree: nodes.Node) -> list[Reference]:
+    """List the names that a tree of :func:`parse`, or a part of one, uses, with the keys after them."""
     found: list[Reference] = []
     _collect(tree, frozenset(["range"]), found)
     return found

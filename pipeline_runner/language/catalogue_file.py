@@ -181,6 +181,8 @@ def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry
             for key in ("description", "task_queue", "input", "output", "effect_free", "inverse")
             if key in node
         }
+        if "input" in said:  # then it takes one argument, whatever the code says
+            said["arguments"] = None
         yield msgspec.structs.replace(
             entry,
             timeouts=policies.merged(entry.timeouts, policies.timeouts(node.get("timeouts"))),

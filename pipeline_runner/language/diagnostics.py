@@ -42,9 +42,14 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tidy(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Return diagnostics in the order of their places, each once."""
-    unique = dict.fromkeys(diagnostics)
-    return sorted(unique, key=lambda d: (d.path, d.line, d.column, d.severity, d.rule, d.message))
+    """Return diagnostics in the order of their places, each once.
+
+    Where an anchor is used several times, the help may differ from use to use: the first one stays.
+    """
+    unique: dict[Diagnostic, Diagnostic] = {}
+    for diagnostic in diagnostics:
+        unique.setdefault(msgspec.structs.replace(diagnostic, help=None), diagnostic)
+    return sorted(unique.values(), key=lambda d: (d.path, d.line, d.column, d.severity, d.rule, d.message))
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:

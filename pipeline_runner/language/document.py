@@ -137,6 +137,11 @@ class Use:
             self.references = expressions.references_in(tree)
 
     @property
+    def is_lone(self) -> bool:
+        """Whether it is one expression, whose value keeps its type."""
+        return self.tree is not None and expressions.is_lone(self.tree)
+
+    @property
     def visible(self) -> Iterator[Step]:
         """Yield the steps that it sees: those before it, in its scope and the scopes around it."""
         scope: Scope | None = self._scope

@@ -77,6 +77,15 @@ def said_retry(document: Document, call: Call) -> Retry:
     return merged(activity.retry if activity else Retry(), *layers)
 
 
+def said_at(document: Document, call: Call, group: str, key: str) -> Node | None:
+    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts; None: nothing."""
+    for part in reversed(_parts(document, call)):
+        values = part.mapping(group)
+        if values and key in values:
+            return values.get(key)
+    return None
+
+
 def call_retry(document: Document, call: Call) -> Retry:
     """Return the retry policy of a call, every field filled in but the error types."""
     said = said_retry(document, call)

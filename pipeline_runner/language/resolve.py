@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import ProviderError
@@ -22,6 +23,12 @@ from pipeline_runner.language.nodes import Mapping, Node, Source
 
 MAX_CHAIN = 32
 """How deep children may name children."""
+
+STDIN = "<stdin>"
+"""What messages call the pipeline that comes from standard input."""
+
+# Where it stands for its children. No file has this name, so none is taken for it.
+_STDIN_NAME = "\0stdin"
 
 
 class UsageError(ValueError):
@@ -104,16 +111,25 @@ def activities_in(folder: str | Path, *, modules: Iterable[str] = ()) -> Activit
     return _Workspace(modules).activities_for(Path(os.path.abspath(folder)), str(folder))
 
 
-def check_paths(paths: Iterable[str | Path], *, modules: Iterable[str] = ()) -> Checked:
+def check_paths(
+    paths: Iterable[str | Path], *, modules: Iterable[str] = (), stdin: BinaryIO | None = None
+) -> Checked:
     """Check files, and the pipelines in folders.
 
+    Args:
+        paths: The files and folders.
+        modules: Python modules with activities, from the command line.
+        stdin: What the path ``-`` stands for; None: a file of that name.
+
     Raises:
-        UsageError: A path does not exist, or a module cannot be imported.
+        UsageError: A path does not exist or cannot be read, or a module cannot be imported.
     """
     workspace = _Workspace(modules)
     for path in paths:
         absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
-        if absolute.is_dir():
+        if path == "-" and stdin is not None:
+            workspace.visit_stream(stdin)
+        elif absolute.is_dir():
             for below in _yaml_files(absolute):
                 workspace.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
         elif not absolute.is_file():
@@ -160,6 +176,18 @@ class _Workspace:
             raise UsageError(f"{shown} cannot be read: {error.strerror}") from None
         if diagnostics or (isinstance(root, Mapping) and "steps" in root):
             self._add(path, source, root, diagnostics, ())
+
+    def visit_stream(self, stream: BinaryIO) -> None:
+        """Check a pipeline that is in no file, as if it were one in the current folder."""
+        path = Path(os.path.abspath(_STDIN_NAME))
+        if path in self.files:
+            raise UsageError('standard input, "-", can be read only once')
+        try:
+            data = stream.read(loader.MAX_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"standard input cannot be read: {error.strerror or error}") from None
+        source, root, diagnostics = _tree(*loader.decode(data, STDIN))
+        self._add(path, source, root, diagnostics, ())
 
     def activities_for(self, folder: Path, shown: str) -> Activities:
         """Return the catalogue for the files of a folder."""
@@ -251,11 +279,11 @@ def _parsed(path: Path, shown: str) -> tuple[Source, Node | None, list[Diagnosti
     if path.exists() and not path.is_file():
         # Reading a pipe would wait for ever.
         raise OSError(errno.EINVAL, "not a regular file")
-    source, diagnostics = loader.read(path, shown)
-    if diagnostics:
-        return source, None, diagnostics
-    root, diagnostics = loader.load(source)
-    return source, root, diagnostics
+    return _tree(*loader.read(path, shown))
+
+
+def _tree(source: Source, found: list[Diagnostic]) -> tuple[Source, Node | None, list[Diagnostic]]:
+    return (source, None, found) if found else (source, *loader.load(source))
 
 
 def _beside(folder: str, text: str) -> str:

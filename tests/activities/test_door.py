@@ -1,6 +1,7 @@
 """The door: what modules offer, to the catalogue and to a worker."""
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 import textwrap
@@ -8,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline_runner.activities import catalogue, door, generate
-from pipeline_runner.activities.catalogue import Entry
+from pipeline_runner.activities.catalogue import Argument, Entry
 from pipeline_runner.activities.door import ProviderError, activities_of, catalogue_of
 from pipeline_runner.core.model import Retry, Timeouts
 
@@ -223,7 +225,231 @@ def test_schemas_come_from_type_hints(module: Module) -> None:
         "type": "object",
         "properties": {"id": {"type": "string"}},
         "required": ["id"],
+        "additionalProperties": False,
     }
+
+
+OBJECT = {
+    "title": "Kind",
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "string", "default": "x"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+KINDS = {
+    "dataclass": ("@dataclass\nclass Kind:\n    a: int\n    b: str = 'x'\n", OBJECT),
+    "msgspec": ("class Kind(msgspec.Struct):\n    a: int\n    b: str = 'x'\n", OBJECT),
+    "TypedDict": (
+        "class Kind(TypedDict):\n    a: int\n    b: NotRequired[str]\n",
+        OBJECT | {"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
+    ),
+    "TypedDict, not total": (
+        "class Kind(TypedDict, total=False):\n    a: int\n",
+        OBJECT | {"properties": {"a": {"type": "integer"}}, "required": []},
+    ),
+    "NamedTuple": (
+        "class Kind(NamedTuple):\n    a: int\n    b: str = 'x'\n",
+        {
+            "title": "Kind",
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string", "default": "x"}],
+            "minItems": 1,
+            "maxItems": 2,
+        },
+    ),
+    "no fields": (
+        "@dataclass\nclass Kind: ...\n",
+        {"title": "Kind", "type": "object", "properties": {}, "required": [], "additionalProperties": False},
+    ),
+    "mapping": ("Kind = dict[str, int]\n", {"type": "object", "additionalProperties": {"type": "integer"}}),
+    "any mapping": ("Kind = dict[str, Any]\n", {"type": "object"}),
+    "text": ("Kind = str\n", {"type": "string"}),
+    "number or nothing": ("Kind = int | None\n", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+    "texts": ("Kind = list[str]\n", {"type": "array", "items": {"type": "string"}}),
+    "words": ("Kind = Literal['a', 'b']\n", {"enum": ["a", "b"]}),
+}
+
+
+@pytest.mark.parametrize(("text", "schema"), KINDS.values(), ids=KINDS)
+def test_every_kind_of_type_has_a_schema(module: Module, text: str, schema: dict[str, Any]) -> None:
+    """What goes in and what comes out are told alike, and closed where the fields are fixed."""
+    name = module(
+        "import msgspec\nfrom typing import Literal, NamedTuple, NotRequired\n"
+        f"{text}@activity.defn\ndef some(given: Kind) -> Kind: ...\n"
+    )
+    entry = _entries(name)["some"]
+    assert (entry.input, entry.output, entry.arguments) == (schema, schema, None)
+
+
+PYDANTIC = """
+import pydantic
+class Inner(pydantic.BaseModel):
+    a: int
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    a: int
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    a: int
+class Renamed(pydantic.BaseModel):
+    a: int = pydantic.Field(alias="A")
+class Either(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+    a: int = pydantic.Field(alias="A")
+class Several(pydantic.BaseModel):
+    a: int = pydantic.Field(validation_alias=pydantic.AliasChoices("A", "AA"))
+class Tree(pydantic.BaseModel):
+    children: list["Tree"] = []
+class Computed(pydantic.BaseModel):
+    a: int = 1
+    @pydantic.computed_field
+    def twice(self) -> int: return 2 * self.a
+@dataclass
+class Outer:
+    inner: Inner
+    mapping: dict[str, Inner]
+class Broken(pydantic.BaseModel):
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core, handler): raise OSError("no")
+"""
+A = {"a": {"title": "A", "type": "integer"}}
+INNER = {"title": "Inner", "type": "object", "properties": A, "required": ["a"], "additionalProperties": False}
+TO_INNER = {"$ref": "#/$defs/Inner"}
+
+
+def _pydantic(module: Module, hint: str) -> Entry:
+    return _entries(module(f"{PYDANTIC}\n@activity.defn\ndef some(given: {hint}) -> {hint}: ...\n"))["some"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "schema"),
+    [
+        ("Inner", INNER),
+        ("Strict", INNER | {"title": "Strict"}),
+        ("Open", INNER | {"title": "Open", "additionalProperties": True}),
+        ("list[Inner]", {"type": "array", "items": TO_INNER, "$defs": {"Inner": INNER}}),
+        ("Inner | None", {"anyOf": [TO_INNER, {"type": "null"}], "$defs": {"Inner": INNER}}),
+        (
+            "Outer",
+            {
+                "title": "Outer",
+                "type": "object",
+                "properties": {
+                    "inner": TO_INNER,
+                    "mapping": {"title": "Mapping", "type": "object", "additionalProperties": TO_INNER},
+                },
+                "required": ["inner", "mapping"],
+                "additionalProperties": False,
+                "$defs": {"Inner": INNER},
+            },
+        ),
+        ("Broken", None),
+    ],
+)
+def test_pydantic_models_are_known(module: Module, hint: str, schema: dict[str, Any] | None) -> None:
+    entry = _pydantic(module, hint)
+    assert (entry.input, entry.output) == (schema, schema)
+
+
+def test_a_pydantic_model_may_contain_itself(module: Module) -> None:
+    entry = _pydantic(module, "Tree")
+    assert entry.input is not None
+    assert entry.input["$ref"] == "#/$defs/Tree"
+    assert entry.input["$defs"]["Tree"]["additionalProperties"] is False
+
+
+def test_what_pydantic_computes_comes_out_and_does_not_go_in(module: Module) -> None:
+    entry = _pydantic(module, "Computed")
+    assert entry.input is not None
+    assert entry.output is not None
+    assert set(entry.input["properties"]) == {"a"}
+    assert set(entry.output["properties"]) == {"a", "twice"}
+    assert entry.input["additionalProperties"] is entry.output["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("hint", "closed_in", "closed_out"),
+    [("Renamed", True, False), ("Either", False, False), ("Several", False, True)],
+)
+def test_a_pydantic_model_whose_fields_have_other_names_is_open(
+    module: Module, hint: str, *, closed_in: bool, closed_out: bool
+) -> None:
+    """The schema has one name for each field; others must not be taken for mistakes."""
+    entry = _pydantic(module, hint)
+    assert entry.input is not None
+    assert entry.output is not None
+    assert (entry.input["additionalProperties"] is False) == closed_in
+    assert ("required" in entry.input) == closed_in
+    assert (entry.output["additionalProperties"] is False) == closed_out
+
+
+def test_pydantic_is_not_imported_for_others(module: Module) -> None:
+    name = module("""
+        class Odd: ...
+        @activity.defn
+        def some(given: Odd) -> Odd: ...
+    """)
+    code = (
+        "import sys\nfrom pipeline_runner.activities.door import catalogue_of\n"
+        f"(entry,) = catalogue_of({name!r})\n"
+        "assert (entry.input, entry.output) == (None, None)\n"
+        "print('pydantic' in sys.modules)\n"
+    )
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": path}
+    )
+    assert done.stdout == "False\n"
+
+
+NUMBER, TEXT = {"type": "integer"}, {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("signature", "expected"),
+    [
+        ("", ()),
+        ("**more", ()),
+        ("one: int, two: str", (Argument(name="one", schema=NUMBER), Argument(name="two", schema=TEXT))),
+        (
+            "one: int, two: str = 'x'",
+            (Argument(name="one", schema=NUMBER), Argument(name="two", schema=TEXT, required=False)),
+        ),
+        ("one, two", (Argument(name="one"), Argument(name="two"))),
+        ("one: int, two: Any", (Argument(name="one", schema=NUMBER), Argument(name="two"))),
+        ("one: int, /, two: int", (Argument(name="one", schema=NUMBER), Argument(name="two", schema=NUMBER))),
+        ("*args", None),
+        ("*args: int", None),
+        ("one: int, *args", None),
+    ],
+)
+def test_arguments_of_what_does_not_take_exactly_one(
+    module: Module, signature: str, expected: tuple[Argument, ...] | None
+) -> None:
+    name = module(f"@activity.defn\ndef some({signature}): ...\n")
+    entry = _entries(name)["some"]
+    assert (entry.input, entry.arguments) == (None, expected)
+    assert msgspec.convert(json.loads(msgspec.json.encode(entry)), Entry) == entry
+
+
+def test_arguments_of_methods_are_those_after_self(module: Module) -> None:
+    name = module("""
+        class Shop:
+            @activity.defn
+            def none(self): ...
+            @activity.defn
+            def two(self, one: int, two: int): ...
+        shop = Shop()
+    """)
+    entries = _entries(name)
+    assert entries["none"].arguments == ()
+    assert [argument.name for argument in entries["two"].arguments or ()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("signature", ["one: int", "one: int = 3", "one: int, **more"])
+def test_one_argument_is_the_input(module: Module, signature: str) -> None:
+    entry = _entries(module(f"@activity.defn\ndef some({signature}): ...\n"))["some"]
+    assert (entry.input, entry.arguments) == (NUMBER, None)
 
 
 def test_a_type_may_contain_itself(module: Module) -> None:
@@ -394,8 +620,9 @@ def test_the_builtin_catalogue_says_what_the_code_says() -> None:
         assert entry.description
         assert entry.input is not None
         assert entry.output is not None
-        assert entry.input["additionalProperties"] is False
+        assert entry.arguments is None
         for schema in (entry.input, entry.output):
+            assert schema["additionalProperties"] is False
             assert all("description" in of_field for of_field in schema["properties"].values())
 
 

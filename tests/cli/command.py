@@ -50,6 +50,20 @@ def run(folder: Path, *args: str, **more: str) -> Done:
     return finish(popen(folder, *args, **more))
 
 
+def feed(folder: Path, data: bytes, *args: str) -> Done:
+    """Run the command with something on its standard input."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline_runner", *args],
+        cwd=folder,
+        env=environment(folder),
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
 def finish(process: "subprocess.Popen[str]", timeout: float = 60) -> Done:
     try:
         out, err = process.communicate(timeout=timeout)

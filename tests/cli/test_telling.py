@@ -1,6 +1,8 @@
 """The commands that only tell: ``validate``, ``activities``, ``schema``, help."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -71,6 +73,43 @@ def test_warnings_count_with_strict_only(tmp_path: Path) -> None:
     assert "warning" in done.err
 
 
+@pytest.mark.parametrize(
+    ("more", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)],
+    ids=["not set", "set", "empty"],
+)
+def test_colours_are_for_terminals_and_no_color_ends_them(
+    tmp_path: Path, more: dict[str, str], *, coloured: bool
+) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    surroundings = {k: v for k, v in environment(tmp_path).items() if k != "NO_COLOR"} | more
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline_runner", "validate", "bad.yaml"],
+        cwd=tmp_path,
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    assert ("\x1b[1;31merror:" in read_all(ours)) == coloured
+    assert process.wait(60) == 1
+    piped = run(tmp_path, "validate", "bad.yaml")
+    assert "\x1b" not in piped.err
+
+
+def read_all(terminal: int) -> str:
+    data = b""
+    while True:
+        try:
+            data += (part := os.read(terminal, 65536))
+        except OSError:  # the other side is closed
+            part = b""
+        if not part:
+            os.close(terminal)
+            return data.decode()
+
+
 def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "activities.yaml").write_text(
         "activities:\n  payment.charge: {task_queue: payments-go, description: Charge a card.}\n"
@@ -88,6 +127,31 @@ def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     assert needs in run(tmp_path, "activities", "dns.upsert").out
     unknown = run(tmp_path, "activities", "shell.rnu")
     assert (unknown.code, unknown.err) == (1, "run-pipeline: there is no activity shell.rnu\n")
+
+
+def test_activities_lists_arguments_where_there_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from temporalio import activity\n"
+        "@activity.defn\ndef add(one: int, two: int | None = None): ...\n"
+        "@activity.defn\ndef declared(one: int, two: int): ...\n"
+    )
+    (tmp_path / "activities.yaml").write_text(
+        "modules: [shop]\nactivities: {declared: {input: {type: object}}, add: {description: Add.}}\n"
+    )
+    words = ["activities", "add", "declared"]
+    add, declared = run(tmp_path, *words, "--format", "json").json
+    assert add["arguments"] == [
+        {"name": "one", "schema": {"type": "integer"}},
+        {
+            "name": "two",
+            "schema": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "required": False,
+        },
+    ]
+    assert "input" not in add
+    assert declared["input"] == {"type": "object"}
+    assert "arguments" not in declared
+    assert "  args:\n    one (integer, required)\n    two (integer | null)\n" in run(tmp_path, *words).out
 
 
 def test_schema_prints_the_published_schema(tmp_path: Path) -> None:

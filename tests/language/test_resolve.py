@@ -53,6 +53,28 @@ def test_child_named_twice_is_checked_once(tmp_path: Path) -> None:
     assert [d.rule for d in load(tmp_path / "p.yaml").diagnostics] == ["bad-duration"]
 
 
+@pytest.mark.parametrize(
+    ("first", "later", "rules"),
+    [
+        ("with: &w {pth: x, path: y}", "with: *w", ["unknown-parameter"]),
+        ("with: &w {path: '{{ inputs.x }}'}", "with: *w", ["unknown-input"]),
+        ("with: &w {path: '{{ steps.none.output }}'}", "with: *w", ["unknown-step"]),
+        ("with: &w {path: '{{ steps.last.output }}'}", "with: *w", ["step-order"]),
+        ("with: &w {path: '{{ steps. }}'}", "with: *w", ["expression-syntax"]),
+        ("with: &w {path: y}\n    retry: &r {maximum_attemps: 3}", "with: *w, retry: *r", ["unknown-key"]),
+        ("with: &w {path: y}\n    timeouts: &t {heartbeat: 5}", "with: *w, timeouts: *t", ["bad-duration"]),
+    ],
+)
+def test_an_anchor_used_ten_times_is_one_mistake(
+    tmp_path: Path, first: str, later: str, rules: list[str]
+) -> None:
+    """Also where the help differs from use to use, such as the steps that are visible there."""
+    uses = "".join(f"  - {{id: s{number}, activity: file.read, {later}}}\n" for number in range(9))
+    text = f"name: p\nsteps:\n  - id: one\n    activity: file.read\n    {first}\n{uses}  - {{id: last, set: {{}}}}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    assert [d.rule for d in check_paths([tmp_path / "p.yaml"]).diagnostics] == rules
+
+
 def test_pipelines_of_one_name_may_be_in_one_bundle(tmp_path: Path) -> None:
     """Keys tell them apart."""
     write(tmp_path, p=pipeline("{id: a, pipeline: c.yaml}"), c=pipeline())

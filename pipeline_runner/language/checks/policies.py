@@ -13,7 +13,7 @@ from pipeline_runner.language.nodes import Mapping
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of policies that do not exist."""
-    for owner in _owners(document):
+    for owner in owners(document):
         value, name = owner.get("policy"), owner.text("policy")
         if value and name and name not in document.policies:
             declared = f"the policies are {listed(document.policies)}" if document.policies else None
@@ -22,7 +22,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             yield document.source.error(value.span, "unknown-policy", message, help_)
 
 
-def _owners(document: Document) -> Iterator[Mapping]:
+def owners(document: Document) -> Iterator[Mapping]:
     """Yield the mappings that may name a policy."""
     if defaults := document.root.mapping("defaults"):
         yield defaults

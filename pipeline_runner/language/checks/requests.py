@@ -1,0 +1,39 @@
+"""``idempotency-key``: a request that may be sent twice has a key of its own step.
+
+Bad: ``headers: {Idempotency-Key: deploy}``; good: without that header, since ``http.request``
+sends the step's key, which is the same for every attempt and another one in every run.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.core.expressions import contains_template
+from pipeline_runner.language import policies
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+from pipeline_runner.language.nodes import Scalar
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield requests that are retried, change something, and have a key that is no key."""
+    for call in document.calls:
+        given = call.node.mapping("with")
+        if call.name != "http.request" or given is None:
+            continue
+        if (given.text("method") or "GET").upper() in _SAFE:
+            continue
+        if policies.call_retry(document, call).maximum_attempts == 1:
+            continue
+        for entry in given.mapping("headers") or ():
+            value = entry.value
+            if entry.name.lower() != "idempotency-key" or not isinstance(value, Scalar):
+                continue
+            if not contains_template(value.text):
+                message = (
+                    "this key is the same in every run: a server takes the second run for a repetition"
+                    if value.text.strip()
+                    else "without a key, a request that is tried again may take effect twice"
+                )
+                help_ = "leave the header out: the step's own key is sent"
+                yield document.source.warning(value.span, "idempotency-key", message, help_)

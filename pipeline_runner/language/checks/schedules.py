@@ -1,0 +1,131 @@
+"""``bad-cron``, ``bad-time-zone``, ``missing-input``, …: schedules that can be made, of runs that can start.
+
+Bad: ``{cron: "61 * * * *"}``; good: ``{cron: "0 3 * * MON-FRI", time_zone: Europe/Berlin}``. Cron
+texts are those of Temporal's documentation ("Schedule", "Cron expressions"): five to seven
+fields, or ``@daily`` and the like.
+"""
+
+import re
+from collections.abc import Iterator
+
+from pipeline_runner.core.inputs import misfits, schema_problems
+from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.language.checks.schemas import at
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, plain
+
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_FIELDS: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "second": (0, 59, ()), "minute": (0, 59, ()), "hour": (0, 23, ()), "day of the month": (1, 31, ()),
+    "month": (1, 12, _MONTHS), "day of the week": (0, 7, _DAYS), "year": (1970, 2200, ()),
+}  # fmt: skip
+_NAMES = {
+    5: ("minute", "hour", "day of the month", "month", "day of the week"),
+    6: ("minute", "hour", "day of the month", "month", "day of the week", "year"),
+    7: ("second", "minute", "hour", "day of the month", "month", "day of the week", "year"),
+}
+_CRON = 'write minute, hour, day of the month, month and day of the week, such as "0 3 * * 1-5"'
+_WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+_ITEM = re.compile(r"(?:\*|\?|([0-9A-Za-z]+)(?:-([0-9A-Za-z]+))?)(?:/([0-9]+))?")
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield mistakes in the schedules of a pipeline."""
+    for entry in document.root.mapping("schedules") or ():
+        if isinstance(entry.value, Mapping):
+            yield from _schedule(document, entry, entry.value)
+
+
+def _schedule(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnostic]:
+    source = document.source
+    if "cron" not in node and "every" not in node:
+        message = f'the schedule "{entry.name}" never starts a run: it needs "cron" or "every"'
+        yield source.error(entry.key.span, "missing-key", message)
+    if (offset := node.entry("offset")) and "every" not in node:
+        yield source.error(offset.key.span, "key-conflict", '"offset" shifts the interval of "every"')
+    cron = node.get("cron")
+    for text in cron.items if isinstance(cron, Sequence) else [cron]:
+        value = text.value if isinstance(text, Scalar) else None
+        if text and isinstance(value, str) and value.strip() and (problem := _cron_problem(value)):
+            yield source.error(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', _CRON)
+    yield from _time_zone(document, node.get("time_zone"))
+    yield from _inputs(document, entry, node)
+
+
+def _cron_problem(text: str) -> str | None:
+    """Return what is wrong with a cron text."""
+    text = re.sub(r"^(CRON_)?TZ=\S+\s+", "", text.strip())
+    if text.startswith("@"):
+        word = text.split()[0]
+        return None if word in _WORDS or word == "@every" else f"there is no {word}"
+    fields = text.split("#")[0].split()
+    names = _NAMES.get(len(fields))
+    if names is None:
+        return f"it has {len(fields)} fields"
+    for name, field in zip(names, fields, strict=True):
+        for item in field.split(","):
+            if problem := _item_problem(name, item):
+                return problem
+    return None
+
+
+def _item_problem(name: str, item: str) -> str | None:
+    low, high, words = _FIELDS[name]
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        return f'"{item}" is no {name}'
+    bounds = []
+    for text in match.groups()[:2]:
+        if text is None:
+            continue
+        if text.isdecimal():
+            value = int(text)
+        elif text.upper()[:3] in words:
+            value = words.index(text.upper()[:3]) + low
+        else:
+            return f'"{text}" is no {name}'
+        if not low <= value <= high:
+            return f"the {name} {text} is not between {low} and {high}"
+        bounds.append(value)
+    if len(bounds) == 2 and bounds[0] > bounds[1]:
+        return f"{item} ends before it begins"
+    return "a step of 0 never comes" if match[3] is not None and int(match[3]) == 0 else None
+
+
+def _time_zone(document: Document, node: Node | None) -> Iterator[Diagnostic]:
+    if not isinstance(node, Scalar) or not isinstance(node.value, str) or not node.value.strip():
+        return
+    from zoneinfo import available_timezones
+
+    known = available_timezones()
+    if known and node.value not in known:  # without the system's time zones nobody can tell
+        message = f'there is no time zone "{node.value}"'
+        help_ = did_you_mean(node.value, known) or "write an IANA name, such as Europe/Berlin"
+        yield document.source.error(node.span, "bad-time-zone", message, help_)
+
+
+def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnostic]:
+    """Yield inputs of the scheduled runs that the pipeline does not take, and those that it needs."""
+    source, given = document.source, node.get("inputs")
+    if given is not None and not isinstance(given, Mapping):
+        return
+    for one in given or ():
+        schema = document.inputs.get(one.name)
+        if schema is None:
+            declared = f"the inputs are {listed(document.inputs)}" if document.inputs else "there are none"
+            help_ = did_you_mean(one.name, document.inputs) or declared
+            yield source.error(one.key.span, "unknown-input", f'there is no input "{one.name}"', help_)
+        elif not schema_problems(plain(schema)):
+            for path, message in misfits(plain(schema), plain(one.value)):
+                yield source.error(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
+    needed = [
+        name
+        for name, schema in document.inputs.items()
+        if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
+    ]
+    if needed:
+        names = ", ".join(f'"{name}"' for name in needed)
+        message = f'the runs of the schedule "{entry.name}" need {names} in "inputs"'
+        yield source.error(entry.key.span, "missing-input", message)

@@ -1,0 +1,102 @@
+"""``history-size``, ``payload-size``: what a run needs stays within Temporal's limits.
+
+Bad: a loop over ``range(5000)`` in one step; good: a child pipeline for each hundred.
+
+The figures: a step makes about six events; a server warns at 10,240 events and ends a run at
+51,200, warns of a payload of 512 KiB and refuses one of 2 MiB, and holds at most 2,000
+activities of one run at a time (Temporal's documentation, "Temporal Service limits";
+measured with server 1.32). A sequence of steps goes on in a new run before it comes to that, a
+single loop or ``parallel`` does not.
+"""
+
+import json
+from collections.abc import Iterator
+
+from jinja2 import nodes as jinja
+
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document, Scope, Step
+from pipeline_runner.language.nodes import START, Scalar, Sequence, plain
+
+EVENTS = 6
+"""Of one step that calls an activity."""
+MAX_EVENTS = 10_240
+MAX_AT_ONCE = 2_000
+MAX_BYTES = 512 * 1024
+_SMALL = 100 * 1024
+"""Files of no more characters are not measured: they are within the limit."""
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield loops that are too long for one history, and files that are too large to be handed over."""
+    for step in document.scopes[0].steps:
+        yield from _history(document, step)
+    yield from _payload(document)
+
+
+def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
+    entry = step.node.entry("for_each") or step.node.entry("parallel")
+    if entry is None:
+        return
+    events = _events(document, step)
+    if events > MAX_EVENTS:
+        message = (
+            f'step "{step.id}" makes about {events:,} events, '
+            f"and a server warns at {MAX_EVENTS:,} and ends the run at 51,200"
+        )
+        help_ = "put a part of the work into a child pipeline, which has a history of its own"
+        yield document.source.warning(entry.key.span, "history-size", message, help_)
+    limit = step.node.get("max_concurrency")
+    at_once = limit.value if isinstance(limit, Scalar) and isinstance(limit.value, int) else 1
+    if min(_elements(document, step), at_once) > MAX_AT_ONCE and limit:
+        message = f"a run can have {MAX_AT_ONCE:,} activities at a time, and not {at_once:,}"
+        yield document.source.warning(limit.span, "history-size", message, "500 is a safe limit")
+
+
+def _events(document: Document, step: Step) -> int:
+    """Return about how many events one step makes."""
+    inner = sum(_of_scope(document, scope) for scope in step.inner if scope.kind != "catch")
+    own = EVENTS if step.kind in ("activity", "pipeline", "wait", "approval") else 0
+    return (own + inner) * _elements(document, step)
+
+
+def _of_scope(document: Document, scope: Scope) -> int:
+    return sum(_events(document, step) for step in scope.steps)
+
+
+def _elements(document: Document, step: Step) -> int:
+    """Return how many elements a loop has, where the file says it; else 1."""
+    node = step.node.get("for_each")
+    if isinstance(node, Sequence):
+        return len(node.items)
+    use = document.use_at(node, step) if isinstance(node, Scalar) else None
+    if use is None or use.tree is None or not use.is_lone:
+        return 1
+    (output,) = use.tree.body
+    match output:
+        case jinja.Output(nodes=[jinja.Call(node=jinja.Name(name="range"), args=arguments)]):
+            numbers = [one.value for one in arguments if isinstance(one, jinja.Const)]
+            if len(numbers) == len(arguments) and all(isinstance(one, int) for one in numbers):
+                return len(range(*numbers))
+    return 1
+
+
+def _payload(document: Document) -> Iterator[Diagnostic]:
+    """Yield a pipeline that is too large, with its children, to be carried in the workflow's input."""
+    files = {document.path: document}
+    waiting = [document]
+    while waiting:
+        for child in waiting.pop().children.values():
+            if child.path not in files:
+                files[child.path] = child
+                waiting.append(child)
+    if sum(len(one.source.text) + one.root.size for one in files.values()) <= _SMALL:
+        return
+    size = sum(len(json.dumps(plain(one.root), ensure_ascii=False).encode()) for one in files.values())
+    if size > MAX_BYTES:
+        message = (
+            f"this pipeline has {size // 1024:,} KiB, its children included, "
+            "which a server is handed as one payload: it warns at 512 KiB and refuses 2,048 KiB"
+        )
+        help_ = "put long texts into files that the steps read, or use fewer steps"
+        yield document.source.warning(START, "payload-size", message, help_)
