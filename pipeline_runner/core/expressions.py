@@ -14,7 +14,6 @@ pieces of a template as they are.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from pipeline_runner.core import filters
 from pipeline_runner.core.budget import Budget, BudgetError
 from pipeline_runner.core.environment import BUDGET, ENVIRONMENT, Missing
 from pipeline_runner.core.secrets import SecretMisuse, SecretText
+from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.core.values import ExpressionValueError, joined, plain
 from pipeline_runner.core.values import text as text_of
 
@@ -46,6 +46,10 @@ _OPENING = re.compile(r"\{[{%#]")
 _RESERVED = frozenset(
     ["and", "else", "false", "if", "in", "is", "none", "not", "or", "true", "False", "None", "True"]
 )
+_FILTERS_INSTEAD = {
+    "len": "length", "size": "length", "str": "string", "sorted": "sort", "reversed": "reverse",
+    "strip": "trim", "update": "combine", "loads": "fromjson", "dumps": "tojson",
+}  # fmt: skip
 _STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
 _SENTENCES = tuple(
     (re.compile(pattern), sentence)
@@ -432,14 +436,23 @@ def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
 def _no_function(called: nodes.Node) -> ExpressionError:
     place = called.lineno - 1
     if isinstance(called, nodes.Getattr):
-        message = f'methods cannot be called: use a filter instead of ".{called.attr}()"'
+        instead = _instead(called.attr)
+        help_ = f'use the filter "{instead}"' if instead else f'use a filter instead of ".{called.attr}()"'
+        message = f"methods cannot be called: {help_}"
         return ExpressionError(message, place, "function", called.attr)
     if isinstance(called, nodes.Name):
         reason = filters.NOT_DETERMINISTIC.get(called.name)
-        message = f'"{called.name}()" is not available: {reason or "the only function is range()"}'
+        instead = _instead(called.name)
+        help_ = f'use the filter "{instead}"' if instead else "the only function is range()"
+        message = f'"{called.name}()" is not available: {reason or help_}'
         kind: Kind = "nondeterminism" if reason else "function"
         return ExpressionError(message, place, kind, called.name)
     return ExpressionError("this cannot be called", place, "function")
+
+
+def _instead(name: str) -> str | None:
+    """Return the filter that does what a function or a method of Python does."""
+    return name if name in filters.FILTERS else _FILTERS_INSTEAD.get(name)
 
 
 def _unknown(
@@ -448,8 +461,8 @@ def _unknown(
     if name in known and not name.startswith("_"):
         return
     reason = filters.NOT_DETERMINISTIC.get(name)
-    close = get_close_matches(name, [n for n in known if not n.startswith("_")], n=1)
-    hint = reason or (f'did you mean "{close[0]}"?' if close else f"see the reference for the {what}s")
+    near = did_you_mean(name, [n for n in known if not n.startswith("_")])
+    hint = reason or near or f"see the reference for the {what}s"
     kind: Kind = "nondeterminism" if reason else what
     yield ExpressionError(f'there is no {what} "{name}": {hint}', place, kind, name)
 

@@ -142,6 +142,16 @@ class Use:
         return self.tree is not None and expressions.is_lone(self.tree)
 
     @property
+    def scopes(self) -> list[Scope]:
+        """The scope it stands in, and those around it, innermost first."""
+        found = []
+        scope: Scope | None = self._scope
+        while scope:
+            found.append(scope)
+            scope, _ = scope.around()
+        return found
+
+    @property
     def visible(self) -> Iterator[Step]:
         """Yield the steps that it sees: those before it, in its scope and the scopes around it."""
         scope: Scope | None = self._scope

@@ -13,6 +13,7 @@ import msgspec
 from jinja2 import nodes as jinja
 
 from pipeline_runner.core import expressions
+from pipeline_runner.core.filters import FILTERS
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language import signatures
@@ -405,7 +406,9 @@ class _Evaluation:
         else:
             message = f'"{key}" is not in {what}, which is {words(kind)}'
         help_ = near
-        if isinstance(kind, List) and not near:
+        if not known and not near and key in FILTERS:
+            help_ = f'write "| {key}"'
+        elif isinstance(kind, List) and not near:
             help_ = f"an element is {words(kind.item)}: use [0], first, or map" if kind.item != ANY else None
         elif _is_result(node.node) and not near:
             help_ = f"the step's result is {what[:-1]}.output\""
@@ -431,13 +434,13 @@ class _Evaluation:
             ]
             if not fitting:
                 message = f'"+" does not add {words(right)} to {words(left)}'
-                text = STRING in (_base(left), _base(right))
-                self._operands(node, message, 'write "~" to join texts' if text else None)
+                lost = not any(self._is_one_of(left, kinds) for kinds in alike)
+                self._operands(node.left if lost else node.right, message, _plus_help(left, right))
             return ANY if len(fitting) != 1 else {0: STRING, 1: ANY_LIST, 2: NUMBER}[alike.index(fitting[0])]
         for side, kind in ((node.left, left), (node.right, right)):
             if not self._is_one_of(kind, numbers):
                 message = f'"{node.operator}" works on numbers, and {self._what(side)} is {words(kind)}'
-                self._operands(node, message)
+                self._operands(side, message)
                 break
         return NUMBER
 
@@ -494,7 +497,11 @@ class _Evaluation:
             text = constant.value if isinstance(constant, jinja.Const) else None
             what = self._what(other_node)
             fact = f"an element of {what.replace('this', 'this list')} is" if "in" in op else f"{what} is"
-            message = f"this is always {always}: {fact} one of {shown(values or ())}"
+            if isinstance(other_node, jinja.Const):
+                fact += f" not {self._what(constant)}"
+            else:
+                fact += f"{' one of' if values and len(values) > 1 else ''} {shown(values or ())}"
+            message = f"this is always {always}: {fact}"
             near = did_you_mean(text, map(str, values)) if isinstance(text, str) and values else None
             self._report("constant-comparison", constant, message, near)
         else:
@@ -529,7 +536,7 @@ class _Evaluation:
         if takes and not self._is_one_of(kind, takes):
             fact = f"{self._what(node.node)} is {words(kind)}"
             message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
-            self._report("filter-type", node, message, _filter_help(node.name, kind), node.name)
+            self._report("filter-type", node, message, _filter_help(node, kind, takes), node.name)
         return signatures.result(node.name, kind, arguments)
 
     # Reports.
@@ -666,11 +673,21 @@ def _run_keys(use: Use) -> tuple[str, ...]:
     return (*RUN_KEYS, "status") if last else RUN_KEYS
 
 
-def _filter_help(name: str, kind: Type) -> str | None:
-    if isinstance(_base(kind), Plain) and kind in (NUMBER, BOOLEAN) and name not in ("first", "last", "sum"):
-        return (
-            'write "| string" before it'
-            if name not in ("combine", "items", "keys", "values", "dictsort")
-            else None
-        )
+def _plus_help(left: Type, right: Type) -> str | None:
+    if isinstance(left, List):
+        return 'to add an element, write "+ [ELEMENT]"'
+    if isinstance(left, Map) and isinstance(right, Map):
+        return 'write "| combine(…)"'
+    in_text = (STRING, NUMBER, BOOLEAN)
+    return 'write "~" to join texts' if _base(left) in in_text and _base(right) in in_text else None
+
+
+def _filter_help(node: jinja.Filter, kind: Type, takes: tuple[Type, ...]) -> str | None:
+    of_text = takes == (STRING,)
+    if of_text and _base(kind) in (NUMBER, BOOLEAN):
+        return 'write "| string" before it'
+    if of_text and isinstance(kind, List) and kind.item == STRING and not node.args and not node.kwargs:
+        return f"for each element, write \"| map('{node.name}')\""
+    if takes == (NUMBER, BOOLEAN) and _base(kind) == STRING:
+        return 'write "| int" or "| float" before it'
     return None

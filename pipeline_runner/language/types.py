@@ -188,7 +188,8 @@ def words(kind: Type) -> str:
         case Map():
             return "a mapping"
         case Union(options=several):
-            return " or ".join(dict.fromkeys(map(words, several)))
+            *most, last = dict.fromkeys(map(words, several))
+            return f"{', '.join(most)} or {last}" if most else last
         case _:
             return "anything"
 

@@ -90,7 +90,7 @@ def test_values(text: str, value: Any) -> None:
         ("{{ steps.other.output }}", '"other" is not there: it has list, skipped'),
         ("{{ unknown }}", "'unknown' is undefined"),
         ("x{{ inputs.none }}", "null has no place in text"),
-        ("{{ inputs.nested.items() }}", 'methods cannot be called: use a filter instead of ".items()"'),
+        ("{{ inputs.nested.items() }}", 'methods cannot be called: use the filter "items"'),
         ("{{ inputs.text.__class__ }}", '"__class__" is not there'),
         ("{{ ().__class__ }}", '"__class__" is not there'),
         ("{{ inputs.text|uper }}", 'there is no filter "uper": did you mean "upper"?'),

@@ -3,11 +3,15 @@
 Bad: ``{{ steps.create.output.resorce_id }}``; good: ``{{ steps.create.output.resource_id }}``.
 """
 
+import re
 from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Type, misfits, options, words
+
+_LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
+"""What binds less tightly than a comparison."""
 
 _VARIABLE = "use an input, or leave it out"
 WARNINGS = ("undeclared-attribute", "constant-comparison")
@@ -34,7 +38,7 @@ def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
             if any(misfits(kind, BOOLEAN)):
                 message = f'"when" is true or false, and this is {words(kind)}'
                 yield source.error(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
-            elif not use.references:
+            elif not use.references and not document.types.problems(use):
                 message = "this condition is always the same"
                 yield source.warning(use.node.span, "constant-condition", message, _VARIABLE)
         case "for_each" if use.bare:
@@ -52,6 +56,10 @@ def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
 
 def _as_condition(use: Use, kind: Type) -> str | None:
     text = use.text.strip()
+    if not use.references:
+        return "write true or false"
+    if _LOOSE.search(text):
+        return None
     if any(isinstance(option, List) for option in options(kind)):
         return f"write {text} | length > 0"
     match words(kind):
