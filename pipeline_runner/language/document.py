@@ -229,6 +229,12 @@ class Call:
         value = self.node.get(self.kind)
         return value.span if value else self.node.span
 
+    @property
+    def input_span(self) -> Span:
+        """Where it is said what it gets: the key ``with``, without one the name."""
+        entry = self.node.entry("with")
+        return entry.key.span if entry else self.span
+
 
 class Document:
     """A pipeline file whose YAML is sound."""
