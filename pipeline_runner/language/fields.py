@@ -340,7 +340,7 @@ PIPELINE = Fields(
         "name": Field(
             Text(
                 pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$",
-                means='letters, digits, "-", "_", "." and "/"',
+                means='letters, digits and "_", further on "-", "." and "/" too',
             ),
             "The pipeline's name, which becomes the Temporal workflow type.",
         ),

@@ -92,14 +92,16 @@ def _element(source: Source, line: int) -> tuple[str, str] | None:
     others = []
     for number in range(line - 1, 0, -1):
         text = source.lines[number - 1]
-        if text.strip() and len(text) - len(text.lstrip()) <= own:
+        bare = text.strip()
+        if bare and not bare.startswith("#") and len(text) - len(text.lstrip()) <= own:
             break
         if (indent := _indent(source, number)) is not None:
             others.append((indent, number))
     if not others:
         return None
     indent, number = min(others)
-    message = f"this element is indented by {_spaces(own)}, those of the list before it by {_spaces(indent)}"
+    mine = f"is indented by {_spaces(own)}" if own else "is not indented"
+    message = f"this element {mine}, those of the list before it by {_spaces(indent)}"
     return message, f"indent it like line {number}"
 
 
