@@ -18,7 +18,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield arguments that an activity does not take, or needs and does not get."""
     for call in document.calls:
         taken = _taken(document, call)
-        if taken is None:
+        if taken is None or ("with" in call.node and "args" in call.node):
             continue
         if "with" in call.node and len(taken) != 1 and "args" not in call.node:
             names = listed([one.name for one in taken], "no arguments")
