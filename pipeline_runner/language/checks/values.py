@@ -39,7 +39,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def _check_activity(
     document: Document, call: Call, given: Mapping, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
-    expected = types.of_schema(schema)
+    expected = types.of_catalogue(schema)
     if any(types.misfits(types.ANY_MAP, expected)):
         message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
         help_ = 'give it as "args": [VALUE]'
