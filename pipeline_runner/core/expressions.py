@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 from jinja2 import nodes
@@ -41,10 +41,11 @@ _EXPRESSION_NODES = (
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
-_PATH = re.compile(r"\{\{[ \t\n]*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[ \t\n]*\}\}", re.ASCII)
+_PATH = re.compile(r"\{\{[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*|\[\d{1,9}\])*)[ \t\n]*\}\}", re.ASCII)
+_KEY = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
 _OPENING = re.compile(r"\{[{%#]")
 _RESERVED = frozenset(
-    ["and", "else", "false", "if", "in", "is", "none", "not", "or", "true", "False", "None", "True"]
+    ["and", "else", "false", "if", "in", "is", "none", "not", "or", "range", "true", "False", "None", "True"]
 )
 _FILTERS_INSTEAD = {
     "len": "length", "size": "length", "str": "string", "sorted": "sort", "reversed": "reverse",
@@ -231,26 +232,30 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     return _expression(expression).render(names)
 
 
-def parse(text: str, *, bare: bool = False) -> nodes.Template:
-    """Parse a template, or a bare expression, without judging the names in it.
+class Parsed(NamedTuple):
+    """A template that could be parsed."""
 
-    The places of the nodes are offsets in the text (see :mod:`environment`), those of a bare
-    expression three more. The tree of a lone expression has nothing but it.
+    tree: nodes.Template
+    """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
+    expression three more. That of a lone expression has nothing but it."""
+    references: list[Reference]
+    problems: list[ExpressionError]
+    """What is not on the allow-list."""
+
+
+def parse(text: str, *, bare: bool = False) -> Parsed:
+    """Parse a template, or a bare expression.
 
     Raises:
         ExpressionError: The text cannot be parsed.
     """
-    return _parse(f"{{{{ {text}\n}}}}" if bare else text)
-
-
-def problems(tree: nodes.Template) -> Iterator[ExpressionError]:
-    """Yield what is not on the allow-list.
-
-    Raises:
-        ExpressionError: The tree is too deep to be looked at.
-    """
-    for node in _nodes(tree):
-        yield from _problems(node)
+    if bare:
+        text = f"{{{{ {text}\n}}}}"
+    if simple := _simple(text):
+        return simple
+    tree = _parse(text)
+    problems = [problem for node in _nodes(tree) for problem in _problems(node)]
+    return Parsed(tree, references_in(tree), problems)
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:
@@ -264,7 +269,7 @@ def references(text: str, *, bare: bool = False) -> list[Reference]:
 
 @lru_cache(maxsize=20_000)
 def _references(text: str, bare: bool) -> tuple[Reference, ...]:
-    return tuple(references_in(_parse_expression(text) if bare else _allowed(text)))
+    return tuple((_parse_expression(text) if bare else _allowed(text)).references)
 
 
 def references_in(tree: nodes.Node) -> list[Reference]:
@@ -276,19 +281,19 @@ def references_in(tree: nodes.Node) -> list[Reference]:
 
 @lru_cache(maxsize=20_000)
 def _template(text: str) -> _Path | _Compiled:
-    return _ready(text, _allowed(text))
+    return _ready(text, _allowed(text).tree)
 
 
 @lru_cache(maxsize=5_000)
 def _expression(text: str) -> _Path | _Compiled:
-    return _ready(text, _parse_expression(text))
+    return _ready(text, _parse_expression(text).tree)
 
 
-def _parse_expression(text: str) -> nodes.Template:
-    tree = _allowed("{{ " + text + "\n}}")
-    if not is_lone(tree):
+def _parse_expression(text: str) -> Parsed:
+    parsed = _allowed("{{ " + text + "\n}}")
+    if not is_lone(parsed.tree):
         raise not_one(text)
-    return tree
+    return parsed
 
 
 def not_one(text: str) -> ExpressionError:
@@ -296,16 +301,14 @@ def not_one(text: str) -> ExpressionError:
     return ExpressionError(f"one expression without braces was expected, not {_shown(text)}")
 
 
-def _allowed(text: str) -> nodes.Template:
-    tree = _parse(text)
-    for problem in problems(tree):
+def _allowed(text: str) -> Parsed:
+    parsed = parse(text)
+    for problem in parsed.problems:
         raise problem
-    return tree
+    return parsed
 
 
 def _parse(text: str) -> nodes.Template:
-    if tree := _simple(text):
-        return tree
     try:
         _check_brackets(text)
         tree = ENVIRONMENT.parse(text)
@@ -321,25 +324,38 @@ def _parse(text: str) -> nodes.Template:
     return tree
 
 
-def _simple(text: str) -> nodes.Template | None:
+def _simple(text: str) -> Parsed | None:
     """Parse a text whose only templates are names with keys, as most are; None: it is more.
 
     The result is what Jinja makes of it, for a tenth of the time (see ``bench/``).
     """
     parts: list[nodes.Expr] = []
+    found: list[Reference] = []
+    whole = True
     end = 0
     for match in _PATH.finditer(text):
         start = match.start()
         if start > end:
             parts.append(nodes.TemplateData(text[end:start], lineno=end + 1))
-        name, *keys = match[1].split(".")
-        place = match.start(1) + 1
-        node: nodes.Expr = nodes.Name(name, "load", lineno=place)
-        place += len(name)
-        for key in keys:
-            node = nodes.Getattr(node, key, "load", lineno=place)
-            place += len(key) + 1
-        if name in _RESERVED or _OPENING.search(text, end, start) or text[start - 1 : start] == "{":
+            whole = whole and text[end:start].isspace()
+        name, keys = match.groups()
+        node: nodes.Expr = nodes.Name(name, "load", lineno=match.start(1) + 1)
+        path, indexed = [name], False
+        for key in _KEY.finditer(keys):
+            place = match.start(2) + key.start() + 1
+            if key[1]:
+                node = nodes.Getattr(node, key[1], "load", lineno=place)
+                path += [] if indexed else [key[1]]
+            else:
+                node = nodes.Getitem(node, nodes.Const(int(key[2]), lineno=place + 1), "load", lineno=place)
+                indexed = True
+        found.append(Reference(tuple(path), match.start(1)))
+        if (
+            len(keys) > _MAX_DEPTH
+            or name in _RESERVED
+            or _OPENING.search(text, end, start)
+            or text[start - 1 : start] == "{"
+        ):
             return None
         parts.append(node)
         end = match.end()
@@ -347,9 +363,10 @@ def _simple(text: str) -> nodes.Template | None:
         return None
     if end < len(text):
         parts.append(nodes.TemplateData(text[end:], lineno=end + 1))
-    values = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
-    lone = len(values) == 1  # there is a name at least
-    return nodes.Template([nodes.Output(values if lone else parts, lineno=1)], lineno=1)
+        whole = whole and text[end:].isspace()
+    if whole and len(found) == 1:
+        parts = [node]
+    return Parsed(nodes.Template([nodes.Output(parts, lineno=1)], lineno=1), found, [])
 
 
 def _too_deep(place: int = 1) -> ExpressionError:

@@ -126,15 +126,14 @@ class Use:
         self._scope = scope
         self._before = before
         try:
-            tree = expressions.parse(self.text, bare=self.bare)
-            self.errors += expressions.problems(tree)
-            if self.bare and not self.errors and not expressions.is_lone(tree):
+            parsed = expressions.parse(self.text, bare=self.bare)
+            self.errors += parsed.problems
+            if self.bare and not self.errors and not expressions.is_lone(parsed.tree):
                 self.errors.append(expressions.not_one(self.text))
         except ExpressionError as error:
             self.errors.append(error)
         if not self.errors:
-            self.tree = tree
-            self.references = expressions.references_in(tree)
+            self.tree, self.references = parsed.tree, parsed.references
 
     @property
     def is_lone(self) -> bool:

@@ -35,6 +35,7 @@ from pipeline_runner.language.types import (
     Plain,
     Secret,
     Type,
+    of_catalogue,
     of_schema,
     of_value,
     options,
@@ -151,7 +152,7 @@ class Inference:
         match step.kind:
             case "activity":
                 activity = self._document.catalogue.get(node.text("activity") or "")
-                return of_schema(activity.output) if activity else ANY
+                return of_catalogue(activity.output) if activity else ANY
             case "pipeline":
                 child = self._document.children.get(node.text("pipeline") or "")
                 waits = node.get("wait_for_completion")

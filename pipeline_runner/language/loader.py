@@ -211,9 +211,9 @@ class _Composer:
                 for entry in source:
                     entries.setdefault(entry.name, entry)
         own = frame.entries
-        kept = tuple([e for name, e in entries.items() if name not in own] + list(own.values()))
-        size = 1 + sum(1 + entry.value.size for entry in kept)
-        height = 1 + max((entry.value.height for entry in kept), default=0)
+        kept = {name: entry for name, entry in entries.items() if name not in own} | own
+        size = 1 + sum(1 + entry.value.size for entry in kept.values())
+        height = 1 + max((entry.value.height for entry in kept.values()), default=0)
         return Mapping(span, kept, size, height)
 
     def _alias(self, event: yaml.AliasEvent) -> None:

@@ -5,7 +5,7 @@ character. Imports no parser: the loader builds these nodes, everything else rea
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Self
 
 import msgspec
@@ -67,23 +67,29 @@ class Mapping(msgspec.Struct, frozen=True):
     """A mapping with text keys, merge keys already applied."""
 
     span: Span
-    entries: tuple[Entry, ...]
+    by_name: dict[str, Entry]
+    """In the order of the file."""
     size: int
     height: int
 
+    @property
+    def entries(self) -> Collection[Entry]:
+        """The entries in the order of the file."""
+        return self.by_name.values()
+
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
+        return iter(self.by_name.values())
 
     def __contains__(self, name: str) -> bool:
-        return self.entry(name) is not None
+        return name in self.by_name
 
     def entry(self, name: str) -> Entry | None:
         """Return the entry of a key, None if the mapping has none."""
-        return next((entry for entry in self.entries if entry.key.text == name), None)
+        return self.by_name.get(name)
 
     def get(self, name: str) -> "Node | None":
         """Return the value of a key, None if the mapping has no such key."""
-        entry = self.entry(name)
+        entry = self.by_name.get(name)
         return entry.value if entry else None
 
     def text(self, name: str) -> str | None:

@@ -132,6 +132,21 @@ def of_value(value: Any) -> Type:
     return ANY
 
 
+_known: dict[int, tuple[Any, Type]] = {}
+# By the id() of a schema that is not changed and lives long, as those of a catalogue.
+_MOST_KNOWN = 10_000
+
+
+def of_catalogue(schema: Any) -> Type:
+    """Return what :func:`of_schema` does for a schema of the catalogue, which many files share."""
+    known = _known.get(id(schema))
+    if known is None or known[0] is not schema:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        known = _known[id(schema)] = schema, of_schema(schema)
+    return known[1]
+
+
 def of_schema(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Type:
     """Return the type of what a JSON Schema (2020-12) lets through; ``ANY`` where it is not understood."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:

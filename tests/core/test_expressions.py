@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline_runner.core import expressions
 from pipeline_runner.core.expressions import (
     ExpressionError,
     contains_template,
@@ -290,3 +291,17 @@ def test_a_lone_expression_hands_over_any_json_value_unchanged(value: Any) -> No
     assert render("{{ v }}", {"v": value}) == value
     if value is not None and not isinstance(value, str):
         assert json.loads(render("x{{ v }}", {"v": value})[1:]) == value
+
+
+_PIECES = ("{{ a }}", "{{a.b}}", "{{ a.b[0].c }}", "{{ range }}", "{{ none.x }}", " ", "x", "{", "}", "\n", "{#", "{%")
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
+def test_the_short_way_to_parse_gives_what_jinja_does(text: str) -> None:
+    short = expressions._simple(text)
+    if short is not None:
+        tree = expressions._parse(text)
+        assert str(short.tree) == str(tree)
+        assert [(r.path, r.offset) for r in short.references] == [
+            (r.path, r.offset) for r in expressions.references_in(tree)
+        ]

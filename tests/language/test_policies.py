@@ -143,7 +143,8 @@ def test_default_attempt_limit_gives_way_to_a_shorter_total(
     tmp_path: Path, timeouts: str, start_to_close: float | None
 ) -> None:
     """The server then takes the total as the limit of each attempt."""
-    found = steps(tmp_path, f"steps: [{{id: a, activity: bare, timeouts: {timeouts}}}]")
+    ignore = "# pipeline: ignore[timeout-order]" if "2m" in timeouts else ""
+    found = steps(tmp_path, f"steps: [{{id: a, activity: bare, timeouts: {timeouts}}}] {ignore}")
     assert action(found["a"]).timeouts.start_to_close == start_to_close
 
 

@@ -201,7 +201,7 @@ def test_modules_are_found_beside_the_catalogue_file(tmp_path: Path, monkeypatch
         tmp_path,
         activities="modules: [shop_activities_1]\n"
         "activities: {shop.pay: {timeouts: {heartbeat: 3s}, effect_free: true}}\n",
-        sub__p=pipeline("{id: a, activity: shop.pay, args: [1], compensate: {activity: shop.refund}}"),
+        sub__p=pipeline("{id: a, activity: shop.pay, args: [1], compensate: {activity: shop.refund, args: [1]}}"),
     )
     loaded = load(tmp_path / "sub" / "p.yaml", modules=["shop_activities_2"])
     assert loaded.diagnostics == ()

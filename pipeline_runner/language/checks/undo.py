@@ -77,8 +77,8 @@ def _inputs(document: Document) -> Iterator[Diagnostic]:
             activity and (activity.input is None or activity.input.get("required"))
         ):
             continue  # a child says what it needs; a missing parameter is told
-        if activity and not activity.input:
-            continue
+        if activity and activity.arguments == ():
+            continue  # it takes none
         message = f'"{call.name}" is not told what to undo'
         help_ = 'hand it the input of the step: "with: {…: "{{ step.input.… }}"}"'
         yield document.source.warning(call.span, "undo-input", message, help_)

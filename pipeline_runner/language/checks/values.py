@@ -39,7 +39,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def _check_activity(
     document: Document, call: Call, given: Mapping, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
-    expected = types.of_schema(schema)
+    expected = types.of_catalogue(schema)
     if any(types.misfits(types.ANY_MAP, expected)):
         message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
         help_ = 'give it as "args": [VALUE]'
@@ -51,7 +51,7 @@ def _check_activity(
         if _is_literal(entry):
             yield from _misfits(document.source, entry, values, {entry.name: plain(entry.value)})
         elif entry.name in keys:
-            yield from _mismatches(document, call, entry.value, keys[entry.name], entry.name)
+            yield from mismatches(document, call, entry.value, keys[entry.name], entry.name)
 
 
 def _check_child(document: Document, call: Call, given: Mapping, child: Document) -> Iterator[Diagnostic]:
@@ -60,24 +60,24 @@ def _check_child(document: Document, call: Call, given: Mapping, child: Document
             continue
         schema: JsonSchema = plain(child.inputs[entry.name])
         if not _is_literal(entry):
-            yield from _mismatches(document, call, entry.value, types.of_schema(schema), entry.name)
+            yield from mismatches(document, call, entry.value, types.of_schema(schema), entry.name)
         elif not schema_problems(schema):
             yield from _misfits(document.source, entry, schema, plain(entry.value), (entry.name,))
 
 
-def _mismatches(
+def mismatches(
     document: Document, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
     """Yield the parts of a value whose type is not what is expected of them."""
     one = types.options(expected)
     if isinstance(node, Sequence) and len(one) == 1 and isinstance(one[0], types.List):
         for number, item in enumerate(node.items):
-            yield from _mismatches(document, call, item, one[0].item, f"{where}[{number}]")
+            yield from mismatches(document, call, item, one[0].item, f"{where}[{number}]")
         return
     if isinstance(node, Mapping) and len(one) == 1 and isinstance(one[0], types.Map):
         for entry in node:
             inner = one[0].keys.get(entry.name, one[0].rest)
-            yield from _mismatches(document, call, entry.value, inner, f"{where}.{entry.name}")
+            yield from mismatches(document, call, entry.value, inner, f"{where}.{entry.name}")
         return
     actual = document.types.value(node, call.step, compensates=call.compensates)
     for path, found, wanted in types.misfits(actual, expected):

@@ -1,0 +1,62 @@
+"""``missing-argument``, ``unknown-argument``, ``type-mismatch``: ``args`` fits what the activity takes.
+
+Bad: ``args: [1, 2, 3]`` for a function of two parameters; good: ``args: [1, 2]``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.activities.catalogue import Argument
+from pipeline_runner.core.suggest import listed
+from pipeline_runner.language.checks.values import mismatches
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.nodes import Sequence
+from pipeline_runner.language.types import Map, of_catalogue
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield arguments that an activity does not take, or needs and does not get."""
+    for call in document.calls:
+        taken = _taken(document, call)
+        if taken is None or ("with" in call.node and "args" in call.node):
+            continue
+        if "with" in call.node and len(taken) != 1 and "args" not in call.node:
+            names = listed([one.name for one in taken], "no arguments")
+            span = (entry := call.node.entry("with")) and entry.key.span
+            message = f'"{call.name}" takes {names}, and "with" is one mapping'
+            help_ = 'give them as "args"' if taken else 'leave "with" out'
+            yield document.source.error(span or call.span, "unknown-argument", message, help_)
+            continue
+        given = call.node.get("args")
+        if isinstance(given, Sequence) or (given is None and "with" not in call.node):
+            yield from _check(document, call, given, taken)
+
+
+def _taken(document: Document, call: Call) -> tuple[Argument, ...] | None:
+    """Return what an activity takes, None where that is not known, or said by ``with``."""
+    activity = document.activity(call)
+    if activity is None:
+        return None
+    if activity.arguments is not None:
+        return activity.arguments
+    plain = activity.input is not None and not isinstance(of_catalogue(activity.input), Map)
+    if activity.input is not None and ("args" in call.node or (plain and "with" not in call.node)):
+        return (Argument(name="input", schema=activity.input),)
+    return None
+
+
+def _check(
+    document: Document, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
+) -> Iterator[Diagnostic]:
+    source, items = document.source, given.items if given else ()
+    names = listed([one.name for one in taken], "none")
+    missing = [one.name for one in taken[len(items) :] if one.required]
+    if missing:
+        message = f'"{call.name}" needs {listed(missing)} in its "args": it takes {names}'
+        yield source.error(given.span if given else call.span, "missing-argument", message)
+    for item in items[len(taken) :]:
+        message = f'"{call.name}" takes no more than {names}'
+        yield source.error(item.span, "unknown-argument", message, "remove it")
+    for item, one in zip(items, taken, strict=False):
+        if one.schema is not None:
+            yield from mismatches(document, call, item, of_catalogue(one.schema), one.name)
