@@ -46,7 +46,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 def _is_expression(text: str) -> bool:
     try:
-        tree = expressions.parse(text, bare=True)
-        return expressions.is_lone(tree) and not any(expressions.problems(tree))
+        parsed = expressions.parse(text, bare=True)
     except expressions.ExpressionError:
         return False
+    return expressions.is_lone(parsed.tree) and not parsed.problems
