@@ -121,6 +121,7 @@ def test_values(text: str, value: Any) -> None:
         ("{{ 1e308 * 10 }}", "the result is not a finite number"),
         ("{{ {1: 2} }}", "the keys of a mapping must be strings, not 1"),
         ("{{ range }}", "the result is no JSON value"),
+        ("{{ inputs.list | dictsort }}", "has no attribute 'items'"),
         ("{{ inputs.list|map('nonsense')|list }}", "No filter named 'nonsense'"),
     ],
 )
