@@ -234,6 +234,8 @@ class Parsed(NamedTuple):
     tree: nodes.Template
     """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
     expression three more. That of a lone expression has nothing but it."""
+    lone: bool
+    """Whether it is one expression, white space around it aside."""
     references: list[Reference]
     problems: list[ExpressionError]
     """What is not on the allow-list."""
@@ -251,7 +253,7 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
         return simple
     tree = _parse(text)
     problems = [problem for node in _nodes(tree) for problem in _problems(node)]
-    return Parsed(tree, references_in(tree), problems)
+    return Parsed(tree, is_lone(tree), references_in(tree), problems)
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:
@@ -287,7 +289,7 @@ def _expression(text: str) -> _Path | _Compiled:
 
 def _parse_expression(text: str) -> Parsed:
     parsed = _allowed("{{ " + text + "\n}}")
-    if not is_lone(parsed.tree):
+    if not parsed.lone:
         raise not_one(text)
     return parsed
 
@@ -360,9 +362,10 @@ def _simple(text: str) -> Parsed | None:
     if end < len(text):
         parts.append(nodes.TemplateData(text[end:], lineno=end + 1))
         whole = whole and text[end:].isspace()
-    if whole and len(found) == 1:
-        parts = [node]
-    return Parsed(nodes.Template([nodes.Output(parts, lineno=1)], lineno=1), found, [])
+    lone = whole and len(found) == 1
+    return Parsed(
+        nodes.Template([nodes.Output([node] if lone else parts, lineno=1)], lineno=1), lone, found, []
+    )
 
 
 def _too_deep(place: int = 1) -> ExpressionError:
