@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -238,6 +238,8 @@ class Parsed(NamedTuple):
     tree: nodes.Template
     """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
     expression three more. That of a lone expression has nothing but it."""
+    lone: bool
+    """Whether it is one expression, white space around it aside."""
     references: list[Reference]
     problems: list[ExpressionError]
     """What is not on the allow-list."""
@@ -255,7 +257,7 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
         return simple
     tree = _parse(text)
     problems = [problem for node in _nodes(tree) for problem in _problems(node)]
-    return Parsed(tree, references_in(tree), problems)
+    return Parsed(tree, is_lone(tree), references_in(tree), problems)
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:
@@ -291,7 +293,7 @@ def _expression(text: str) -> _Path | _Compiled:
 
 def _parse_expression(text: str) -> Parsed:
     parsed = _allowed("{{ " + text + "\n}}")
-    if not is_lone(parsed.tree):
+    if not parsed.lone:
         raise not_one(text)
     return parsed
 
@@ -331,42 +333,57 @@ def _simple(text: str) -> Parsed | None:
     """
     parts: list[nodes.Expr] = []
     found: list[Reference] = []
-    whole = True
+    blank = True
     end = 0
     for match in _PATH.finditer(text):
         start = match.start()
-        if start > end:
-            parts.append(nodes.TemplateData(text[end:start], lineno=end + 1))
-            whole = whole and text[end:start].isspace()
+        between = text[end:start]
         name, keys = match.groups()
-        node: nodes.Expr = nodes.Name(name, "load", lineno=match.start(1) + 1)
-        path, indexed = [name], False
-        for key in _KEY.finditer(keys):
-            place = match.start(2) + key.start() + 1
-            if key[1]:
-                node = nodes.Getattr(node, key[1], "load", lineno=place)
-                path += [] if indexed else [key[1]]
-            else:
-                node = nodes.Getitem(node, nodes.Const(int(key[2]), lineno=place + 1), "load", lineno=place)
-                indexed = True
-        found.append(Reference(tuple(path), match.start(1)))
-        if (
-            len(keys) > _MAX_DEPTH
-            or name in _RESERVED
-            or _OPENING.search(text, end, start)
-            or text[start - 1 : start] == "{"
-        ):
+        if name in _RESERVED or len(keys) > _MAX_DEPTH or between[-1:] == "{" or _OPENING.search(between):
             return None
+        if between:
+            parts.append(_node(nodes.TemplateData, end + 1, data=between))
+            blank = blank and between.isspace()
+        node: nodes.Expr = _node(nodes.Name, match.start(1) + 1, name=name, ctx="load")
+        path = [name]
+        if keys:
+            node = _with_keys(node, keys, match.start(2) + 1, path)
+        found.append(Reference(tuple(path), match.start(1)))
         parts.append(node)
         end = match.end()
-    if not parts or "\r" in text or _OPENING.search(text, end):
+    rest = text[end:]
+    if not found or "\r" in text or _OPENING.search(rest):
         return None
-    if end < len(text):
-        parts.append(nodes.TemplateData(text[end:], lineno=end + 1))
-        whole = whole and text[end:].isspace()
-    if whole and len(found) == 1:
-        parts = [node]
-    return Parsed(nodes.Template([nodes.Output(parts, lineno=1)], lineno=1), found, [])
+    if rest:
+        parts.append(_node(nodes.TemplateData, end + 1, data=rest))
+    lone = len(found) == 1 and blank and (not rest or rest.isspace())
+    output = _node(nodes.Output, 1, nodes=[node] if lone else parts)
+    return Parsed(_node(nodes.Template, 1, body=[output]), lone, found, [])
+
+
+def _with_keys(node: nodes.Expr, keys: str, place: int, path: list[str]) -> nodes.Expr:
+    """Put keys and indices behind a name; add the keys before the first index to its path."""
+    indexed = False
+    for key in _KEY.finditer(keys):
+        here = place + key.start()
+        if key[1]:
+            node = _node(nodes.Getattr, here, node=node, attr=key[1], ctx="load")
+            path += [] if indexed else [key[1]]
+        else:
+            index = _node(nodes.Const, here + 1, value=int(key[2]))
+            node = _node(nodes.Getitem, here, node=node, arg=index, ctx="load")
+            indexed = True
+    return node
+
+
+N = TypeVar("N", bound=nodes.Node)
+
+
+def _node(kind: type[N], place: int, **fields: Any) -> N:
+    """Make a node. Its own constructor takes ten times as long, to check what is known here."""
+    node = kind.__new__(kind)
+    node.__dict__.update(fields, lineno=place, environment=ENVIRONMENT)
+    return node
 
 
 def _too_deep(place: int = 1) -> ExpressionError:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline_runner.core.suggest import did_you_mean, nearest
@@ -206,13 +207,16 @@ class Variants(Shape):
     foreign_kinds: frozenset[str] = frozenset()
     """Keys that say in other tools what it does."""
 
+    @cached_property
+    def _fields(self) -> dict[str, dict[str, Field]]:
+        """By kind; those of all kinds under the empty text."""
+        kinds = {kind: {**self.common, **own} for kind, own in self.kinds.items()}
+        return {**kinds, "": {name: field for fields in kinds.values() for name, field in fields.items()}}
+
     def fields(self, node: Mapping) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
         present = [kind for kind in self.kinds if kind in node]
-        fields = dict(self.common)
-        for kind in present if len(present) == 1 else self.kinds:
-            fields |= self.kinds[kind]
-        return fields
+        return self._fields[present[0] if len(present) == 1 else ""]
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):

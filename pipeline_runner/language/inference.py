@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core import expressions
 from pipeline_runner.core.filters import FILTERS
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
@@ -35,6 +34,7 @@ from pipeline_runner.language.types import (
     Plain,
     Secret,
     Type,
+    Union,
     of_catalogue,
     of_schema,
     of_value,
@@ -135,7 +135,7 @@ class Inference:
             found: list[Problem] = []
             kind = ANY
             if use.tree is not None:
-                kind = _Evaluation(self, self._document, use, found).of_template(use.tree)
+                kind = _Evaluation(self, self._document, use, found).result(use.tree)
             self._uses[id(use)] = kind, found
         return self._uses[id(use)]
 
@@ -201,12 +201,13 @@ class _Evaluation:
         self._asked: tuple[str, ...] = ()
         """What the conditions around ask about; they may have asked whether it is there."""
 
-    def of_template(self, tree: jinja.Template) -> Type:
-        if expressions.is_lone(tree):
-            (output,) = tree.body
-            assert isinstance(output, jinja.Output)
-            return self._of(output.nodes[0])
-        return self._body(tree.body)
+    def result(self, tree: jinja.Template) -> Type:
+        """Return the type of what the whole gives."""
+        if not self._use.is_lone:
+            return self._body(tree.body)
+        (output,) = tree.body
+        assert isinstance(output, jinja.Output)
+        return self._of(output.nodes[0])
 
     def _body(self, parts: Sequence[jinja.Node]) -> Type:
         """Go through a text, and the statements in it."""
@@ -385,6 +386,8 @@ class _Evaluation:
         """Return the type of a key of a value; report one that is not there."""
         if type(kind) is Type:
             return ANY
+        if type(kind) is not Union and (one := _inner(kind, key)):
+            return one
         found = [inner for option in options(kind) if (inner := _inner(option, key))]
         if SECRET in options(kind):
             self._seen(node.node, kind)

@@ -76,7 +76,10 @@ def options(kind: Type) -> tuple[Type, ...]:
 def union(types: Iterable[Type]) -> Type:
     """Return the type of a value that is of one of these."""
     found: list[Type] = []
-    for kind in (option for one in types for option in options(one)):
+    given = list(types)
+    if len(given) == 1:
+        return given[0]
+    for kind in (option for one in given for option in options(one)):
         if type(kind) is Type:
             return ANY
         same = next((n for n, other in enumerate(found) if _is_alike(kind, other)), None)
@@ -214,9 +217,9 @@ Place = tuple[str | int, ...]
 
 def misfits(actual: Type, expected: Type) -> Iterator[tuple[Place, Type, Type]]:
     """Yield where a value certainly is not what is expected: the path, what it is, what it should be."""
-    wanted = options(expected)
-    if type(expected) is Type or type(actual) is Type:
+    if type(expected) is Type or type(actual) is Type or actual is expected:
         return
+    wanted = options(expected)
     found = [list(_misfit(one, wanted)) for one in options(actual)]
     if all(found):
         path, inner, outer = found[0][0]
