@@ -283,9 +283,7 @@ class _Change:
         self._server = Server(host=given.server, port=given.port, what=self.what, key=key_of(given.tsig))
         self._given_zone = None if given.zone is None else _name(given.zone, "zone")
         if self._given_zone is not None and not self.name.is_subdomain(self._given_zone):
-            raise refused(
-                f"{plain(self.name)} is not in the zone {plain(self._given_zone)}", "InvalidInput"
-            )
+            raise refused(f"{plain(self.name)} is not in the zone {plain(self._given_zone)}", "InvalidInput")
         self._told = None if told is None else _Set(records=self.records(told["values"]), ttl=told["ttl"])
         self.noted = _Set()
 

@@ -12,7 +12,7 @@ MAXIMUM = 10 * 365 * 86400.0
 
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE)
 _WORDS = re.compile(
-    r"(\d+(?:\.\d+)?)\s*"
+    r"(\d*\.\d+|\d+)\s*"
     r"(milliseconds?|msecs?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|d|h|m|s)",
     re.IGNORECASE,
 )
@@ -54,8 +54,12 @@ def _respell(text: str) -> str | None:
         return "".join(f"{n}{u}" for n, u in zip(iso.groups(), "dhms", strict=True) if n)
     words = _WORDS.findall(text)
     if words and not re.sub(r"[\s,]|and", "", _WORDS.sub("", text)):
-        candidate = "".join(n + _unit_of(word.lower()) for n, word in words)
-        return candidate if _DURATION.fullmatch(candidate) else None
+        parts = [(number, _unit_of(word.lower())) for number, word in words]
+        candidate = "".join(number + unit for number, unit in parts)
+        if _DURATION.fullmatch(candidate):
+            return candidate
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        return spell(seconds) if 0.001 <= seconds <= MAXIMUM else None
     return None
 
 

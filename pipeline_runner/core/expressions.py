@@ -14,9 +14,8 @@ pieces of a template as they are.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -25,6 +24,7 @@ from pipeline_runner.core import filters
 from pipeline_runner.core.budget import Budget, BudgetError
 from pipeline_runner.core.environment import BUDGET, ENVIRONMENT, Missing
 from pipeline_runner.core.secrets import SecretMisuse, SecretText
+from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.core.values import ExpressionValueError, joined, plain
 from pipeline_runner.core.values import text as text_of
 
@@ -41,11 +41,16 @@ _EXPRESSION_NODES = (
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
-_PATH = re.compile(r"\{\{[ \t\n]*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[ \t\n]*\}\}", re.ASCII)
+_PATH = re.compile(r"\{\{[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*|\[\d{1,9}\])*)[ \t\n]*\}\}", re.ASCII)
+_KEY = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
 _OPENING = re.compile(r"\{[{%#]")
 _RESERVED = frozenset(
-    ["and", "else", "false", "if", "in", "is", "none", "not", "or", "true", "False", "None", "True"]
+    ["and", "else", "false", "if", "in", "is", "none", "not", "or", "range", "true", "False", "None", "True"]
 )
+_FILTERS_INSTEAD = {
+    "len": "length", "size": "length", "str": "string", "sorted": "sort", "reversed": "reverse",
+    "strip": "trim", "update": "combine", "loads": "fromjson", "dumps": "tojson",
+}  # fmt: skip
 _STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
 _SENTENCES = tuple(
     (re.compile(pattern), sentence)
@@ -177,7 +182,7 @@ def _told(text: str) -> Iterator[None]:
         yield
     except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
         raise ExpressionError(f"{error.args[0]}, in {_shown(text)}") from None
-    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
         raise ExpressionError(f"{error}, in {_shown(text)}") from None
 
 
@@ -227,26 +232,32 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     return _expression(expression).render(names)
 
 
-def parse(text: str, *, bare: bool = False) -> nodes.Template:
-    """Parse a template, or a bare expression, without judging the names in it.
+class Parsed(NamedTuple):
+    """A template that could be parsed."""
 
-    The places of the nodes are offsets in the text (see :mod:`environment`), those of a bare
-    expression three more. The tree of a lone expression has nothing but it.
+    tree: nodes.Template
+    """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
+    expression three more. That of a lone expression has nothing but it."""
+    lone: bool
+    """Whether it is one expression, white space around it aside."""
+    references: list[Reference]
+    problems: list[ExpressionError]
+    """What is not on the allow-list."""
+
+
+def parse(text: str, *, bare: bool = False) -> Parsed:
+    """Parse a template, or a bare expression.
 
     Raises:
         ExpressionError: The text cannot be parsed.
     """
-    return _parse(f"{{{{ {text}\n}}}}" if bare else text)
-
-
-def problems(tree: nodes.Template) -> Iterator[ExpressionError]:
-    """Yield what is not on the allow-list.
-
-    Raises:
-        ExpressionError: The tree is too deep to be looked at.
-    """
-    for node in _nodes(tree):
-        yield from _problems(node)
+    if bare:
+        text = f"{{{{ {text}\n}}}}"
+    if simple := _simple(text):
+        return simple
+    tree = _parse(text)
+    problems = [problem for node in _nodes(tree) for problem in _problems(node)]
+    return Parsed(tree, is_lone(tree), references_in(tree), problems)
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:
@@ -260,7 +271,7 @@ def references(text: str, *, bare: bool = False) -> list[Reference]:
 
 @lru_cache(maxsize=20_000)
 def _references(text: str, bare: bool) -> tuple[Reference, ...]:
-    return tuple(references_in(_parse_expression(text) if bare else _allowed(text)))
+    return tuple((_parse_expression(text) if bare else _allowed(text)).references)
 
 
 def references_in(tree: nodes.Node) -> list[Reference]:
@@ -272,19 +283,19 @@ def references_in(tree: nodes.Node) -> list[Reference]:
 
 @lru_cache(maxsize=20_000)
 def _template(text: str) -> _Path | _Compiled:
-    return _ready(text, _allowed(text))
+    return _ready(text, _allowed(text).tree)
 
 
 @lru_cache(maxsize=5_000)
 def _expression(text: str) -> _Path | _Compiled:
-    return _ready(text, _parse_expression(text))
+    return _ready(text, _parse_expression(text).tree)
 
 
-def _parse_expression(text: str) -> nodes.Template:
-    tree = _allowed("{{ " + text + "\n}}")
-    if not is_lone(tree):
+def _parse_expression(text: str) -> Parsed:
+    parsed = _allowed("{{ " + text + "\n}}")
+    if not parsed.lone:
         raise not_one(text)
-    return tree
+    return parsed
 
 
 def not_one(text: str) -> ExpressionError:
@@ -292,16 +303,14 @@ def not_one(text: str) -> ExpressionError:
     return ExpressionError(f"one expression without braces was expected, not {_shown(text)}")
 
 
-def _allowed(text: str) -> nodes.Template:
-    tree = _parse(text)
-    for problem in problems(tree):
+def _allowed(text: str) -> Parsed:
+    parsed = parse(text)
+    for problem in parsed.problems:
         raise problem
-    return tree
+    return parsed
 
 
 def _parse(text: str) -> nodes.Template:
-    if tree := _simple(text):
-        return tree
     try:
         _check_brackets(text)
         tree = ENVIRONMENT.parse(text)
@@ -317,35 +326,64 @@ def _parse(text: str) -> nodes.Template:
     return tree
 
 
-def _simple(text: str) -> nodes.Template | None:
+def _simple(text: str) -> Parsed | None:
     """Parse a text whose only templates are names with keys, as most are; None: it is more.
 
     The result is what Jinja makes of it, for a tenth of the time (see ``bench/``).
     """
     parts: list[nodes.Expr] = []
+    found: list[Reference] = []
+    blank = True
     end = 0
     for match in _PATH.finditer(text):
         start = match.start()
-        if start > end:
-            parts.append(nodes.TemplateData(text[end:start], lineno=end + 1))
-        name, *keys = match[1].split(".")
-        place = match.start(1) + 1
-        node: nodes.Expr = nodes.Name(name, "load", lineno=place)
-        place += len(name)
-        for key in keys:
-            node = nodes.Getattr(node, key, "load", lineno=place)
-            place += len(key) + 1
-        if name in _RESERVED or _OPENING.search(text, end, start) or text[start - 1 : start] == "{":
+        between = text[end:start]
+        name, keys = match.groups()
+        if name in _RESERVED or len(keys) > _MAX_DEPTH or between[-1:] == "{" or _OPENING.search(between):
             return None
+        if between:
+            parts.append(_node(nodes.TemplateData, end + 1, data=between))
+            blank = blank and between.isspace()
+        node: nodes.Expr = _node(nodes.Name, match.start(1) + 1, name=name, ctx="load")
+        path = [name]
+        if keys:
+            node = _with_keys(node, keys, match.start(2) + 1, path)
+        found.append(Reference(tuple(path), match.start(1)))
         parts.append(node)
         end = match.end()
-    if not parts or "\r" in text or _OPENING.search(text, end):
+    rest = text[end:]
+    if not found or "\r" in text or _OPENING.search(rest):
         return None
-    if end < len(text):
-        parts.append(nodes.TemplateData(text[end:], lineno=end + 1))
-    values = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
-    lone = len(values) == 1  # there is a name at least
-    return nodes.Template([nodes.Output(values if lone else parts, lineno=1)], lineno=1)
+    if rest:
+        parts.append(_node(nodes.TemplateData, end + 1, data=rest))
+    lone = len(found) == 1 and blank and (not rest or rest.isspace())
+    output = _node(nodes.Output, 1, nodes=[node] if lone else parts)
+    return Parsed(_node(nodes.Template, 1, body=[output]), lone, found, [])
+
+
+def _with_keys(node: nodes.Expr, keys: str, place: int, path: list[str]) -> nodes.Expr:
+    """Put keys and indices behind a name; add the keys before the first index to its path."""
+    indexed = False
+    for key in _KEY.finditer(keys):
+        here = place + key.start()
+        if key[1]:
+            node = _node(nodes.Getattr, here, node=node, attr=key[1], ctx="load")
+            path += [] if indexed else [key[1]]
+        else:
+            index = _node(nodes.Const, here + 1, value=int(key[2]))
+            node = _node(nodes.Getitem, here, node=node, arg=index, ctx="load")
+            indexed = True
+    return node
+
+
+N = TypeVar("N", bound=nodes.Node)
+
+
+def _node(kind: type[N], place: int, **fields: Any) -> N:
+    """Make a node. Its own constructor takes ten times as long, to check what is known here."""
+    node = kind.__new__(kind)
+    node.__dict__.update(fields, lineno=place, environment=ENVIRONMENT)
+    return node
 
 
 def _too_deep(place: int = 1) -> ExpressionError:
@@ -432,14 +470,23 @@ def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
 def _no_function(called: nodes.Node) -> ExpressionError:
     place = called.lineno - 1
     if isinstance(called, nodes.Getattr):
-        message = f'methods cannot be called: use a filter instead of ".{called.attr}()"'
+        instead = _instead(called.attr)
+        help_ = f'use the filter "{instead}"' if instead else f'use a filter instead of ".{called.attr}()"'
+        message = f"methods cannot be called: {help_}"
         return ExpressionError(message, place, "function", called.attr)
     if isinstance(called, nodes.Name):
         reason = filters.NOT_DETERMINISTIC.get(called.name)
-        message = f'"{called.name}()" is not available: {reason or "the only function is range()"}'
+        instead = _instead(called.name)
+        help_ = f'use the filter "{instead}"' if instead else "the only function is range()"
+        message = f'"{called.name}()" is not available: {reason or help_}'
         kind: Kind = "nondeterminism" if reason else "function"
         return ExpressionError(message, place, kind, called.name)
     return ExpressionError("this cannot be called", place, "function")
+
+
+def _instead(name: str) -> str | None:
+    """Return the filter that does what a function or a method of Python does."""
+    return name if name in filters.FILTERS else _FILTERS_INSTEAD.get(name)
 
 
 def _unknown(
@@ -448,8 +495,8 @@ def _unknown(
     if name in known and not name.startswith("_"):
         return
     reason = filters.NOT_DETERMINISTIC.get(name)
-    close = get_close_matches(name, [n for n in known if not n.startswith("_")], n=1)
-    hint = reason or (f'did you mean "{close[0]}"?' if close else f"see the reference for the {what}s")
+    near = did_you_mean(name, [n for n in known if not n.startswith("_")])
+    hint = reason or near or f"see the reference for the {what}s"
     kind: Kind = "nondeterminism" if reason else what
     yield ExpressionError(f'there is no {what} "{name}": {hint}', place, kind, name)
 

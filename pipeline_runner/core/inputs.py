@@ -22,6 +22,11 @@ _TYPES = {
     "string": "a string", "integer": "an integer", "number": "a number", "boolean": "true or false",
     "object": "a mapping", "array": "a list", "null": "null",
 }  # fmt: skip
+_ALIASES = {
+    "str": "string", "text": "string", "int": "integer", "float": "number", "bool": "boolean",
+    "dict": "object", "map": "object", "mapping": "object", "list": "array", "nil": "null", "none": "null",
+}  # fmt: skip
+"""What the types are called elsewhere."""
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
     "object": (dict,), "array": (list,), "null": (type(None),),
@@ -134,7 +139,8 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
     meta = Draft202012Validator(
         Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
     )
-    found = [(tuple(error.absolute_path), _schema_message(error)) for error in meta.iter_errors(schema)]
+    errors = [cause for error in meta.iter_errors(schema) for cause in _of_list(error)]
+    found = [(tuple(error.absolute_path), _schema_message(error)) for error in errors]
     found += _reference_problems(schema, schema, ())
     if not found:
         # Some references show their fault only when a value is judged.
@@ -217,6 +223,12 @@ def _causes(error: Any) -> Iterator[Any]:
         yield error
 
 
+def _of_list(error: Any) -> Iterator[Any]:
+    """Yield an error in a schema; of a list of types, what is wrong with the list."""
+    causes = [cause for cause in error.context or () if cause.schema_path[0] == 1]
+    yield from causes if isinstance(error.instance, list) and causes else [error]
+
+
 def _is_of_type(error: Any) -> bool:
     """Tell whether an error says that the value has another type altogether."""
     return error.validator == "type" and not error.relative_path
@@ -254,9 +266,12 @@ def _type_message(*errors: Any) -> str:
 
 
 def _schema_message(error: Any) -> str:
-    if error.absolute_path and error.absolute_path[-1] == "type" and isinstance(error.instance, str):
-        help_ = did_you_mean(error.instance, _TYPES) or f"the types are {listed(_TYPES)}"
-        return f'cannot be "{error.instance}", {help_}'
+    path, value = list(error.absolute_path), error.instance
+    keys = [key for key in path if isinstance(key, str)]
+    if keys[-1:] == ["type"] and not isinstance(value, list):
+        meant = _ALIASES.get(value) if isinstance(value, str) else None
+        near = did_you_mean(meant or value, _TYPES) if isinstance(value, str) else None
+        return f"cannot be {_shown(value)}, {near or f'the types are {listed(_TYPES)}'}"
     return _message(error)
 
 

@@ -129,10 +129,12 @@ def _imported(root: Mapping, source: Source, folder: Path) -> tuple[tuple[str, .
     """Return the modules of the file that can be imported, and what is wrong with the others."""
     good: list[str] = []
     problems: list[Diagnostic] = []
+    seen: set[str] = set()
     for node in root.items("modules"):
         name = node.value if isinstance(node, Scalar) else None
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or name in seen:
             continue
+        seen.add(name)
         problem = _module_problem(node, name, source, folder)
         if problem:
             problems.append(problem)

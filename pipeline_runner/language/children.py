@@ -55,6 +55,5 @@ def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagno
     ]
     if needed:
         names = ", ".join(f'"{name}"' for name in needed)
-        span = given.span if given else call.span
         message = f'"{call.name}" needs {names} in its "with"'
-        yield source.error(span, "missing-child-input", message)
+        yield source.error(call.input_span, "missing-child-input", message)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline_runner.core.suggest import did_you_mean, nearest
@@ -171,8 +172,7 @@ class Fields(Shape):
             if field := self.fields.get(entry.name):
                 yield from field.check(entry, source)
             else:
-                help_ = (self.hints or {}).get(entry.name)
-                yield unknown_key(entry, source, self.title, self.fields, help_)
+                yield unknown_key(entry, source, self.title, self.fields, _hint(entry.name, self.hints))
         yield from missing_keys(node, source, self.title, self.required)
 
     def schema(self, defs: Schema) -> Schema:
@@ -204,14 +204,19 @@ class Variants(Shape):
     required: tuple[str, ...] = ()
     hints: AnyMapping[str, str] | None = None
     """Help for keys that other tools have."""
+    foreign_kinds: frozenset[str] = frozenset()
+    """Keys that say in other tools what it does."""
+
+    @cached_property
+    def _fields(self) -> dict[str, dict[str, Field]]:
+        """By kind; those of all kinds under the empty text."""
+        kinds = {kind: {**self.common, **own} for kind, own in self.kinds.items()}
+        return {**kinds, "": {name: field for fields in kinds.values() for name, field in fields.items()}}
 
     def fields(self, node: Mapping) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
         present = [kind for kind in self.kinds if kind in node]
-        fields = dict(self.common)
-        for kind in present if len(present) == 1 else self.kinds:
-            fields |= self.kinds[kind]
-        return fields
+        return self._fields[present[0] if len(present) == 1 else ""]
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
@@ -219,7 +224,11 @@ class Variants(Shape):
             return
         present = [entry for entry in node if entry.name in self.kinds]
         fields = self.fields(node)
-        misspelt = any(nearest(entry.name, self.kinds) for entry in node if entry.name not in fields)
+        misspelt = any(
+            entry.name in self.foreign_kinds or nearest(entry.name, self.kinds)
+            for entry in node
+            if entry.name not in fields
+        )
         if len(present) > 1 or (not present and not misspelt):
             yield self._not_one(node, source, present)
         for entry in node:
@@ -243,7 +252,7 @@ class Variants(Shape):
     ) -> Diagnostic:
         owners = [kind for kind, own in self.kinds.items() if entry.name in own]
         if not owners:
-            return unknown_key(entry, source, self.title, fields, (self.hints or {}).get(entry.name))
+            return unknown_key(entry, source, self.title, fields, _hint(entry.name, self.hints))
         with_ = " or ".join(f'"{owner}"' for owner in owners)
         message = f'"{entry.name}" goes with {with_}, but this {self.title.removeprefix("a ")} has'
         return source.error(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
@@ -279,11 +288,31 @@ class Variants(Shape):
                 yield from field.shape.templates(entry.value)
 
 
+_SYNONYMS = {
+    "retries": "retry", "retry_policy": "retry", "backoff": "backoff_coefficient",
+    "attempts": "maximum_attempts", "max_attempts": "maximum_attempts", "limit": "maximum_attempts",
+    "delay": "initial_interval", "interval": "initial_interval", "max_interval": "maximum_interval",
+    "parameters": "inputs", "params": "inputs", "variables": "inputs", "outputs": "output",
+    "jobs": "steps", "tasks": "steps", "stages": "steps", "title": "name", "text": "message",
+}  # fmt: skip
+"""What keys are called in other tools."""
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_").lower()
+
+
+def _hint(name: str, hints: AnyMapping[str, str] | None) -> str | None:
+    return (hints or {}).get(_plain(name))
+
+
 def unknown_key(
     entry: Entry, source: Source, title: str, known: AnyMapping[str, Any], help_: str | None
 ) -> Diagnostic:
     """Return the diagnostic of a key that a mapping does not have."""
-    help_ = help_ or did_you_mean(entry.name, known) or f"it may have {', '.join(known)}"
+    meant = _SYNONYMS.get(_plain(entry.name))
+    near = f'did you mean "{meant}"?' if meant in known else did_you_mean(entry.name, known)
+    help_ = help_ or near or f"it may have {', '.join(known)}"
     return source.error(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 

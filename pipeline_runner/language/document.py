@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline_runner.language.inference import Inference
 
+_LOOP_NAMES = frozenset(["item", "index"])
 _BRACES = len("{{ ")
 """How far the places in the tree of a bare expression are off."""
 
@@ -68,6 +69,8 @@ class Step:
         kinds = [kind for kind in STEP.kinds if kind in node]
         self.kind = kinds[0] if len(kinds) == 1 else None
         """The key that says what it does, None if that is not clear."""
+        self.in_loop: bool = "for_each" in node or (scope.owner is not None and scope.owner.in_loop)
+        """Whether it, or a step that it is inside of, has ``for_each``."""
         self.inner: list[Scope] = []
         """The scopes of a block, of branches, and of handlers."""
 
@@ -122,24 +125,31 @@ class Use:
         self.references: list[Reference] = []
         self.tree: jinja.Template | None = None
         """None where there are errors."""
+        self.is_lone = False
+        """Whether it is one expression, whose value keeps its type."""
         self.errors: list[ExpressionError] = []
         self._scope = scope
         self._before = before
         try:
-            tree = expressions.parse(self.text, bare=self.bare)
-            self.errors += expressions.problems(tree)
-            if self.bare and not self.errors and not expressions.is_lone(tree):
+            parsed = expressions.parse(self.text, bare=self.bare)
+            self.errors += parsed.problems
+            if self.bare and not self.errors and not parsed.lone:
                 self.errors.append(expressions.not_one(self.text))
         except ExpressionError as error:
             self.errors.append(error)
         if not self.errors:
-            self.tree = tree
-            self.references = expressions.references_in(tree)
+            self.tree, self.references = parsed.tree, parsed.references
+            self.is_lone = parsed.lone
 
     @property
-    def is_lone(self) -> bool:
-        """Whether it is one expression, whose value keeps its type."""
-        return self.tree is not None and expressions.is_lone(self.tree)
+    def scopes(self) -> list[Scope]:
+        """The scope it stands in, and those around it, innermost first."""
+        found = []
+        scope: Scope | None = self._scope
+        while scope:
+            found.append(scope)
+            scope, _ = scope.around()
+        return found
 
     @property
     def visible(self) -> Iterator[Step]:
@@ -160,15 +170,15 @@ class Use:
             scope, before = scope.around()
         return False
 
-    @property
+    @cached_property
     def roots(self) -> frozenset[str]:
         """The names that exist here."""
-        return roots(self.place) | ({"item", "index"} if self.loops else frozenset())
+        return roots(self.place) | _LOOP_NAMES if self.loops else roots(self.place)
 
     @property
     def loops(self) -> list[Step]:
         """The steps whose elements are ``item`` here, innermost first."""
-        if self.step is None:
+        if self.step is None or not self.step.in_loop:
             return []
         # An element is chosen before the step is looked at; a handler is that of the whole loop.
         own = self.key != "for_each" and not (self._scope.kind == "catch" and self._scope.owner is self.step)
@@ -189,9 +199,8 @@ class Use:
     def at(self, source: Source, offset: int, word: str = "") -> Span:
         """Return where a word stands: the first at or after an offset in the tree."""
         start = self._offset(offset)
-        if word:
-            start = max(self.text.find(word, start), start)
-            return part_of(source, self.node, start, start + len(word))
+        if word and (found := self.text.find(word, start)) >= 0:
+            return part_of(source, self.node, found, found + len(word))
         token = _TOKEN.match(self.text, start)
         return part_of(source, self.node, start, token.end() if token else start + 1)
 
@@ -219,6 +228,12 @@ class Call:
         """Where the name stands."""
         value = self.node.get(self.kind)
         return value.span if value else self.node.span
+
+    @property
+    def input_span(self) -> Span:
+        """Where it is said what it gets: the key ``with``, without one the name."""
+        entry = self.node.entry("with")
+        return entry.key.span if entry else self.span
 
 
 class Document:

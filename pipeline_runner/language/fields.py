@@ -165,6 +165,10 @@ FAIL = Fields(
     required=("message",),
 )
 
+_COMMANDS = ("run", "script", "command", "cmd", "shell", "exec")
+_AS_COMMAND = 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
+_AS_KIND = '"activity" names what the step does, "pipeline" another pipeline file'
+
 STEP: Variants = Variants(
     name="step",
     title="a step",
@@ -256,13 +260,26 @@ STEP: Variants = Variants(
     },
     required=("id",),
     hints={
-        "run": 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"',
-        "uses": '"activity" names what the step does, "pipeline" another pipeline file',
-        "if": 'write "when"',
+        **dict.fromkeys(_COMMANDS, _AS_COMMAND),
+        **dict.fromkeys(("uses", "type", "action", "task"), _AS_KIND),
+        **dict.fromkeys(("if", "condition", "only_if"), 'write "when"'),
+        **dict.fromkeys(("with_items", "loop", "matrix", "items"), 'write "for_each"'),
+        **dict.fromkeys(("needs", "depends_on", "after"), "the steps run in the order of the file"),
+        **dict.fromkeys(
+            ("parameters", "params", "inputs", "input", "arguments", "args", "variables"),
+            'write "with"',
+        ),
+        **dict.fromkeys(("undo", "rollback", "on_rollback"), 'write "compensate"'),
+        **dict.fromkeys(
+            ("on_error", "on_failure", "rescue", "except", "continue_on_error", "ignore_errors"),
+            '"catch" handles errors, "compensate" says how the step is undone',
+        ),
+        **dict.fromkeys(("always", "ensure"), 'what always runs is a step of the pipeline\'s "finally"'),
+        "timeout": 'write "timeouts: {start_to_close: 5m}"',
+        "register": 'its result is "steps.ID.output" in the steps after it',
         "env": 'it goes into the "with" of "activity: shell.run"',
-        "needs": "the steps run in the order of the file",
-        "depends_on": "the steps run in the order of the file",
     },
+    foreign_kinds=frozenset(["uses", "action", "task", "type", *_COMMANDS]),
 )
 
 _DEFAULTS = {
@@ -323,7 +340,7 @@ PIPELINE = Fields(
         "name": Field(
             Text(
                 pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$",
-                means='letters, digits, "-", "_", "." and "/"',
+                means='letters, digits and "_", further on "-", "." and "/" too',
             ),
             "The pipeline's name, which becomes the Temporal workflow type.",
         ),

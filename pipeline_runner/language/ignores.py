@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, Span
 
@@ -45,11 +46,24 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
         yield diagnostic
     for ignore in ignores:
         if ignore not in used:
+            help_ = "remove it"
             if (ignore.rule, ignore.line) in errors:
                 message = f'"{ignore.rule}" is an error here, and errors cannot be ignored'
+            elif unknown := _unknown(ignore.rule):
+                message, help_ = unknown
             else:
                 message = f'there is no warning "{ignore.rule}" on line {ignore.line} to ignore'
-            yield source.warning(ignore.span, "unneeded-ignore", message, "remove it")
+            yield source.warning(ignore.span, "unneeded-ignore", message, help_)
+
+
+def _unknown(rule: str) -> tuple[str, str] | None:
+    """Say that there is no such rule, and which one may be meant; None: there is."""
+    from pipeline_runner.language import rules
+
+    known = rules.ids()
+    if rule in known:
+        return None
+    return f'there is no rule "{rule}"', did_you_mean(rule, known) or "remove it"
 
 
 def _ignores(source: Source, root: Node) -> Iterator[_Ignore]:
@@ -62,7 +76,9 @@ def _ignores(source: Source, root: Node) -> Iterator[_Ignore]:
             spans = list(_scalars(root))
         if any(_is_inside(span, number, match.start() + 1) for span in spans):
             continue  # it looks like a comment, and is text
-        about = number if line[: match.start()].strip() else number + 1
+        # Another comment may stand before it on a line of its own.
+        before = line[: match.start()].strip()
+        about = number if before and not before.startswith("#") else number + 1
         for rule in _RULE.finditer(match[1]):
             start = match.start(1) + rule.start() + 1
             yield _Ignore(rule.group(), Span(number, start, number, start + len(rule.group())), about)

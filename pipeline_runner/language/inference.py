@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core import expressions
+from pipeline_runner.core.filters import FILTERS
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language import signatures
@@ -34,6 +34,8 @@ from pipeline_runner.language.types import (
     Plain,
     Secret,
     Type,
+    Union,
+    of_catalogue,
     of_schema,
     of_value,
     options,
@@ -141,7 +143,7 @@ class Inference:
             found: list[Problem] = []
             kind = ANY
             if use.tree is not None:
-                kind = _Evaluation(self, self._document, use, found).of_template(use.tree)
+                kind = _Evaluation(self, self._document, use, found).result(use.tree)
             self._uses[id(use)] = kind, found
         return self._uses[id(use)]
 
@@ -158,7 +160,7 @@ class Inference:
         match step.kind:
             case "activity":
                 activity = self._document.catalogue.get(node.text("activity") or "")
-                return of_schema(activity.output) if activity else ANY
+                return of_catalogue(activity.output) if activity else ANY
             case "pipeline":
                 child = self._document.children.get(node.text("pipeline") or "")
                 waits = node.get("wait_for_completion")
@@ -206,13 +208,16 @@ class _Evaluation:
         """Whether what does not exist is allowed for, as in front of ``default``."""
         self.inserted: list[tuple[jinja.Expr, Type]] | None = None
         """What is put into a text, if somebody wants to know."""
+        self._asked: tuple[str, ...] = ()
+        """What the conditions around ask about; they may have asked whether it is there."""
 
-    def of_template(self, tree: jinja.Template) -> Type:
-        if expressions.is_lone(tree):
-            (output,) = tree.body
-            assert isinstance(output, jinja.Output)
-            return self._of(output.nodes[0])
-        return self._body(tree.body)
+    def result(self, tree: jinja.Template) -> Type:
+        """Return the type of what the whole gives."""
+        if not self._use.is_lone:
+            return self._body(tree.body)
+        (output,) = tree.body
+        assert isinstance(output, jinja.Output)
+        return self._of(output.nodes[0])
 
     def _body(self, parts: Sequence[jinja.Node]) -> Type:
         """Go through a text, and the statements in it."""
@@ -224,9 +229,11 @@ class _Evaluation:
                         if not isinstance(node, jinja.TemplateData):
                             secret |= isinstance(self._in_text(node), Secret)
                 case jinja.If():
-                    self._of(part.test)
+                    before = self._asked
+                    self._ask(part.test)
                     for branch in (part.body, part.elif_, part.else_):
                         secret |= self._body(branch) == SECRET
+                    self._asked = before
                 case jinja.For():
                     secret |= self._loop(part) == SECRET
         return SECRET if secret else STRING
@@ -259,10 +266,11 @@ class _Evaluation:
         if isinstance(node.target, jinja.Name):
             names, self._bound = [], {**before, node.target.name: element}
         self._bound = {**self._bound, **dict.fromkeys(names, ANY), "loop": _LOOP}
+        asked = self._asked
         if node.test:
-            self._of(node.test)
+            self._ask(node.test)
         result = self._body(node.body)
-        self._bound = before
+        self._bound, self._asked = before, asked
         return SECRET if SECRET in (result, self._body(node.else_)) else STRING
 
     def _of(self, node: jinja.Node | None) -> Type:
@@ -292,12 +300,29 @@ class _Evaluation:
                 keys[name] = kind
         return Map(keys, "none" if len(keys) == len(node.items) else "some")
 
+    def _ask(self, test: jinja.Node) -> Type:
+        """Go through a condition; what it asks about is in doubt from then on."""
+        kind = self._of(test)
+        self._seen(test, kind)
+        names = (jinja.Name, jinja.Getattr, jinja.Getitem)
+        asked = [test, *test.find_all(names)]
+        inner = [one.node for one in asked if isinstance(one, jinja.Getattr | jinja.Getitem)]
+        paths = [_path(one) for one in asked if not any(one is other for other in inner)]
+        self._asked += tuple(path for path in paths if path)
+        return kind
+
     def _condition(self, node: jinja.CondExpr) -> Type:
-        self._of(node.test)
-        return union([self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY])
+        before = self._asked
+        self._ask(node.test)
+        kinds = [self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY]
+        self._asked = before
+        return union(kinds)
 
     def _either(self, node: jinja.And | jinja.Or) -> Type:
-        return union([self._of(node.left), self._of(node.right)])
+        before = self._asked
+        kinds = [self._ask(node.left), self._of(node.right)]
+        self._asked = before
+        return union(kinds)
 
     def _not(self, node: jinja.Not) -> Type:
         self._seen(node.node, self._of(node.node))
@@ -380,6 +405,8 @@ class _Evaluation:
         """Return the type of a key of a value; report one that is not there."""
         if type(kind) is Type:
             return ANY
+        if type(kind) is not Union and (one := _inner(kind, key)):
+            return one
         found = [inner for option in options(kind) if (inner := _inner(option, key))]
         if SECRET in options(kind):
             self._seen(node.node, kind)
@@ -402,7 +429,9 @@ class _Evaluation:
         else:
             message = f'"{key}" is not in {what}, which is {words(kind)}'
         help_ = near
-        if isinstance(kind, List) and not near:
+        if not known and not near and key in FILTERS:
+            help_ = f'write "| {key}"'
+        elif isinstance(kind, List) and not near:
             help_ = f"an element is {words(kind.item)}: use [0], first, or map" if kind.item != ANY else None
         elif _is_result(node.node) and not near:
             help_ = f"the step's result is {what[:-1]}.output\""
@@ -410,8 +439,9 @@ class _Evaluation:
             if near is None:
                 return
             certain = False
-        rule = "unknown-attribute" if certain else "undeclared-attribute"
-        self._report(rule, node, message, help_, str(key))
+        self._report(
+            "unknown-attribute" if certain else "undeclared-attribute", node, message, help_, str(key)
+        )
 
     # Operators, tests and filters.
 
@@ -427,13 +457,13 @@ class _Evaluation:
             ]
             if not fitting:
                 message = f'"+" does not add {words(right)} to {words(left)}'
-                text = STRING in (_base(left), _base(right))
-                self._operands(node, message, 'write "~" to join texts' if text else None)
+                lost = not any(self._is_one_of(left, kinds) for kinds in alike)
+                self._operands(node.left if lost else node.right, message, _plus_help(left, right))
             return ANY if len(fitting) != 1 else {0: STRING, 1: ANY_LIST, 2: NUMBER}[alike.index(fitting[0])]
         for side, kind in ((node.left, left), (node.right, right)):
             if not self._is_one_of(kind, numbers):
                 message = f'"{node.operator}" works on numbers, and {self._what(side)} is {words(kind)}'
-                self._operands(node, message)
+                self._operands(side, message)
                 break
         return NUMBER
 
@@ -455,11 +485,13 @@ class _Evaluation:
                 )
                 self._report("not-comparable", left_node, f'"{_ORDERS[op]}" cannot compare these: {sides}')
         elif op in ("in", "notin"):
-            self._membership(left_node, left, right_node, right)
+            self._membership(left_node, left, op, right_node, right)
         else:
             self._equality(left_node, left, op, right_node, right)
 
-    def _membership(self, left_node: jinja.Expr, left: Type, right_node: jinja.Expr, right: Type) -> None:
+    def _membership(
+        self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
+    ) -> None:
         if not self._is_one_of(right, (ANY_LIST, ANY_MAP, STRING)):
             message = (
                 f'"in" looks into a list, a mapping or a string: {self._what(right_node)} is {words(right)}'
@@ -469,7 +501,7 @@ class _Evaluation:
             message = f"{self._what(right_node)} is a string, and {self._what(left_node)} is {words(left)}"
             self._report("not-comparable", left_node, f'"in" cannot compare these: {message}')
         elif isinstance(right, List) and isinstance(left_node, jinja.Const):
-            self._equality(left_node, left, "in", right_node, right.item)
+            self._equality(left_node, left, op, right_node, right.item)
 
     def _equality(
         self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
@@ -480,13 +512,19 @@ class _Evaluation:
         pairs = [(one, other) for one in options(left) for other in options(right)]
         if any(_may_be_equal(one, other) for one, other in pairs):
             return
-        always = "true" if op == "ne" else "false"
+        always = "true" if op in ("ne", "notin") else "false"
         if _base(left) == _base(right):
             constant, other = (left_node, right) if isinstance(left_node, jinja.Const) else (right_node, left)
             other_node = right_node if constant is left_node else left_node
             values = other.values if isinstance(other, Plain) else None
             text = constant.value if isinstance(constant, jinja.Const) else None
-            message = f"this is always {always}: {self._what(other_node)} is one of {shown(values or ())}"
+            what = self._what(other_node)
+            fact = f"an element of {what.replace('this', 'this list')} is" if "in" in op else f"{what} is"
+            if isinstance(other_node, jinja.Const):
+                fact += f" not {self._what(constant)}"
+            else:
+                fact += f"{' one of' if values and len(values) > 1 else ''} {shown(values or ())}"
+            message = f"this is always {always}: {fact}"
             near = did_you_mean(text, map(str, values)) if isinstance(text, str) and values else None
             self._report("constant-comparison", constant, message, near)
         else:
@@ -515,13 +553,13 @@ class _Evaluation:
         if node.name in ("default", "d"):
             if kind == SECRET:
                 return SECRET
-        elif self._seen(node.node, kind, f'filter "{node.name}"'):
+        elif self._seen(node.node, kind, f'the filter "{node.name}"'):
             return ANY
         takes = signatures.TAKES.get(node.name)
         if takes and not self._is_one_of(kind, takes):
             fact = f"{self._what(node.node)} is {words(kind)}"
             message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
-            self._report("filter-type", node, message, _filter_help(node.name, kind), node.name)
+            self._report("filter-type", node, message, _filter_help(node, kind, takes), node.name)
         return signatures.result(node.name, kind, arguments)
 
     # Reports.
@@ -557,7 +595,14 @@ class _Evaluation:
             while isinstance(first, jinja.Getattr | jinja.Getitem | jinja.Filter | jinja.Test):
                 first = first.node
             word = _path(node) or _text(node)
+        if self._is_in_doubt(node):
+            return
         self._found.append(Problem(rule, ((first and first.lineno) or 1) - 1, word, message, help_))
+
+    def _is_in_doubt(self, node: jinja.Node | None) -> bool:
+        """Tell whether a condition around has asked about the value, or one that it is a part of."""
+        path = _path(node) or _path(getattr(node, "node", None)) or ""
+        return any(path == asked or path.startswith((f"{asked}.", f"{asked}[")) for asked in self._asked)
 
     def _what(self, node: jinja.Node | None) -> str:
         """Name an expression in a message."""
@@ -651,11 +696,21 @@ def _run_keys(use: Use) -> tuple[str, ...]:
     return (*RUN_KEYS, "status") if last else RUN_KEYS
 
 
-def _filter_help(name: str, kind: Type) -> str | None:
-    if isinstance(_base(kind), Plain) and kind in (NUMBER, BOOLEAN) and name not in ("first", "last", "sum"):
-        return (
-            'write "| string" before it'
-            if name not in ("combine", "items", "keys", "values", "dictsort")
-            else None
-        )
+def _plus_help(left: Type, right: Type) -> str | None:
+    if isinstance(left, List):
+        return 'to add an element, write "+ [ELEMENT]"'
+    if isinstance(left, Map) and isinstance(right, Map):
+        return 'write "| combine(…)"'
+    in_text = (STRING, NUMBER, BOOLEAN)
+    return 'write "~" to join texts' if _base(left) in in_text and _base(right) in in_text else None
+
+
+def _filter_help(node: jinja.Filter, kind: Type, takes: tuple[Type, ...]) -> str | None:
+    of_text = takes == (STRING,)
+    if of_text and _base(kind) in (NUMBER, BOOLEAN):
+        return 'write "| string" before it'
+    if of_text and isinstance(kind, List) and kind.item == STRING and not node.args and not node.kwargs:
+        return f"for each element, write \"| map('{node.name}')\""
+    if takes == (NUMBER, BOOLEAN) and _base(kind) == STRING:
+        return 'write "| int" or "| float" before it'
     return None

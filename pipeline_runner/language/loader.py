@@ -5,6 +5,7 @@ composer recurses in C and crashes on a file of a million brackets. Values follo
 (:mod:`scalars`). Imports yaml and nothing of the language beyond nodes and diagnostics.
 """
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -57,6 +58,9 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
     empty = Source(shown, "")
     if len(data) > MAX_BYTES:
         return empty, [empty.error(START, "file-too-large", "the file is larger than 1 MiB")]
+    if wide := _wide(data):
+        message = f"the file is {wide}, not UTF-8"
+        return empty, [empty.error(START, "not-utf8", message, "save the file as UTF-8")]
     try:
         source = Source(shown, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -71,6 +75,16 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
         message = f"the control character U+{ord(bad.group()):04X} may not stand in YAML"
         return source, [source.error(at, "yaml-syntax", message)]
     return source, []
+
+
+def _wide(data: bytes) -> str | None:
+    """Return the name of an encoding that takes more than a byte for each letter."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    # Without a mark, half of the bytes of a Latin text are zero.
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    start = data[:200]
+    return "UTF-16" if marked or start.count(0) > len(start) // 3 else None
 
 
 def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
@@ -197,9 +211,9 @@ class _Composer:
                 for entry in source:
                     entries.setdefault(entry.name, entry)
         own = frame.entries
-        kept = tuple([e for name, e in entries.items() if name not in own] + list(own.values()))
-        size = 1 + sum(1 + entry.value.size for entry in kept)
-        height = 1 + max((entry.value.height for entry in kept), default=0)
+        kept = {name: entry for name, entry in entries.items() if name not in own} | own
+        size = 1 + sum(1 + entry.value.size for entry in kept.values())
+        height = 1 + max((entry.value.height for entry in kept.values()), default=0)
         return Mapping(span, kept, size, height)
 
     def _alias(self, event: yaml.AliasEvent) -> None:

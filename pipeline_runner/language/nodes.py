@@ -5,13 +5,14 @@ character. Imports no parser: the loader builds these nodes, everything else rea
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Self
 
 import msgspec
 
 from pipeline_runner.language.diagnostics import Diagnostic, Severity, lines_of
 
+_BLOCK = re.compile(r"(?:[&!]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -66,23 +67,29 @@ class Mapping(msgspec.Struct, frozen=True):
     """A mapping with text keys, merge keys already applied."""
 
     span: Span
-    entries: tuple[Entry, ...]
+    by_name: dict[str, Entry]
+    """In the order of the file."""
     size: int
     height: int
 
+    @property
+    def entries(self) -> Collection[Entry]:
+        """The entries in the order of the file."""
+        return self.by_name.values()
+
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
+        return iter(self.by_name.values())
 
     def __contains__(self, name: str) -> bool:
-        return self.entry(name) is not None
+        return name in self.by_name
 
     def entry(self, name: str) -> Entry | None:
         """Return the entry of a key, None if the mapping has none."""
-        return next((entry for entry in self.entries if entry.key.text == name), None)
+        return self.by_name.get(name)
 
     def get(self, name: str) -> "Node | None":
         """Return the value of a key, None if the mapping has no such key."""
-        entry = self.entry(name)
+        entry = self.by_name.get(name)
         return entry.value if entry else None
 
     def text(self, name: str) -> str | None:
@@ -190,6 +197,7 @@ class Source:
     def _diagnostic(
         self, span: Span, severity: Severity, rule: str, message: str, help_: str | None
     ) -> Diagnostic:
+        span = self._text_of(span)
         return Diagnostic(
             path=self.path,
             line=span.line,
@@ -201,6 +209,17 @@ class Source:
             message=_one_line(message),
             help=_one_line(help_) if help_ else None,
         )
+
+    def _text_of(self, span: Span) -> Span:
+        """Return where the lines of a block scalar stand; any other span as it is."""
+        if span.end_line == span.line or not _BLOCK.match(self.lines[span.line - 1], span.column - 1):
+            return span
+        last = span.end_line if span.end_column > 1 else span.end_line - 1
+        full = [n for n in range(span.line + 1, min(last, len(self.lines)) + 1) if self.lines[n - 1].strip()]
+        if not full:
+            return span
+        first, end = self.lines[full[0] - 1], self.lines[full[-1] - 1]
+        return Span(full[0], len(first) - len(first.lstrip()) + 1, full[-1], len(end.rstrip()) + 1)
 
 
 def _one_line(message: str) -> str:

@@ -5,8 +5,10 @@ files relative to the file that names them; each file is read and checked once.
 """
 
 import errno
+import gc
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -125,24 +127,26 @@ def check_paths(
         UsageError: A path does not exist or cannot be read, or a module cannot be imported.
     """
     workspace = _Workspace(modules)
-    for path in paths:
-        absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
-        if path == "-" and stdin is not None:
-            workspace.visit_stream(stdin)
-        elif absolute.is_dir():
-            for below in _yaml_files(absolute):
-                workspace.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
-        elif not absolute.is_file():
-            raise UsageError(_no_file(path))
-        elif absolute.name in catalogue_file.NAMES:
-            workspace.activities_for(absolute.parent, shown)
-        else:
-            workspace.visit(absolute, shown, ())
+    with _all_kept():
+        workspace.visit_all(paths, stdin)
+        diagnostics = workspace.told()
     return Checked(
-        diagnostics=workspace.told(),
+        diagnostics=diagnostics,
         sources={source.path: source.text for source in workspace.sources},
         files=tuple(file.source.path for file in workspace.files.values()),
     )
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """Let no garbage be looked for: nearly all that is made is kept to the end (see ``bench/``)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Workspace:
@@ -154,6 +158,22 @@ class _Workspace:
         self.diagnostics: list[Diagnostic] = []
         self.sources: list[Source] = []
         self._modules = tuple(modules)
+
+    def visit_all(self, paths: Iterable[str | Path], stdin: BinaryIO | None) -> None:
+        """Check files, and the pipelines in folders; see :func:`check_paths`."""
+        for path in paths:
+            absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
+            if path == "-" and stdin is not None:
+                self.visit_stream(stdin)
+            elif absolute.is_dir():
+                for below in _yaml_files(absolute):
+                    self.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
+            elif not absolute.is_file():
+                raise UsageError(_no_file(path))
+            elif absolute.name in catalogue_file.NAMES:
+                self.activities_for(absolute.parent, shown)
+            else:
+                self.visit(absolute, shown, ())
 
     def visit(self, path: Path, shown: str, chain: tuple[Path, ...]) -> _File:
         """Check a file and its children, unless that is done already.

@@ -45,9 +45,9 @@ def resolve(text: str) -> str | int | float | bool | None:
     if text[0] not in _NUMBER_START:
         return text
     if _INTEGER.fullmatch(text):
-        return _bounded(text, 10)
+        return _bounded(text, text, 10)
     if _BASED.fullmatch(text):
-        return _bounded(text[2:], 16 if text[1] == "x" else 8)
+        return _bounded(text, text[2:], 16 if text[1] == "x" else 8)
     if _NOT_FINITE.fullmatch(text):
         raise ScalarError(f"{text} is no number that JSON can hold")
     if _FLOAT.fullmatch(text):
@@ -75,10 +75,10 @@ def tagged(text: str, tag: str) -> str | int | float | bool | None:
     return value
 
 
-def _bounded(digits: str, base: int) -> int:
+def _bounded(text: str, digits: str, base: int) -> int:
     # 64 bits is what every SDK's JSON holds; the length keeps int() itself cheap.
     if len(digits) > _MAX_DIGITS or not -(2**63) <= (value := int(digits, base)) < 2**63:
-        raise ScalarError(f"{_short(digits)} does not fit into 64 bits, put it in quotes to keep its digits")
+        raise ScalarError(f"{_short(text)} does not fit into 64 bits, put it in quotes to keep its digits")
     return value
 
 

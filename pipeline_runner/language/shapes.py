@@ -79,7 +79,10 @@ class Text(Shape):
             message = f'{what} cannot be "{value}", which is a reserved word'
             yield source.error(node.span, "bad-identifier", message)
         elif self.pattern and not re.fullmatch(self.pattern, value):
-            message = f'{what} cannot be "{value}"'
+            # "_" may stand anywhere.
+            starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
+            wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
+            message = f"{what} cannot {wrong}"
             yield source.error(node.span, "bad-identifier", message, f"use {self.means}")
 
     def schema(self, defs: Schema) -> Schema:
@@ -195,10 +198,7 @@ class Boolean(Shape):
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not (isinstance(node, Scalar) and isinstance(node.value, bool)):
-            help_ = None
-            if isinstance(node, Scalar) and node.text.lower() in ("yes", "on", "y", "no", "off", "n"):
-                help_ = f"write {'true' if node.text.lower() in ('yes', 'on', 'y') else 'false'}"
-            yield wrong_type(node, source, what, "true or false", help_)
+            yield wrong_type(node, source, what, "true or false", boolean_help(node))
 
     def schema(self, defs: Schema) -> Schema:
         return {"type": "boolean"}
@@ -244,6 +244,14 @@ class JsonSchema(Shape):
 
 
 _JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+
+
+def boolean_help(node: Node) -> str | None:
+    """Return the help for a text that is true or false elsewhere."""
+    word = node.text.lower() if isinstance(node, Scalar) else ""
+    if word in ("yes", "on", "y", "true"):
+        return "write true"
+    return "write false" if word in ("no", "off", "n", "false") else None
 
 
 def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:

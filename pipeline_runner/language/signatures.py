@@ -67,6 +67,16 @@ def _combine(value: Type, arguments: Sequence[Type]) -> Type:
     return Map(keys, "none")
 
 
+def _reversed(value: Type, _: Sequence[Type]) -> Type:
+    found: list[Type] = []
+    for option in options(value):
+        if type(option) is Type:
+            return ANY
+        text = isinstance(option, Plain) and option.kind == "string"
+        found.append(STRING if text else List(_item(option)))
+    return union(found)
+
+
 def _values(value: Type, _: Sequence[Type]) -> Type:
     return List(union(value.keys.values())) if isinstance(value, Map) and value.others == "none" else ANY_LIST
 
@@ -86,7 +96,7 @@ GIVES: dict[str, Type | _Rule] = {
         ("list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
         lambda value, _: List(_item(value)),
     ),
-    "reverse": lambda value, _: STRING if value == STRING else List(_item(value)),
+    "reverse": _reversed,
     "combine": _combine,
     "values": _values,
     "map": ANY_LIST,

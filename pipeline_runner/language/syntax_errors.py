@@ -71,6 +71,10 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str
         opened = error.context_mark if unclosed else None
         line, column = (opened.line + 1, opened.column + 1) if opened else (last, end)
     span = Span(line, column, line, column + 1)
+    if ("expected key" in problem or "'-' indicator" in problem or "<block end>" in problem) and (
+        found := _element(source, line)
+    ):
+        return span, *found
     message, help_ = _sentence(problem, _character(source, span))
     if opened:
         message = message.replace("is not closed before this", "is never closed")
@@ -78,6 +82,38 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str
     if "{{" in _before(source, span) and not message.startswith('the "['):
         help_ = 'put a text with a template in quotes: "{{ … }}"'
     return span, message.format(context=context), help_
+
+
+def _element(source: Source, line: int) -> tuple[str, str] | None:
+    """Say of an element of a list how far it should be indented; None: the line is none."""
+    own = _indent(source, line)
+    if own is None:
+        return None
+    others = []
+    for number in range(line - 1, 0, -1):
+        text = source.lines[number - 1]
+        bare = text.strip()
+        if bare and not bare.startswith("#") and len(text) - len(text.lstrip()) <= own:
+            break
+        if (indent := _indent(source, number)) is not None:
+            others.append((indent, number))
+    if not others:
+        return None
+    indent, number = min(others)
+    mine = f"is indented by {_spaces(own)}" if own else "is not indented"
+    message = f"this element {mine}, those of the list before it by {_spaces(indent)}"
+    return message, f"indent it like line {number}"
+
+
+def _indent(source: Source, line: int) -> int | None:
+    """Return how far a line that begins an element of a list is indented; None: it begins none."""
+    text = source.lines[line - 1] if line <= len(source.lines) else ""
+    bare = text.lstrip(" ")
+    return len(text) - len(bare) if bare.startswith("- ") or bare == "-" else None
+
+
+def _spaces(count: int) -> str:
+    return "1 space" if count == 1 else f"{count} spaces"
 
 
 def _sentence(problem: str, character: str) -> tuple[str, str | None]:

@@ -76,7 +76,10 @@ def options(kind: Type) -> tuple[Type, ...]:
 def union(types: Iterable[Type]) -> Type:
     """Return the type of a value that is of one of these."""
     found: list[Type] = []
-    for kind in (option for one in types for option in options(one)):
+    given = list(types)
+    if len(given) == 1:
+        return given[0]
+    for kind in (option for one in given for option in options(one)):
         if type(kind) is Type:
             return ANY
         same = next((n for n, other in enumerate(found) if _is_alike(kind, other)), None)
@@ -130,6 +133,21 @@ def of_value(value: Any) -> Type:
     if isinstance(value, dict):
         return Map({str(key): of_value(item) for key, item in value.items()}, "none")
     return ANY
+
+
+_known: dict[int, tuple[Any, Type]] = {}
+# By the id() of a schema that is not changed and lives long, as those of a catalogue.
+_MOST_KNOWN = 10_000
+
+
+def of_catalogue(schema: Any) -> Type:
+    """Return what :func:`of_schema` does for a schema of the catalogue, which many files share."""
+    known = _known.get(id(schema))
+    if known is None or known[0] is not schema:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        known = _known[id(schema)] = schema, of_schema(schema)
+    return known[1]
 
 
 def of_schema(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Type:
@@ -188,7 +206,8 @@ def words(kind: Type) -> str:
         case Map():
             return "a mapping"
         case Union(options=several):
-            return " or ".join(dict.fromkeys(map(words, several)))
+            *most, last = dict.fromkeys(map(words, several))
+            return f"{', '.join(most)} or {last}" if most else last
         case _:
             return "anything"
 
@@ -198,9 +217,9 @@ Place = tuple[str | int, ...]
 
 def misfits(actual: Type, expected: Type) -> Iterator[tuple[Place, Type, Type]]:
     """Yield where a value certainly is not what is expected: the path, what it is, what it should be."""
-    wanted = options(expected)
-    if type(expected) is Type or type(actual) is Type:
+    if type(expected) is Type or type(actual) is Type or actual is expected:
         return
+    wanted = options(expected)
     found = [list(_misfit(one, wanted)) for one in options(actual)]
     if all(found):
         path, inner, outer = found[0][0]

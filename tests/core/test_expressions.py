@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline_runner.core import expressions
 from pipeline_runner.core.expressions import (
     ExpressionError,
     contains_template,
@@ -90,7 +91,7 @@ def test_values(text: str, value: Any) -> None:
         ("{{ steps.other.output }}", '"other" is not there: it has list, skipped'),
         ("{{ unknown }}", "'unknown' is undefined"),
         ("x{{ inputs.none }}", "null has no place in text"),
-        ("{{ inputs.nested.items() }}", 'methods cannot be called: use a filter instead of ".items()"'),
+        ("{{ inputs.nested.items() }}", 'methods cannot be called: use the filter "items"'),
         ("{{ inputs.text.__class__ }}", '"__class__" is not there'),
         ("{{ ().__class__ }}", '"__class__" is not there'),
         ("{{ inputs.text|uper }}", 'there is no filter "uper": did you mean "upper"?'),
@@ -120,6 +121,7 @@ def test_values(text: str, value: Any) -> None:
         ("{{ 1e308 * 10 }}", "the result is not a finite number"),
         ("{{ {1: 2} }}", "the keys of a mapping must be strings, not 1"),
         ("{{ range }}", "the result is no JSON value"),
+        ("{{ inputs.list | dictsort }}", "has no attribute 'items'"),
         ("{{ inputs.list|map('nonsense')|list }}", "No filter named 'nonsense'"),
     ],
 )
@@ -290,3 +292,17 @@ def test_a_lone_expression_hands_over_any_json_value_unchanged(value: Any) -> No
     assert render("{{ v }}", {"v": value}) == value
     if value is not None and not isinstance(value, str):
         assert json.loads(render("x{{ v }}", {"v": value})[1:]) == value
+
+
+_PIECES = ("{{ a }}", "{{a.b}}", "{{ a.b[0].c }}", "{{ range }}", "{{ none.x }}", " ", "x", "{", "}", "\n", "{#", "{%")
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
+def test_the_short_way_to_parse_gives_what_jinja_does(text: str) -> None:
+    short = expressions._simple(text)
+    if short is not None:
+        tree = expressions._parse(text)
+        assert str(short.tree) == str(tree)
+        assert [(r.path, r.offset) for r in short.references] == [
+            (r.path, r.offset) for r in expressions.references_in(tree)
+        ]

@@ -9,6 +9,7 @@ import pytest
 from pipeline_runner.activities.catalogue import Entry, builtin
 from pipeline_runner.core import errors, filters
 from pipeline_runner.language import fields, rules
+from pipeline_runner.language.checks import expressions, types
 from pipeline_runner.language.containers import Fields
 from pipeline_runner.language.rules.__main__ import generate
 from tests.docs.pages import PAGES, ROOT
@@ -21,13 +22,14 @@ ACTIVITIES = (DOCS / "activities.md").read_text(encoding="utf-8")
 def reported() -> dict[str, set[str]]:
     """Return the ids of the rules, and as what the language's code reports each: error or warning."""
     found = {f"{shape.name}-kind": {"error"} for shape in (fields.STEP, fields.COMPENSATION)}
+    found |= {rule: {"error"} for rule in expressions.RULES.values()}
     for path in (ROOT / "pipeline_runner/language").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 severity = "warning" if getattr(node.func, "attr", "").endswith("warning") else "error"
                 for rule in (rule for argument in node.args for rule in _rules_in(argument)):
                     found.setdefault(rule, set()).add(severity)
-    return found
+    return found | {rule: {"warning"} for rule in types.WARNINGS}  # they are found as problems
 
 
 def _rules_in(argument: ast.expr) -> Iterator[str]:
@@ -88,7 +90,11 @@ def test_every_key_of_the_language_is_in_the_reference() -> None:
         assert isinstance(table, Fields)
         missing = [key for key in table.fields if f"`{key}`" not in REFERENCE]
         assert missing == [], table.name
-    step = {*fields.STEP.common, *fields.STEP.kinds, *(key for kind in fields.STEP.kinds.values() for key in kind)}
+    step = {
+        *fields.STEP.common,
+        *fields.STEP.kinds,
+        *(key for kind in fields.STEP.kinds.values() for key in kind),
+    }
     step |= {*fields.COMPENSATION.common}
     assert [key for key in sorted(step) if f"`{key}`" not in REFERENCE and f"`{key}:" not in REFERENCE] == [
         "max_concurrency"  # of loops and branches, which this version does not run

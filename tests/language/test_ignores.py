@@ -33,7 +33,10 @@ def test_a_comment_holds_for_one_line_and_its_rules(tmp_path: Path) -> None:
         f"  - {{id: a, {WARNED}}}",
         f"  - {{id: b, {WARNED}}}",
     )
-    assert [(line, rule) for line, _, rule, _ in found] == [(3, "unneeded-ignore"), (5, "undeclared-activity")]
+    assert [(line, rule) for line, _, rule, _ in found] == [
+        (3, "unneeded-ignore"),
+        (5, "undeclared-activity"),
+    ]
     assert found[0][1:] == (22, "unneeded-ignore", 'there is no warning "unknown-key" on line 4 to ignore')
 
 

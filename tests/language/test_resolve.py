@@ -246,7 +246,9 @@ def test_module_is_named_as_import_names_it(tmp_path: Path, module: str, help_: 
     assert found.message == f'"{module}" is not the name of a Python module'
 
 
-@pytest.mark.parametrize(("module", "rule"), [("3", "wrong-type"), ('""', "empty-text"), ("null", "wrong-type")])
+@pytest.mark.parametrize(
+    ("module", "rule"), [("3", "wrong-type"), ('""', "empty-text"), ("null", "wrong-type")]
+)
 def test_module_that_is_no_name_is_told_once(tmp_path: Path, module: str, rule: str) -> None:
     """By the table of the language alone."""
     write(tmp_path, activities=f"modules: [{module}]\n", p=pipeline())

@@ -24,7 +24,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     if not document.complete:
         return
     for call in document.calls:
-        if call.kind != "activity" or not call.name:
+        if call.kind != "activity" or not call.name or not call.name.strip() or "{{" in call.name:
             continue
         if known := document.activity(call):
             if known.extra and not extras.installed(known.extra):

@@ -3,27 +3,34 @@
 Bad: ``when: "{{ inputs.go }}"``; good: ``when: inputs.go``.
 """
 
+import re
 from collections.abc import Iterator
 
+from pipeline_runner.core import expressions
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 
-_RULES = {
+_BRACES = re.compile(r"\{\{\s*|\s*\}\}")
+
+RULES = {
     "syntax": "expression-syntax",
     "filter": "unknown-filter",
     "test": "unknown-test",
     "function": "unknown-function",
     "nondeterminism": "not-deterministic",
 }
+"""By the kind of an error."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield texts that are no templates, or no expressions."""
     source = document.source
     for use in document.uses:
+        if not use.text.strip():
+            continue  # that it is empty is told
         if use.errors and use.bare and "{{" in use.text:
-            inner = use.text.strip().removeprefix("{{").removesuffix("}}").strip()
-            help_ = f"write {inner}" if "{" not in inner else None
+            inner = _BRACES.sub("", use.text).strip()
+            help_ = f"write {inner}" if _is_expression(inner) else None
             message = "this is an expression already, and takes no braces"
             yield source.error(use.node.span, "expression-syntax", message, help_)
             continue
@@ -34,4 +41,12 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if use.bare:  # which has no closing braces
                 message = message.replace('token "}}"', "the end of the expression")
             span = use.at(source, error.offset, error.word)
-            yield source.error(span, _RULES[error.kind], message, help_ or None)
+            yield source.error(span, RULES[error.kind], message, help_ or None)
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        parsed = expressions.parse(text, bare=True)
+    except expressions.ExpressionError:
+        return False
+    return expressions.is_lone(parsed.tree) and not parsed.problems

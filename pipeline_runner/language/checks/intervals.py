@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.durations import spell
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.policies import RETRY, merged, said_retry
+from pipeline_runner.language.policies import RETRY, merged, said_at, said_retry
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -17,7 +17,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         said = said_retry(document, call)
         initial = merged(RETRY, said).initial_interval or 0.0
         if said.maximum_interval is not None and initial > said.maximum_interval:
-            own = call.node.get("retry")
+            own = said_at(document, call, "retry", "maximum_interval")
             message = (
                 f"the retry policy's maximum_interval {spell(said.maximum_interval)} "
                 f"is shorter than its initial_interval {spell(initial)}"

@@ -42,8 +42,7 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
     missing = [name for name in schema.get("required", ()) if given is None or name not in given]
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
-        span = given.span if given else call.span
-        yield source.error(span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
+        yield source.error(call.input_span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of policies that do not exist."""
     for owner in owners(document):
         value, name = owner.get("policy"), owner.text("policy")
-        if value and name and name not in document.policies:
+        if value and name and "{{" not in name and name not in document.policies:
             declared = f"the policies are {listed(document.policies)}" if document.policies else None
             help_ = did_you_mean(name, document.policies) or declared or "the file declares no policies"
             message = f'there is no policy "{name}"'

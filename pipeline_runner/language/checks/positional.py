@@ -11,14 +11,14 @@ from pipeline_runner.language.checks.values import mismatches
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Sequence
-from pipeline_runner.language.types import Map, of_schema
+from pipeline_runner.language.types import Map, of_catalogue
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield arguments that an activity does not take, or needs and does not get."""
     for call in document.calls:
         taken = _taken(document, call)
-        if taken is None:
+        if taken is None or ("with" in call.node and "args" in call.node):
             continue
         if "with" in call.node and len(taken) != 1 and "args" not in call.node:
             names = listed([one.name for one in taken], "no arguments")
@@ -39,7 +39,7 @@ def _taken(document: Document, call: Call) -> tuple[Argument, ...] | None:
         return None
     if activity.arguments is not None:
         return activity.arguments
-    plain = activity.input is not None and not isinstance(of_schema(activity.input), Map)
+    plain = activity.input is not None and not isinstance(of_catalogue(activity.input), Map)
     if activity.input is not None and ("args" in call.node or (plain and "with" not in call.node)):
         return (Argument(name="input", schema=activity.input),)
     return None
@@ -63,4 +63,4 @@ def _check(
         yield source.error(item.span, "unknown-argument", message, "remove it")
     for item, one in zip(items, taken, strict=False):
         if one.schema is not None:
-            yield from mismatches(document, call, item, of_schema(one.schema), one.name)
+            yield from mismatches(document, call, item, of_catalogue(one.schema), one.name)

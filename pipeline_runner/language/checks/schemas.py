@@ -5,10 +5,11 @@ Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.inputs import Path, schema_problems, value_problems
+from pipeline_runner.core.inputs import Path, dotted, misfits, schema_problems
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
+from pipeline_runner.language.shapes import boolean_help
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -21,15 +22,18 @@ def check(document: Document) -> Iterator[Diagnostic]:
         default = node.get("default")
         if default is None or bad:
             continue
-        for problem in value_problems(plain(node), plain(default), name):
-            message = f"the default does not fit: {problem}"
-            yield document.source.error(default.span, "bad-default", message)
+        for path, problem in misfits(plain(node), plain(default)):
+            part = at(default, path)
+            message = f"the default does not fit: {name}{dotted(path)}: {problem}"
+            help_ = boolean_help(part) if "true or false" in problem else None
+            yield document.source.error(part.span, "bad-default", message, help_)
 
 
 def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
     """Yield what keeps a mapping from being a JSON Schema."""
     for path, message in schema_problems(plain(node)):
-        where = f'"{path[-1]}" ' if path else ""
+        keys = [key for key in path if isinstance(key, str)]
+        where = f'"{keys[-1]}" ' if keys else ""
         yield source.error(at(node, path).span, "bad-schema", f"this is no JSON Schema: {where}{message}")
 
 

@@ -25,5 +25,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
             elif name is None:
                 yield source.error(span, "secret-place", "a secret is used by its name: secrets.NAME")
             if name is not None and name not in document.secrets:
-                help_ = did_you_mean(name, document.secrets) or f'add it to the file: "secrets: [{name}]"'
+                add = (
+                    'add it to "secrets"'
+                    if "secrets" in document.root
+                    else f'add it to the file: "secrets: [{name}]"'
+                )
+                help_ = did_you_mean(name, document.secrets) or add
                 yield source.error(span, "unknown-secret", f'the secret "{name}" is not declared', help_)

@@ -67,20 +67,33 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     return source.error(span, "step-order", message, _seen(visible))
 
 
-def _hidden(step: Step, use: Use) -> tuple[str, str] | None:
+def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:
     """Return why a step is out of sight for all that runs outside its scope; None: it is not."""
     around = [use.step, *use.step.around] if use.step else []
-    mine = {id(scope) for one in around for scope in (one.scope, *one.inner)}
     scope: Scope = step.scope
-    while scope.owner and id(scope) not in mine:
+    while scope.owner and scope not in use.scopes:
         owner = scope.owner
-        if scope.kind == "branch" and owner in around:
+        if owner in around:
+            part = next((one for one in use.scopes if one.owner is owner), None)
+            return _apart(step, owner, scope, part) if part else None
+        if owner.scope.owner is None or owner.scope in use.scopes:
+            path = f"steps.{owner.id}.output" + (f".{scope.name}" if scope.kind == "branch" else "")
+            message = f'step "{step.id}" is inside the step "{owner.id}", and seen only there'
+            return message, f'outside, use "{path}"' if use.sees(owner) else None
+        scope = owner.scope
+    return None
+
+
+def _apart(step: Step, owner: Step, scope: Scope, part: Scope) -> tuple[str, str | None] | None:
+    """Return why one part of a step does not see into another; None: that runs later."""
+    match scope.kind, part.kind:
+        case "branch", "branch":
             message = f'step "{step.id}" is in another branch: branches do not see each other'
             return message, f'after "{owner.id}", its outputs are in "steps.{owner.id}.output"'
-        if owner.scope.owner is None or id(owner.scope) in mine:
-            message = f'step "{step.id}" is inside the step "{owner.id}", and seen only there'
-            return message, f'outside, use "steps.{owner.id}.output"'
-        scope = owner.scope
+        case "catch", "catch":
+            return f'step "{step.id}" is in another handler of "{owner.id}", and only one of them runs', None
+        case _, "catch":
+            return f'step "{step.id}" is in the part of "{owner.id}" that failed, and is undone by now', None
     return None
 
 

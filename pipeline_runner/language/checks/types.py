@@ -3,14 +3,19 @@
 Bad: ``{{ steps.create.output.resorce_id }}``; good: ``{{ steps.create.output.resource_id }}``.
 """
 
+import re
 from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Type, misfits, options, words
 
+_LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
+"""What binds less tightly than a comparison."""
+
 _VARIABLE = "use an input, or leave it out"
-_WARNINGS = ("undeclared-attribute", "constant-comparison")
+WARNINGS = ("undeclared-attribute", "constant-comparison")
+"""The rules of problems that are no errors."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -18,7 +23,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     source = document.source
     for use in document.uses:
         for problem in document.types.problems(use):
-            report = source.warning if problem.rule in _WARNINGS else source.error
+            report = source.warning if problem.rule in WARNINGS else source.error
             span = use.at(source, problem.offset, problem.word)
             yield report(span, problem.rule, problem.message, problem.help)
         if use.tree is not None:
@@ -33,7 +38,7 @@ def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
             if any(misfits(kind, BOOLEAN)):
                 message = f'"when" is true or false, and this is {words(kind)}'
                 yield source.error(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
-            elif not use.references:
+            elif not use.references and not document.types.problems(use):
                 message = "this condition is always the same"
                 yield source.warning(use.node.span, "constant-condition", message, _VARIABLE)
         case "for_each" if use.bare:
@@ -42,16 +47,24 @@ def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
                 yield source.error(use.node.span, "not-a-list", message)
         case "wait":
             if any(misfits(kind, STRING)):
-                what = 'duration such as "30s"' if use.step and not use.step.node.mapping("wait") else "time"
-                message = f'"wait" takes a {what}, and this is {words(kind)}'
-                help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" else None
+                until = use.step is not None and use.step.node.mapping("wait") is not None
+                what = '"until" takes a time' if until else '"wait" takes a duration such as "30s"'
+                message = f"{what}, and this is {words(kind)}"
+                help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" and not until else None
                 yield source.error(use.node.span, "type-mismatch", message, help_)
 
 
 def _as_condition(use: Use, kind: Type) -> str | None:
     text = use.text.strip()
+    if not use.references:
+        return "write true or false"
+    if _LOOSE.search(text):
+        return None
     if any(isinstance(option, List) for option in options(kind)):
         return f"write {text} | length > 0"
-    if kind.__class__ is STRING.__class__ and words(kind) in ("a string", "a number"):
-        return f"write {text} != {chr(34) * 2 if words(kind) == 'a string' else 0}"
+    match words(kind):
+        case "a string":
+            return f'write {text} != ""'
+        case "a number":
+            return f"write {text} != 0"
     return None

@@ -16,7 +16,7 @@ from pipeline_runner.language.checks.schemas import at
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, plain
-from pipeline_runner.language.shapes import AnyValue
+from pipeline_runner.language.shapes import AnyValue, boolean_help
 
 _TEXTS = AnyValue(template=True)
 _DEFINITIONS = ("$defs", "definitions")
@@ -39,7 +39,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def _check_activity(
     document: Document, call: Call, given: Mapping, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
-    expected = types.of_schema(schema)
+    expected = types.of_catalogue(schema)
     if any(types.misfits(types.ANY_MAP, expected)):
         message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
         help_ = 'give it as "args": [VALUE]'
@@ -125,4 +125,6 @@ def _misfits(
         # The value itself; without a path it is about all of them, such as an unknown parameter.
         if inner := (*above, *path):
             where = dotted(inner).removeprefix(".")
-            yield source.error(at(entry.value, inner[1:]).span, "bad-value", f'"{where}" {message}')
+            part = at(entry.value, inner[1:])
+            help_ = boolean_help(part) if "true or false" in message else None
+            yield source.error(part.span, "bad-value", f'"{where}" {message}', help_)
