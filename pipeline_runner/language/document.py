@@ -217,6 +217,8 @@ class Call:
         self.step = step
         self.kind = kind
         self.compensates = compensates
+        self.parts: list[Mapping] | None = None
+        """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
 
     @property
     def name(self) -> str | None:

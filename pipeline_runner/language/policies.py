@@ -91,10 +91,11 @@ def strength(document: Document, call: Call, group: str, key: str) -> int:
 
 
 def _says(document: Document, call: Call, group: str, key: str) -> tuple[int, Mapping] | None:
-    for number, part in reversed(list(enumerate(_parts(document, call)))):
-        values = part.mapping(group)
-        if values and key in values:
-            return number, part
+    parts = _parts(document, call)
+    for number in range(len(parts) - 1, -1, -1):
+        values = parts[number].get(group)
+        if isinstance(values, Mapping) and key in values:
+            return number, parts[number]
     return None
 
 
@@ -146,6 +147,12 @@ def task_queue(document: Document, call: Call) -> str | None:
 
 def _parts(document: Document, call: Call) -> list[Mapping]:
     """Return the mappings that may say something of a call, weakest first."""
+    if call.parts is None:
+        call.parts = _found_parts(document, call)
+    return call.parts
+
+
+def _found_parts(document: Document, call: Call) -> list[Mapping]:
     owners = [call.node] if call.kind == "pipeline" else [_defaults(document, call), call.node]
     parts: list[Mapping] = []
     for owner in owners:

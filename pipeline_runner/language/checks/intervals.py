@@ -14,6 +14,8 @@ from pipeline_runner.language.policies import RETRY, merged, said_at, said_retry
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield calls whose merged policy the server would refuse."""
     for call in document.calls:
+        if not any(said_at(document, call, "retry", f"{which}_interval") for which in ("initial", "maximum")):
+            continue
         said = said_retry(document, call)
         initial = merged(RETRY, said).initial_interval or 0.0
         if said.maximum_interval is not None and initial > said.maximum_interval:

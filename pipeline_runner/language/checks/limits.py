@@ -29,9 +29,11 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     A limit that a step makes tighter for itself may leave one that holds for many steps behind:
     that is no mistake.
     """
-    limits = policies.call_timeouts(document, call)
     names = ("heartbeat", "start_to_close", "schedule_to_close")
     heartbeat, one, whole = (policies.said_at(document, call, "timeouts", name) for name in names)
+    if heartbeat is None and whole is None:
+        return
+    limits = policies.call_timeouts(document, call)
     of_heartbeat, of_one, of_whole = (policies.strength(document, call, "timeouts", name) for name in names)
     ends = [
         (limit, name if strength >= 0 else f"the default of {name}")

@@ -30,10 +30,9 @@ _COMPLETED = frozenset(
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of outputs and errors that may be null."""
+    skipped = frozenset(step.id for step in document.steps if "when" in step.node)
     for use in document.uses:
-        if use.tree is None or use.place is Place.START:
-            continue
-        if not any(reference.path[0] in ("steps", "error", "step") for reference in use.references):
+        if use.tree is None or not any(_may_be_null(use, one.path, skipped) for one in use.references):
             continue
         around = _conditions(document, use.step, own=use.key != "when")
         for look in looks(use.tree, lone=use.is_lone):
@@ -42,6 +41,17 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 depth, message = why
                 span = use.span(document.source, look.reference, depth)
                 yield document.source.warning(span, "maybe-null", message, _HELP)
+
+
+def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bool:
+    """Tell whether it is worth a closer look, as it seldom is."""
+    match path:
+        case ("steps", name, *rest):
+            last = use.step is not None and use.step.in_finally
+            return last or name in skipped or rest[:1] == ["error"]
+        case ("step", "error", *_):
+            return True
+    return path[0] == "error" and use.place is Place.FINALLY
 
 
 def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:

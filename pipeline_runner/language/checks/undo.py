@@ -71,7 +71,7 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
         if use.step.kind not in ("activity", "pipeline", "steps", "parallel"):
             continue  # there is no doubt about the others
         after = undo.text("after") or "uncertain"
-        if after == "completed":
+        if after == "completed" or all(one.path[:2] != ("step", "output") for one in use.references):
             continue
         for look in looks(use.tree, lone=use.is_lone):
             path = look.reference.path
