@@ -216,14 +216,11 @@ class Call:
         """The mapping with ``activity`` or ``pipeline``, and ``with``."""
         self.step = step
         self.kind = kind
+        self.name = node.text(kind)
+        """The activity's name, or the child's path."""
         self.compensates = compensates
         self.parts: list[Mapping] | None = None
         """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
-
-    @property
-    def name(self) -> str | None:
-        """The activity's name, or the child's path."""
-        return self.node.text(self.kind)
 
     @property
     def span(self) -> Span:

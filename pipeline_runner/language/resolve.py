@@ -5,10 +5,8 @@ files relative to the file that names them; each file is read and checked once.
 """
 
 import errno
-import gc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -127,26 +125,12 @@ def check_paths(
         UsageError: A path does not exist or cannot be read, or a module cannot be imported.
     """
     workspace = _Workspace(modules)
-    with _all_kept():
-        workspace.visit_all(paths, stdin)
-        diagnostics = workspace.told()
+    workspace.visit_all(paths, stdin)
     return Checked(
-        diagnostics=diagnostics,
+        diagnostics=workspace.told(),
         sources={source.path: source.text for source in workspace.sources},
         files=tuple(file.source.path for file in workspace.files.values()),
     )
-
-
-@contextmanager
-def _all_kept() -> Iterator[None]:
-    """Let no garbage be looked for: nearly all that is made is kept to the end (see ``bench/``)."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Workspace:
