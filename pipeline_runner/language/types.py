@@ -247,9 +247,8 @@ def _misfit(actual: Type, wanted: tuple[Type, ...]) -> Iterator[tuple[Place, Typ
                 yield (0, *path), one, other
         case Map(), Map():
             for key, value in actual.keys.items():
-                if key in expected.keys:
-                    for path, one, other in misfits(value, expected.keys[key]):
-                        yield (key, *path), one, other
+                for path, one, other in misfits(value, expected.keys.get(key, expected.rest)):
+                    yield (key, *path), one, other
 
 
 def shown(values: Iterable[Any]) -> str:

@@ -69,14 +69,16 @@ def mismatches(
     document: Document, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
     """Yield the parts of a value whose type is not what is expected of them."""
-    one = types.options(expected)
-    if isinstance(node, Sequence) and len(one) == 1 and isinstance(one[0], types.List):
+    kinds = types.options(expected)
+    lists = [one for one in kinds if isinstance(one, types.List)]
+    maps = [one for one in kinds if isinstance(one, types.Map)]
+    if isinstance(node, Sequence) and len(lists) == 1:
         for number, item in enumerate(node.items):
-            yield from mismatches(document, call, item, one[0].item, f"{where}[{number}]")
+            yield from mismatches(document, call, item, lists[0].item, f"{where}[{number}]")
         return
-    if isinstance(node, Mapping) and len(one) == 1 and isinstance(one[0], types.Map):
+    if isinstance(node, Mapping) and len(maps) == 1:
         for entry in node:
-            inner = one[0].keys.get(entry.name, one[0].rest)
+            inner = maps[0].keys.get(entry.name, maps[0].rest)
             yield from mismatches(document, call, entry.value, inner, f"{where}.{entry.name}")
         return
     actual = document.types.value(node, call.step, compensates=call.compensates)
