@@ -91,7 +91,8 @@ def mismatches(
             message = (
                 f'"{what}" of "{call.name}" takes {types.words(wanted)}, and this is {types.words(found)}'
             )
-        yield document.source.error(node.span, "type-mismatch", message, _help(node, found, wanted))
+        help_ = None if path else _help(node, found, wanted)
+        yield document.source.error(node.span, "type-mismatch", message, help_)
 
 
 def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
