@@ -275,7 +275,7 @@ async def test_fail_wait_and_expression_errors(pipelines: Pipelines) -> None:
     bundle = pipelines.bundle("""
 version: 1
 name: various
-inputs: {what: {type: string}, until: {type: string, default: "2001-01-01T00:00:00Z"}}
+inputs: {what: {}, until: {type: string, default: "2001-01-01T00:00:00Z"}}
 steps:
   - {id: long_ago, wait: {until: "{{ inputs.until }}"}}
   - {id: nap, when: inputs.what == "nap", wait: "{{ inputs.until }}"}
