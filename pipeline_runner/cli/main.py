@@ -31,6 +31,11 @@ COMMANDS = {
 """Every sub-command is the module of that name in this package."""
 
 
+early: list[int] = []
+"""Signals that came before a command counted them. What their handler raises may be lost, if it is
+raised where exceptions have nowhere to go, such as in a finalizer."""
+
+
 class CommandError(Exception):
     """A command cannot go on. The message is for the user; no traceback is shown."""
 
@@ -130,6 +135,11 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.DIRTY
 
 
+def _interrupt(number: int, _: object) -> NoReturn:
+    early.append(number)
+    raise KeyboardInterrupt
+
+
 def main() -> NoReturn:
     """Run as a program.
 
@@ -138,7 +148,9 @@ def main() -> NoReturn:
     """
     console.keep_stdout()
     # Until a run is followed, both signals mean the same: go no further.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored on purpose
+        signal.signal(signal.SIGINT, _interrupt)
     code = run(sys.argv[1:])
     logging.shutdown()
     os._exit(code)

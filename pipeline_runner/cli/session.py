@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.cli.main import CommandError
+from pipeline_runner.cli.main import CommandError, early
 from pipeline_runner.engine.devserver import ServerError
 from pipeline_runner.engine.embedded import Embedded, embedded_server, state_folder
 
@@ -184,6 +184,8 @@ def interrupts() -> Iterator[Interrupts]:
     for number, name in names.items():
         loop.add_signal_handler(number, caught.hit, name)
     try:
+        if early:
+            raise KeyboardInterrupt
         yield caught
     finally:
         for number in names:
