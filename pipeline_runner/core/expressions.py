@@ -177,7 +177,7 @@ def _told(text: str) -> Iterator[None]:
         yield
     except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
         raise ExpressionError(f"{error.args[0]}, in {_shown(text)}") from None
-    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
         raise ExpressionError(f"{error}, in {_shown(text)}") from None
 
 
