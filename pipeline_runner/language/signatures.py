@@ -103,11 +103,11 @@ GIVES: dict[str, Type | _Rule] = {
     **dict.fromkeys(("abs", "count", "length", "round"), NUMBER),
     **dict.fromkeys(("float", "int"), _number),
     "sum": _sum,
-    **dict.fromkeys(("split", "keys"), List(STRING)),
+    "split": List(STRING),
     **dict.fromkeys(("dictsort", "items"), List(ANY_LIST)),
     **dict.fromkeys(("first", "last", "max", "min"), lambda value, _: _item(value)),
     **dict.fromkeys(
-        ("list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
+        ("keys", "list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
         lambda value, _: List(_item(value)),
     ),
     "reverse": _reverse,
