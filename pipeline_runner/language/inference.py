@@ -295,7 +295,8 @@ class _Evaluation:
 
     def _condition(self, node: jinja.CondExpr) -> Type:
         self._of(node.test)
-        return union([self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY])
+        # Without "else" it may be undefined, which is no value.
+        return union([self._of(one) for one in (node.expr1, node.expr2) if one])
 
     def _either(self, node: jinja.And | jinja.Or) -> Type:
         return union([self._of(node.left), self._of(node.right)])

@@ -75,7 +75,9 @@ def _sum(_: Type, given: Arguments) -> Type:
 def _combine(value: Type, given: Arguments) -> Type:
     keys: dict[str, Type] = {}
     for kind in (value, *given.values()):
-        if not isinstance(kind, Map) or kind.others != "none":
+        if not isinstance(kind, Map):
+            return ANY
+        if kind.others != "none":
             return ANY_MAP
         # The later one wins, where it has the key: a schema may leave that open.
         keys |= {key: union([keys[key], one]) if key in keys else one for key, one in kind.keys.items()}

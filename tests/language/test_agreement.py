@@ -579,6 +579,8 @@ FOUND: list[tuple[str, str, dict[str, Any]]] = [
     ("inputs.text|sum", "bare", {"text": ""}),
     ("inputs.count|map('upper')", "bare", {"count": 0}),
     ("{inputs.either: true, 'size': 1}|keys", "bare", {"either": 100}),
+    ("{inputs.either: true, 'size': 1}|combine({'a': 1})|list", "bare", {"either": 100}),
+    ("x{{ secrets.TOKEN if inputs.flag }}", "text", {"flag": True}),
     # These raised what is no ExpressionError.
     ("inputs.count|values", "bare", {"count": 5}),
     ("inputs.numbers|dictsort", "bare", {"numbers": [1]}),
