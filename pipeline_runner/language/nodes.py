@@ -78,7 +78,10 @@ class Mapping(msgspec.Struct, frozen=True):
 
     def entry(self, name: str) -> Entry | None:
         """Return the entry of a key, None if the mapping has none."""
-        return next((entry for entry in self.entries if entry.key.text == name), None)
+        for entry in self.entries:
+            if entry.key.text == name:
+                return entry
+        return None
 
     def get(self, name: str) -> "Node | None":
         """Return the value of a key, None if the mapping has no such key."""

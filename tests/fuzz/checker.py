@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -241,10 +242,11 @@ def judge(path: Path, data: bytes, outcome: Outcome) -> None:
     outcome.files += 1
     began = time.process_time()
     try:
-        checked = check_paths([path])
+        with _stopped_after(20 * SLOW):
+            checked = check_paths([path])
         took = time.process_time() - began
         problems = list(_problems(checked.diagnostics, checked.sources))
-    except Exception:  # noqa: BLE001 - none is expected
+    except (Exception, _EndlessError):  # noqa: BLE001 - none is expected
         outcome.failures.append((traceback.format_exc(), data))
         return
     outcome.told += bool(checked.diagnostics)
@@ -253,6 +255,26 @@ def judge(path: Path, data: bytes, outcome: Outcome) -> None:
     if took > SLOW:
         problems.append(f"it took {took:.2f} s of CPU")
     outcome.failures += [(problem, data) for problem in problems]
+
+
+class _EndlessError(BaseException):
+    """A check took so long that it was stopped."""
+
+
+@contextlib.contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    """Stop what takes more CPU than this."""
+
+    def stop(*_: object) -> None:
+        raise _EndlessError(f"it was stopped after {seconds:.0f} s of CPU")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _problems(found: tuple[Diagnostic, ...], sources: dict[str, str]) -> Iterator[str]:
