@@ -121,6 +121,16 @@ def test_values(text: str, value: Any) -> None:
         ("{{ {1: 2} }}", "the keys of a mapping must be strings, not 1"),
         ("{{ range }}", "the result is no JSON value"),
         ("{{ inputs.list|map('nonsense')|list }}", "No filter named 'nonsense'"),
+        ("{{ " + "9" * 5000 + " }}", "a number has too many digits"),
+        ("{{ inputs.list|keys }}", "keys: [1, 2, 3] is no mapping"),
+        ("{{ inputs.count|values }}", "values: 3 is no mapping"),
+        ("{{ inputs.list|dictsort }}", "dictsort: [1, 2, 3] is no mapping"),
+        ("{{ inputs.nothing|items }}", '"nothing" is not there'),
+        ("{{ inputs.list|combine({}) }}", "combine: [1, 2, 3] is no mapping"),
+        ("{{ 0|map('upper') }}", "map: 0 is no list"),
+        ("{{ inputs.text|sum }}", "sum: 'a b' is no list"),
+        ("{{ ['a']|join([]) }}", "has no attribute 'join'"),
+        ("{{ (1, 2) * 1000000000 }}", '"*" works on numbers, not on text or lists'),
     ],
 )
 def test_mistakes_are_told(text: str, message: str) -> None:
