@@ -10,6 +10,8 @@ PATTERN = r"^(?=\d)(\d+d)?(\d+h)?(\d+m(?!s))?(\d+(\.\d+)?s)?(\d+ms)?$"
 MAXIMUM = 10 * 365 * 86400.0
 """The longest duration that is accepted, in seconds: ten years."""
 
+# A longer text is no duration that someone misspelt: it is not taken apart, nor shown whole.
+_LONGEST = 80
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE)
 _WORDS = re.compile(
     r"(\d*\.\d+|\d+)\s*"
@@ -30,19 +32,20 @@ def parse(text: str) -> float:
         DurationError: The text is no duration; the message names the right spelling.
     """
     match = _DURATION.fullmatch(text) if text else None
+    shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     if match is None:
-        raise DurationError(f'"{text}" is not a duration, {suggestion(text)}')
+        raise DurationError(f'"{shown}" is not a duration, {suggestion(text)}')
     seconds = sum(
         float(number) * unit for number, unit in zip(match.groups(), _UNITS.values(), strict=True) if number
     )
     if seconds > MAXIMUM:
-        raise DurationError(f'"{text}" is longer than ten years')
+        raise DurationError(f'"{shown}" is longer than ten years')
     return seconds
 
 
 def suggestion(text: str) -> str:
     """Say how a duration like this is written, for a help line."""
-    right = _respell(text.strip())
+    right = _respell(text.strip()) if len(text) <= _LONGEST else None
     return f'write "{right}"' if right else 'write for example "500ms", "30s", "5m" or "1h30m"'
 
 

@@ -43,6 +43,7 @@ _EXPRESSION_NODES = (
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
 _PATH = re.compile(r"\{\{[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*|\[\d{1,9}\])*)[ \t\n]*\}\}", re.ASCII)
 _KEY = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
+_LONG_NUMBER = re.compile(r"\d[\d_]{600,}")
 _OPENING = re.compile(r"\{[{%#]")
 _RESERVED = frozenset(
     ["and", "else", "false", "if", "in", "is", "none", "not", "or", "range", "true", "False", "None", "True"]
@@ -320,6 +321,9 @@ def _parse(text: str) -> nodes.Template:
         raise ExpressionError(_sentence(message), int(place[1]) if place else error.lineno - 1) from None
     except RecursionError:
         raise _too_deep() from None
+    except ValueError:  # Python's own, of a number with thousands of digits
+        place = _LONG_NUMBER.search(text)
+        raise ExpressionError("a number has too many digits", place.start() if place else 0) from None
     if is_lone(tree):
         # White space around a lone expression does not make it text.
         tree.body = [nodes.Output([_output_values(tree)[0]], lineno=1)]

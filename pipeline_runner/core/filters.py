@@ -52,7 +52,7 @@ def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
     for value in (left, right):
         defined(value)
         budget.spend(value)
-    sizes = [len(value) for value in (left, right) if isinstance(value, str | list)]
+    sizes = [len(value) for value in (left, right) if isinstance(value, str | list | tuple)]
     if sizes:
         if operator == "+":
             budget.text(sum(sizes))
@@ -139,6 +139,8 @@ def _round(value: float, precision: int = 0, method: str = "common") -> float:
 
 @pass_context
 def _sum(context: Context, value: Iterable[Any], attribute: str | None = None, start: float = 0) -> float:
+    if isinstance(value, str | Mapping):
+        raise ExpressionValueError(f"sum: {_brief(value)} is no list")
     total = start
     for item in value:
         number = item if attribute is None else context.environment.getitem(item, attribute)
@@ -170,18 +172,46 @@ def _url_encode(value: str) -> str:
 
 
 def _keys(value: Mapping[str, Any]) -> list[str]:
-    return list(value)
+    return list(_mapping(value, "keys"))
 
 
 def _values(value: Mapping[str, Any]) -> list[Any]:
-    return list(value.values())
+    return list(_mapping(value, "values").values())
 
 
 def _combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(value)
+    merged = dict(_mapping(value, "combine"))
     for other in others:
-        merged.update(other)
+        merged.update(_mapping(other, "combine"))
     return merged
+
+
+def _items(value: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return list(_mapping(value, "items").items())
+
+
+def _dictsort(value: Mapping[str, Any], *arguments: Any, **named: Any) -> list[tuple[str, Any]]:
+    return jinja.do_dictsort(_mapping(value, "dictsort"), *arguments, **named)
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    defined(value)
+    if not isinstance(value, Mapping):
+        raise ExpressionValueError(f"{name}: {_brief(value)} is no mapping")
+    return value
+
+
+def _each(name: str) -> Callable[..., Any]:
+    """Return a filter of Jinja's that takes 0 and false for empty lists, and here does not."""
+    function = jinja.FILTERS[name]
+
+    @pass_context
+    def each(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
+        if isinstance(value, bool | int | float):
+            raise ExpressionValueError(f"{name}: {_brief(value)} is no list")
+        return function(context, value, *arguments, **named)
+
+    return each
 
 
 def _text(value: Any, name: str) -> str:
@@ -208,29 +238,29 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count": len,
     "d": _default,
     "default": _default,
-    "dictsort": jinja.do_dictsort,
+    "dictsort": _dictsort,
     "first": jinja.FILTERS["first"],
     "float": _float,
     "fromjson": _from_json,
     "indent": _indent,
     "int": _int,
-    "items": jinja.do_items,
+    "items": _items,
     "join": _join,
     "keys": _keys,
     "last": jinja.do_last,
     "length": len,
     "list": list,
     "lower": _text_filter("lower", str.lower),
-    "map": jinja.FILTERS["map"],
+    "map": _each("map"),
     "max": jinja.do_max,
     "min": jinja.do_min,
-    "reject": jinja.FILTERS["reject"],
-    "rejectattr": jinja.FILTERS["rejectattr"],
+    "reject": _each("reject"),
+    "rejectattr": _each("rejectattr"),
     "replace": _replace,
     "reverse": jinja.do_reverse,
     "round": _round,
-    "select": jinja.FILTERS["select"],
-    "selectattr": jinja.FILTERS["selectattr"],
+    "select": _each("select"),
+    "selectattr": _each("selectattr"),
     "sort": jinja.do_sort,
     "split": _split,
     "string": _string,

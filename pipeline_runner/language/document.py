@@ -405,5 +405,6 @@ def _uses(
 
 def _texts(field: Field, value: Node) -> Iterator[tuple[Scalar, Mode]]:
     for scalar, mode in field.shape.templates(value):
-        if mode is Mode.EXPRESSION or expressions.contains_template(scalar.text):
+        # A text with a brace too few is no template, and may well be meant for one.
+        if mode is Mode.EXPRESSION or expressions.contains_template(scalar.text) or "}" in scalar.text:
             yield scalar, mode

@@ -52,6 +52,10 @@ _RUN_STATUS = Plain("string", ("completed", "failed", "timed_out", "cancelled"))
 _OUTCOME = Plain("string", ("completed", "uncertain", "failed"))
 _APPROVED = {"by": STRING, "at": STRING}
 _LOOP = Map({"index": NUMBER, "index0": NUMBER, "first": BOOLEAN, "last": BOOLEAN, "length": NUMBER}, "none")
+_UNSEEING = (
+    "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping", "sequence",
+)  # fmt: skip
+"""The tests that are false of what does not exist; the others fail."""
 _ORDERS = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
 _ARITHMETIC = (jinja.Add, jinja.Sub, jinja.Mul, jinja.Div, jinja.FloorDiv, jinja.Mod, jinja.Pow)
 
@@ -210,6 +214,8 @@ class _Evaluation:
         """What is put into a text, if somebody wants to know."""
         self._asked: tuple[str, ...] = ()
         """What the conditions around ask about; they may have asked whether it is there."""
+        self._unseen = False
+        """Whether what does not exist is not noticed, as in front of ``is none``."""
 
     def result(self, tree: jinja.Template) -> Type:
         """Return the type of what the whole gives."""
@@ -221,22 +227,22 @@ class _Evaluation:
 
     def _body(self, parts: Sequence[jinja.Node]) -> Type:
         """Go through a text, and the statements in it."""
-        secret = False
+        kinds: list[Type] = []
         for part in parts:
             match part:
                 case jinja.Output():
-                    for node in part.nodes:
-                        if not isinstance(node, jinja.TemplateData):
-                            secret |= isinstance(self._in_text(node), Secret)
+                    kinds += [
+                        self._in_text(node) for node in part.nodes if not isinstance(node, jinja.TemplateData)
+                    ]
                 case jinja.If():
                     before = self._asked
                     self._ask(part.test)
-                    for branch in (part.body, part.elif_, part.else_):
-                        secret |= self._body(branch) == SECRET
+                    branches = [self._body(branch) for branch in (part.body, part.elif_, part.else_)]
                     self._asked = before
+                    kinds.append(union(branches))
                 case jinja.For():
-                    secret |= self._loop(part) == SECRET
-        return SECRET if secret else STRING
+                    kinds.append(self._loop(part))
+        return _text_of(kinds)
 
     def _insert(self, node: jinja.Expr | None) -> None:
         match node:
@@ -271,12 +277,18 @@ class _Evaluation:
             self._ask(node.test)
         result = self._body(node.body)
         self._bound, self._asked = before, asked
-        return SECRET if SECRET in (result, self._body(node.else_)) else STRING
+        return union([result, self._body(node.else_)])
 
     def _of(self, node: jinja.Node | None) -> Type:
         """Return the type of an expression."""
         rule = _RULES.get(type(node))
-        return rule(self, node) if rule else self._operation(node)
+        if not self._lenient or _is_handed_on(node):
+            return rule(self, node) if rule else self._operation(node)
+        # What is undefined fails here, before anything could stand in for it.
+        self._lenient = False
+        kind = rule(self, node) if rule else self._operation(node)
+        self._lenient = True
+        return kind
 
     def _operation(self, node: jinja.Node | None) -> Type:
         match node:
@@ -294,11 +306,18 @@ class _Evaluation:
 
     def _dict(self, node: jinja.Dict) -> Type:
         keys: dict[str, Type] = {}
+        computed: list[Type] = []
         for pair in node.items:
             kind = self._of(pair.value)
-            if name := _text(pair.key):
-                keys[name] = kind
-        return Map(keys, "none" if len(keys) == len(node.items) else "some")
+            match pair.key:
+                case jinja.Const(value=str(name)):
+                    keys[name] = kind
+                case _:
+                    computed.append(self._of(pair.key))
+        if not computed:
+            return Map(keys, "none")
+        # It may be the same as any other; and a mapping with other keys than texts is not of JSON.
+        return ANY_MAP if _base(union(computed)) == STRING else ANY
 
     def _ask(self, test: jinja.Node) -> Type:
         """Go through a condition; what it asks about is in doubt from then on."""
@@ -314,7 +333,8 @@ class _Evaluation:
     def _condition(self, node: jinja.CondExpr) -> Type:
         before = self._asked
         self._ask(node.test)
-        kinds = [self._of(node.expr1), self._of(node.expr2) if node.expr2 else ANY]
+        # Without "else" it may be undefined, which is no value.
+        kinds = [self._of(one) for one in (node.expr1, node.expr2) if one]
         self._asked = before
         return union(kinds)
 
@@ -329,8 +349,7 @@ class _Evaluation:
         return BOOLEAN
 
     def _joined(self, node: jinja.Concat) -> Type:
-        secret = [isinstance(self._in_text(part), Secret) for part in node.nodes]
-        return SECRET if any(secret) else STRING
+        return _text_of([self._in_text(part) for part in node.nodes])
 
     def _sign(self, node: jinja.UnaryExpr) -> Type:
         kind = self._of(node.node)
@@ -399,7 +418,8 @@ class _Evaluation:
         step = self._document.ids.get(name)
         if step is None or not self._use.sees(step):
             return ANY
-        return Map({"output": self._types.output(step), "status": _STATUS, "error": ERROR}, "none")
+        output = self._types.output(step)
+        return Map({"output": output, "status": _STATUS, "error": union([ERROR, NULL])}, "none")
 
     def _lookup(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any) -> Type:
         """Return the type of a key of a value; report one that is not there."""
@@ -435,10 +455,9 @@ class _Evaluation:
             help_ = f"an element is {words(kind.item)}: use [0], first, or map" if kind.item != ANY else None
         elif _is_result(node.node) and not near:
             help_ = f"the step's result is {what[:-1]}.output\""
-        if self._lenient:
-            if near is None:
-                return
-            certain = False
+        if self._lenient and near is None:
+            return
+        certain = certain and not self._lenient and not self._unseen
         self._report(
             "unknown-attribute" if certain else "undeclared-attribute", node, message, help_, str(key)
         )
@@ -532,10 +551,11 @@ class _Evaluation:
             self._report("constant-comparison", left_node, f"this is always {always}: {sides}")
 
     def _test(self, node: jinja.Test) -> Type:
-        before = self._lenient
-        self._lenient |= node.name in ("defined", "undefined")
+        before = self._lenient, self._unseen
+        self._lenient = node.name in ("defined", "undefined")
+        self._unseen = node.name in _UNSEEING and isinstance(node.node, jinja.Getattr | jinja.Getitem)
         kind = self._of(node.node)
-        self._lenient = before
+        self._lenient, self._unseen = before
         for argument in node.args:
             self._of(argument)
         if node.name not in ("defined", "undefined"):
@@ -547,20 +567,20 @@ class _Evaluation:
         self._lenient |= node.name in ("default", "d")
         kind = self._of(node.node)
         self._lenient = before
-        arguments = [self._of(argument) for argument in node.args]
+        given: dict[int | str, Type] = {place: self._of(one) for place, one in enumerate(node.args)}
         for keyword in node.kwargs:
-            self._of(keyword.value)
+            given[str(keyword.key)] = self._of(keyword.value)
         if node.name in ("default", "d"):
             if kind == SECRET:
                 return SECRET
         elif self._seen(node.node, kind, f'the filter "{node.name}"'):
             return ANY
-        takes = signatures.TAKES.get(node.name)
+        takes = signatures.takes(node.name, given)
         if takes and not self._is_one_of(kind, takes):
             fact = f"{self._what(node.node)} is {words(kind)}"
             message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
             self._report("filter-type", node, message, _filter_help(node, kind, takes), node.name)
-        return signatures.result(node.name, kind, arguments)
+        return signatures.result(node.name, kind, given)
 
     # Reports.
 
@@ -657,6 +677,20 @@ def _path(node: jinja.Node | None) -> str | None:
         node = inner
 
 
+def _is_handed_on(node: jinja.Node | None) -> bool:
+    """Tell whether an expression gives what is undefined on, and does not fail because of it."""
+    if isinstance(node, jinja.Filter):
+        return node.name in ("default", "d")
+    return isinstance(node, jinja.Name | jinja.Getattr | jinja.Getitem | jinja.CondExpr)
+
+
+def _text_of(parts: Sequence[Type]) -> Type:
+    """Return the type of a text that is put together: with a secret in it, it is one."""
+    if any(isinstance(part, Secret) for part in parts):
+        return SECRET
+    return Union((SECRET, STRING)) if any(SECRET in options(part) for part in parts) else STRING
+
+
 def _is_result(node: jinja.Node | None) -> bool:
     return (_path(node) or "").startswith("steps.") and (_path(node) or "").count(".") == 1
 
@@ -705,7 +739,7 @@ def _plus_help(left: Type, right: Type) -> str | None:
     return 'write "~" to join texts' if _base(left) in in_text and _base(right) in in_text else None
 
 
-def _filter_help(node: jinja.Filter, kind: Type, takes: tuple[Type, ...]) -> str | None:
+def _filter_help(node: jinja.Filter, kind: Type, takes: Sequence[Type]) -> str | None:
     of_text = takes == (STRING,)
     if of_text and _base(kind) in (NUMBER, BOOLEAN):
         return 'write "| string" before it'

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pipeline_runner.language import scalars, syntax_errors
-from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.diagnostics import Diagnostic, lines_of
 from pipeline_runner.language.nodes import START, Entry, Mapping, Node, Scalar, Sequence, Source, Span
 
 MAX_BYTES = 1024 * 1024
@@ -70,7 +70,7 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
         at = Span(line, column, line, column + 1)
         return empty, [empty.error(at, "not-utf8", message, "save the file as UTF-8")]
     if bad := _UNPRINTABLE.search(source.text):
-        lines = source.text[: bad.start()].split("\n")
+        lines = lines_of(source.text[: bad.start()])
         at = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
         message = f"the control character U+{ord(bad.group()):04X} may not stand in YAML"
         return source, [source.error(at, "yaml-syntax", message)]
@@ -171,6 +171,8 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         span = _span(event)
+        if span.line > len(lines := self._source.lines):  # nothing after "---" at the end of the file
+            span = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 1)
         value: Any = event.value
         try:
             if event.tag in scalars.TAGS:

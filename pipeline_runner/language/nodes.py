@@ -5,7 +5,7 @@ character. Imports no parser: the loader builds these nodes, everything else rea
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import msgspec
@@ -73,9 +73,9 @@ class Mapping(msgspec.Struct, frozen=True):
     height: int
 
     @property
-    def entries(self) -> Collection[Entry]:
+    def entries(self) -> tuple[Entry, ...]:
         """The entries in the order of the file."""
-        return self.by_name.values()
+        return tuple(self.by_name.values())
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.by_name.values())

@@ -8,6 +8,8 @@ and 8), and so are counted off.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate
 
 from pipeline_runner.language.nodes import Scalar, Source, Span
 
@@ -24,15 +26,21 @@ def part_of(source: Source, scalar: Scalar, start: int, end: int) -> Span:
     That of white space alone is that of the character after it. The span of the whole
     scalar, if the text cannot be found there.
     """
-    span = scalar.span
-    first = sum(not character.isspace() for character in scalar.text[:start])
-    count = sum(not character.isspace() for character in scalar.text[start:end])
-    places = list(_visible(source, span))
-    if first >= len(places) or len(places) != sum(not c.isspace() for c in scalar.text):
-        return span
+    before, places = _layout(source, scalar.span, scalar.text)
+    first, after = (before[min(max(0, place), len(scalar.text))] for place in (start, end))
+    if first >= len(places) or len(places) != before[-1]:
+        return scalar.span
     line, column, _ = places[first]
-    last = places[max(first, min(first + count, len(places)) - 1)]
+    last = places[max(first, min(after, len(places)) - 1)]
     return Span(line, column, last[0], last[2])
+
+
+# Of one text there may be thousands of parts, one after the other.
+@lru_cache(maxsize=4)
+def _layout(source: Source, span: Span, text: str) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """Return how many visible characters are before each of a text, and in all, and where each is."""
+    before = [0, *accumulate(not character.isspace() for character in text)]
+    return before, list(_visible(source, span))
 
 
 def _visible(source: Source, span: Span) -> Iterator[tuple[int, int, int]]:

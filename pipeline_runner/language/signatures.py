@@ -1,12 +1,13 @@
 """What the filters of the language take, and what they give (:mod:`pipeline_runner.core.filters`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline_runner.language.types import (
     ANY,
     ANY_LIST,
     ANY_MAP,
     BOOLEAN,
+    NULL,
     NUMBER,
     STRING,
     List,
@@ -30,7 +31,8 @@ TAKES: dict[str, tuple[Type, ...]] = {
     ),
     **dict.fromkeys(("abs", "round"), _NUMBERS),
     **dict.fromkeys(("count", "length", "first", "list", "join", "max", "min", "unique", "sort"), _SERIES),
-    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr", "last", "reverse"), _SERIES),
+    **dict.fromkeys(("last", "reverse"), _SERIES),
+    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), (*_SERIES, NULL)),
     "sum": (ANY_LIST,),
     **dict.fromkeys(("combine", "dictsort", "items", "keys", "values"), _MAPS),
     **dict.fromkeys(("int", "float"), _READABLE),
@@ -38,6 +40,9 @@ TAKES: dict[str, tuple[Type, ...]] = {
     **dict.fromkeys(("string", "urlencode"), (STRING, NUMBER, BOOLEAN, ANY_LIST, ANY_MAP)),
 }
 """By filter: the types that it takes, one of which the value must be. What is not here takes any."""
+
+Arguments = Mapping[int | str, Type]
+"""The types of a filter's arguments, by place or name."""
 
 
 def _item(value: Type) -> Type:
@@ -54,20 +59,32 @@ def _item(value: Type) -> Type:
     return union(found)
 
 
-def _default(value: Type, arguments: Sequence[Type]) -> Type:
-    return union([without_null(value), arguments[0] if arguments else STRING])
+def _default(value: Type, given: Arguments) -> Type:
+    return union([without_null(value), given.get(0) or given.get("default_value") or STRING])
 
 
-def _combine(value: Type, arguments: Sequence[Type]) -> Type:
+def _number(_: Type, given: Arguments) -> Type:
+    return union([NUMBER, *(kind for key in (0, "default") if (kind := given.get(key)))])
+
+
+def _sum(_: Type, given: Arguments) -> Type:
+    # Of an empty list it is what was to start with.
+    return union([NUMBER, *(kind for key in (1, "start") if (kind := given.get(key)))])
+
+
+def _combine(value: Type, given: Arguments) -> Type:
     keys: dict[str, Type] = {}
-    for kind in (value, *arguments):
-        if not isinstance(kind, Map) or kind.others != "none":
+    for kind in (value, *given.values()):
+        if not isinstance(kind, Map):
+            return ANY
+        if kind.others != "none":
             return ANY_MAP
-        keys |= kind.keys
+        # The later one wins, where it has the key: a schema may leave that open.
+        keys |= {key: union([keys[key], one]) if key in keys else one for key, one in kind.keys.items()}
     return Map(keys, "none")
 
 
-def _reversed(value: Type, _: Sequence[Type]) -> Type:
+def _reversed(value: Type, _: Arguments) -> Type:
     found: list[Type] = []
     for option in options(value):
         if type(option) is Type:
@@ -77,23 +94,25 @@ def _reversed(value: Type, _: Sequence[Type]) -> Type:
     return union(found)
 
 
-def _values(value: Type, _: Sequence[Type]) -> Type:
+def _values(value: Type, _: Arguments) -> Type:
     return List(union(value.keys.values())) if isinstance(value, Map) and value.others == "none" else ANY_LIST
 
 
-_Rule = Callable[[Type, Sequence[Type]], Type]
+_Rule = Callable[[Type, Arguments], Type]
 
 GIVES: dict[str, Type | _Rule] = {
     **dict.fromkeys(
         ("capitalize", "indent", "join", "lower", "replace", "string", "title", "tojson", "trim"), STRING
     ),
     **dict.fromkeys(("truncate", "upper", "urlencode"), STRING),
-    **dict.fromkeys(("abs", "count", "float", "int", "length", "round", "sum"), NUMBER),
-    **dict.fromkeys(("split", "keys"), List(STRING)),
+    **dict.fromkeys(("abs", "count", "length", "round"), NUMBER),
+    **dict.fromkeys(("float", "int"), _number),
+    "sum": _sum,
+    "split": List(STRING),
     **dict.fromkeys(("dictsort", "items"), List(ANY_LIST)),
     **dict.fromkeys(("first", "last", "max", "min"), lambda value, _: _item(value)),
     **dict.fromkeys(
-        ("list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
+        ("keys", "list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
         lambda value, _: List(_item(value)),
     ),
     "reverse": _reversed,
@@ -106,7 +125,14 @@ GIVES: dict[str, Type | _Rule] = {
 """By filter: the type of its result, or how it follows from those of the value and the arguments."""
 
 
-def result(name: str, value: Type, arguments: Sequence[Type]) -> Type:
+def takes(name: str, given: Arguments) -> Sequence[Type]:
+    """Return the types that a filter takes; nothing: it takes any."""
+    if name in ("int", "float") and (0 in given or "default" in given):
+        return ()
+    return TAKES.get(name, ())
+
+
+def result(name: str, value: Type, given: Arguments) -> Type:
     """Return the type that a filter gives."""
-    given = GIVES.get(name, ANY)
-    return given if isinstance(given, Type) else given(value, arguments)
+    rule = GIVES.get(name, ANY)
+    return rule if isinstance(rule, Type) else rule(value, given)

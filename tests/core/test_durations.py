@@ -1,6 +1,7 @@
 """Durations: one way to write them, and a helpful word for all others."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,15 @@ def test_what_is_no_duration_is_answered_with_the_right_spelling(text: str, righ
     expected = f'write "{right}"' if right else 'write for example "500ms", "30s", "5m" or "1h30m"'
     assert str(caught.value) == f'"{text}" is not a duration, {expected}'
     assert not re.search(durations.PATTERN, text)
+
+
+@pytest.mark.parametrize("text", ["9" * 100_000, "a" + "9" * 100_000, "1 " * 50_000, "9" * 100_000 + "s"])
+def test_a_long_text_is_answered_at_once_and_in_short(text: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(durations.DurationError) as caught:
+        durations.parse(text)
+    assert len(str(caught.value)) < 200
+    assert time.process_time() - begin < 1
 
 
 def test_ten_years_are_enough() -> None:

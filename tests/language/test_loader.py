@@ -59,7 +59,7 @@ def test_every_node_knows_its_place() -> None:
     node, _ = parsed("é: 'aé'\nlist:\n  - {k: 1}\n\n  - two\n\nlast:\n")
     assert isinstance(node, Mapping)
     assert node.span == Span(1, 1, 7, 6)
-    first = next(iter(node))
+    first = node.entries[0]
     assert first.key.span == Span(1, 1, 1, 2)
     assert first.value.span == Span(1, 4, 1, 8)
     items = node.get("list")
@@ -184,3 +184,17 @@ def test_the_pure_parser_gives_the_same_tree(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(loader, "_PARSER", yaml.SafeLoader)
     assert parsed(text) == with_c
     assert parsed("a: b: c")[1] == ['1:5 a ":" may not stand here [yaml-syntax]']
+
+
+def test_control_character_after_other_line_breaks() -> None:
+    """Lines are counted as everywhere: a carriage return ends one."""
+    assert parsed("a: 1\rb: 2\u2028c: \x07")[1] == [
+        "3:4 the control character U+0007 may not stand in YAML [yaml-syntax]"
+    ]
+
+
+def test_nothing_after_the_marker_at_the_end() -> None:
+    """What is not there stands at the end, and not in a line that the file does not have."""
+    node, found = parsed("%YAML 1.2\n---")
+    assert isinstance(node, Scalar)
+    assert (node.span, found) == (Span(2, 4, 2, 4), [])

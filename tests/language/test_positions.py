@@ -1,6 +1,7 @@
 """A part of a text is found in the file, however the text is written there."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -72,3 +73,16 @@ def test_any_text_is_found_however_it_is_written(before: str) -> None:
     for written in (json.dumps(text, ensure_ascii=False), f'"{escaped} NEEDLE"', f"'{quoted}'"):
         source, span = found(f"k: {written}", "NEEDLE")
         assert source.lines[0][span.column - 1 : span.end_column - 1] == "NEEDLE"
+
+
+def test_thousands_of_parts_of_one_text_take_no_time() -> None:
+    """Each is found, in a text that is looked through once."""
+    source = Source("p.yaml", "k: '" + "{{ a }}" * 10_000 + "'\n")
+    root, _ = loader.load(source)
+    assert isinstance(root, Mapping)
+    value = root.get("k")
+    assert isinstance(value, Scalar)
+    begin = time.process_time()
+    spans = [part_of(source, value, 7 * n + 3, 7 * n + 4) for n in range(10_000)]
+    assert spans == [Span(1, 7 * n + 8, 1, 7 * n + 9) for n in range(10_000)]
+    assert time.process_time() - begin < 2

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pipeline_runner.language.checks import (
     activities,
     arguments,
+    braces,
     expressions,
     inputs,
     intervals,
@@ -44,6 +45,7 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     waits.check,
     steps.check_ids,
     expressions.check,
+    braces.check,
     names.check,
     inputs.check,
     steps.check_references,

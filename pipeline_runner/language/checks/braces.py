@@ -1,0 +1,29 @@
+"""``lost-brace``: a template has two braces on each side.
+
+Bad: ``path: "{ inputs.path }}"``; good: ``path: "{{ inputs.path }}"``.
+"""
+
+import re
+from collections.abc import Iterator
+
+from jinja2 import nodes
+
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.document import Document
+
+_LOST = re.compile(
+    r"(?<!\{)\{(?![{%#])\s*(?:inputs|steps|secrets|run|item|step|error)(?:\.\w+|\[[^\]{}]*\])+[^{}]*\}\}?(?!\})"
+)
+
+
+def check(document: Document) -> Iterator[Diagnostic]:
+    """Yield what looks like a template, and is text for want of a brace."""
+    for use in document.uses:
+        for data in use.tree.find_all(nodes.TemplateData) if use.tree and "}" in use.text else ():
+            match = _LOST.search(data.data)
+            if match is None:
+                continue
+            span = use.at(document.source, data.lineno - 1 + match.start(), match[0])
+            inner = match[0].strip("{}").strip()
+            message = "this is taken for text: a template begins with two braces"
+            yield document.source.warning(span, "lost-brace", message, f"write {{{{ {inner} }}}}")
