@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline_runner.core.model import Struct
+from pipeline_runner.core.plain_schemas import fits, is_plain
 from pipeline_runner.core.suggest import did_you_mean, listed
 
 JsonSchema = dict[str, Any] | bool
@@ -27,10 +28,6 @@ _ALIASES = {
     "dict": "object", "map": "object", "mapping": "object", "list": "array", "nil": "null", "none": "null",
 }  # fmt: skip
 """What the types are called elsewhere."""
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
-    "object": (dict,), "array": (list,), "null": (type(None),),
-}  # fmt: skip
 _LIMITS = {
     "minimum": "must be {limit} or more, not {value}",
     "maximum": "must be {limit} or less, not {value}",
@@ -108,7 +105,7 @@ def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
 
 def misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
     """Return what is wrong with a value, with the path to each."""
-    if _is_simple(schema) and _has_type(schema, value):
+    if fits(schema, value):
         return []
     from referencing.exceptions import Unresolvable
 
@@ -132,7 +129,7 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
 
     A reference must be to the schema itself (``#…``), and must lead somewhere.
     """
-    if _is_simple(schema):
+    if is_plain(schema):
         return []
     from jsonschema import Draft202012Validator
 
@@ -147,23 +144,6 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
         probes = [problem.message for value in _PROBES for problem in value_problems(schema, value, "")]
         found += [((), message) for message in probes if message.startswith("cannot be judged")]
     return sorted(dict.fromkeys(found), key=repr)
-
-
-def _is_simple(schema: Any) -> bool:
-    """Tell whether a schema says nothing but a type, which needs no library to be judged."""
-    return isinstance(schema, bool) or (
-        isinstance(schema, dict)
-        and schema.keys() <= {"type", "description", "title", "default"}
-        and ("type" not in schema or (isinstance(schema["type"], str) and schema["type"] in _TYPES))
-        and all(isinstance(schema.get(key, ""), str) for key in ("description", "title"))
-    )
-
-
-def _has_type(schema: JsonSchema, value: Any) -> bool:
-    """Tell whether a value certainly has the type of a simple schema."""
-    if isinstance(schema, bool):
-        return schema
-    return "type" not in schema or type(value) in _PYTHON_TYPES[schema["type"]]
 
 
 def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path, str]]:
