@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2.nodes import Concat, Expr
 
 from pipeline_runner.core import expressions
 from pipeline_runner.core.expressions import (
@@ -304,7 +305,7 @@ def test_a_lone_expression_hands_over_any_json_value_unchanged(value: Any) -> No
         assert json.loads(render("x{{ v }}", {"v": value})[1:]) == value
 
 
-_PIECES = ("{{ a }}", "{{a.b}}", "{{ a.b[0].c }}", "{{ range }}", "{{ none.x }}", " ", "x", "{", "}", "\n", "{#", "{%")
+_PIECES = ("{{ a | upper }}", "{{ a['}}'] }}", "{{ a ~ 1 }}", "{{- a }}", "{{ a + }}", '{{ "a }} b" }}', "{{ }}", "{{ x is foo }}", "{{ a }}", "{{a.b}}", "{{ a.b[0].c }}", "{{ range }}", "{{ none.x }}", " ", "x", "{", "}", "\n", "{#", "{%")
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
@@ -313,6 +314,16 @@ def test_the_short_way_to_parse_gives_what_jinja_does(text: str) -> None:
     if short is not None:
         tree = expressions._parse(text)
         assert str(short.tree) == str(tree)
+        places = [[(type(n), n.lineno) for n in one.find_all(Expr)] for one in (short.tree, tree)]
+        assert places[0] == places[1]
         assert [(r.path, r.offset) for r in short.references] == [
             (r.path, r.offset) for r in expressions.references_in(tree)
         ]
+
+
+def test_what_is_compiled_does_not_change_what_is_kept() -> None:
+    """``~`` is replaced in the tree that is compiled: the one that the next template gets is another."""
+    for text in ("{{ a ~ b }}", "x {{ a ~ b }}", "{{ a ~ b }}"):
+        parsed = expressions.parse(text)
+        assert any(isinstance(node, Concat) for node in parsed.tree.find_all(Concat))
+        assert render(text, {"a": "1", "b": "2"}).endswith("12")
