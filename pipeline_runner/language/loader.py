@@ -150,6 +150,7 @@ class _Composer:
         self.root: Node | None = None
         self.diagnostics: list[Diagnostic] = []
         self._source = source
+        self._lines = source.lines
         self._stack: list[_Frame] = []
         self._anchors: dict[str, Node | None] = {}
         """None while the anchored node is still open."""
@@ -171,15 +172,16 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         span = _span(event)
-        if span.line > len(lines := self._source.lines):  # nothing after "---" at the end of the file
-            span = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 1)
+        if span.line > len(self._lines):  # nothing after "---" at the end of the file
+            last, end = len(self._lines), len(self._lines[-1]) + 1
+            span = Span(last, end, last, end)
         value: Any = event.value
         try:
-            if event.tag in scalars.TAGS:
+            if event.tag is None:
+                value = scalars.resolve(value) if event.implicit[0] else value
+            elif event.tag in scalars.TAGS:
                 value = scalars.tagged(value, event.tag)
-            elif event.tag is None and event.implicit[0]:
-                value = scalars.resolve(value)
-            elif event.tag not in (None, "!"):
+            elif event.tag != "!":
                 self._unknown_tag(span, event.tag)
         except scalars.ScalarError as error:
             self._error(span, "bad-number", str(error))

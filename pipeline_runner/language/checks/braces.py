@@ -19,7 +19,9 @@ _LOST = re.compile(
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield what looks like a template, and is text for want of a brace."""
     for use in document.uses:
-        for data in use.tree.find_all(nodes.TemplateData) if use.tree and "}" in use.text else ():
+        if use.bare or use.tree is None or not _LOST.search(use.text):
+            continue
+        for data in use.tree.find_all(nodes.TemplateData):  # not what is an expression already
             match = _LOST.search(data.data)
             if match is None:
                 continue
