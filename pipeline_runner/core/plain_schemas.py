@@ -45,6 +45,13 @@ def _is_number(limit: Any) -> bool:
     return type(limit) in (int, float)
 
 
+def _is_pattern(limit: Any) -> bool:
+    try:
+        return isinstance(limit, str) and re.compile(limit) is not None
+    except re.error:
+        return False
+
+
 def _is_type(limit: Any) -> bool:
     if isinstance(limit, list):
         return bool(limit) and all(map(_is_type, limit)) and len(set(limit)) == len(limit)
@@ -68,8 +75,11 @@ _SCHEMA_OF: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_TEXTS, lambda limit: isinstance(limit, str)),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _is_count),
     **dict.fromkeys(("minimum", "maximum"), _is_number),
+    **dict.fromkeys(("exclusiveMinimum", "exclusiveMaximum"), _is_number),
     "type": _is_type,
-    "enum": _is_names,
+    "enum": lambda limit: isinstance(limit, list),
+    "const": lambda _: True,
+    "pattern": _is_pattern,
     "required": _is_names,
     "items": is_plain,
     "additionalProperties": is_plain,

@@ -46,6 +46,9 @@ class ListOf(Shape):
         for item in node.items if isinstance(node, Sequence) else ():
             yield from self.item.templates(item)
 
+    def is_templated(self) -> bool:
+        return self.item.is_templated()
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapOf(Shape):
@@ -78,6 +81,9 @@ class MapOf(Shape):
     def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
         for entry in node if isinstance(node, Mapping) else ():
             yield from self.value.templates(entry.value)
+
+    def is_templated(self) -> bool:
+        return self.value.is_templated()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,11 @@ class Forms(Shape):
     def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
         if shape := self._of(node):
             yield from shape.templates(node)
+
+    def is_templated(self) -> bool:
+        return any(
+            one is not None and one.is_templated() for one in (self.scalar, self.sequence, self.mapping)
+        )
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,9 @@ class Fields(Shape):
             if field := self.fields.get(entry.name):
                 yield from field.shape.templates(entry.value)
 
+    def is_templated(self) -> bool:
+        return any(field.shape.is_templated() for field in self.fields.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variants(Shape):
@@ -213,10 +227,27 @@ class Variants(Shape):
         kinds = {kind: {**self.common, **own} for kind, own in self.kinds.items()}
         return {**kinds, "": {name: field for fields in kinds.values() for name, field in fields.items()}}
 
+    @cached_property
+    def _templated(self) -> dict[str, dict[str, Field]]:
+        return {
+            kind: {name: field for name, field in fields.items() if field.shape.is_templated()}
+            for kind, fields in self._fields.items()
+        }
+
     def fields(self, node: Mapping) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
+        return self._fields[self._kind(node)]
+
+    def templated(self, node: Mapping) -> dict[str, Field]:
+        """Return those of :meth:`fields` that may have templates."""
+        return self._templated[self._kind(node)]
+
+    def _kind(self, node: Mapping) -> str:
         present = [kind for kind in self.kinds if kind in node]
-        return self._fields[present[0] if len(present) == 1 else ""]
+        return present[0] if len(present) == 1 else ""
+
+    def is_templated(self) -> bool:
+        return any(field.shape.is_templated() for field in self._fields[""].values())
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):

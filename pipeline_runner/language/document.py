@@ -364,7 +364,7 @@ def _below(scope: Scope) -> Iterator[Step]:
 
 
 def _step_uses(step: Step) -> Iterator[Use]:
-    fields = STEP.fields(step.node)
+    fields = STEP.templated(step.node)
     block = next(iter(step.body("block")), None)
     for entry in step.node:
         if entry.name not in fields or entry.name in ("compensate", "catch"):
@@ -377,7 +377,7 @@ def _step_uses(step: Step) -> Iterator[Use]:
         if output := handler.entry("output"):
             yield from _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     if undo := step.compensation:
-        fields = COMPENSATION.fields(undo)
+        fields = COMPENSATION.templated(undo)
         for entry in undo:
             if entry.name in fields:
                 secret = "activity" in undo and entry.name in ("with", "args")

@@ -52,6 +52,10 @@ class Shape:
         """Yield the texts that are templates or expressions."""
         yield from ()
 
+    def is_templated(self) -> bool:
+        """Tell whether there can be any."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Shape):
@@ -95,8 +99,11 @@ class Text(Shape):
         return schema
 
     def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        if self.mode in (Mode.TEMPLATE, Mode.EXPRESSION) and isinstance(node, Scalar):
+        if self.is_templated() and isinstance(node, Scalar):
             yield node, self.mode
+
+    def is_templated(self) -> bool:
+        return self.mode in (Mode.TEMPLATE, Mode.EXPRESSION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +169,9 @@ class Duration(Shape):
         if self.template and isinstance(node, Scalar):
             yield node, Mode.TEMPLATE
 
+    def is_templated(self) -> bool:
+        return self.template
+
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Shape):
@@ -222,6 +232,9 @@ class AnyValue(Shape):
             case Mapping(entries=entries):
                 for entry in entries:
                     yield from self.templates(entry.value)
+
+    def is_templated(self) -> bool:
+        return self.template
 
 
 @dataclass(frozen=True, kw_only=True)
