@@ -93,7 +93,8 @@ _STEPS = (
 # A file may have 1 MiB and 100,000 values: one of 5,000 steps has short ones.
 _SHORT = """  - id: s{n}
     activity: shell.run
-    with: {{command: [echo, "{{{{ steps.s{before}.output.stdout }}}}-{n}"], cwd: "{{{{ inputs.x }}}}/{n}"}}
+    with:
+      {{command: [echo, "{{{{ steps.s{before}.output.stdout }}}}-{n}"], cwd: "{{{{ inputs.x }}}}/{file}{n}"}}
     timeouts: {{start_to_close: 30s}}
     compensate: none
 """
@@ -110,19 +111,21 @@ def text(file: str, steps: int) -> str:
     return _HEAD.format(file=file) + "".join(own)
 
 
-def long(steps: int) -> str:
-    """Return a pipeline of many short steps, each of which looks at the one before."""
+def short(steps: int, file: str = "") -> str:
+    """Return a pipeline of short steps, each of which looks at the one before."""
     first = "  - {id: s0, activity: shell.run, with: {command: [ls]}, compensate: none}\n"
     head = "version: 1\nname: long\ninputs: {x: {type: string}}\nsteps:\n"
-    return head + first + "".join(_SHORT.format(n=n, before=n - 1) for n in range(1, steps))
+    own = [_SHORT.format(n=n, before=n - 1, file=file) for n in range(1, steps)]
+    return head + first + "".join(own)
 
 
-def many(folder: Path) -> list[Path]:
-    """Write the many files."""
+def many(folder: Path, *, long: bool) -> list[Path]:
+    """Write the many files, of long steps or of short ones."""
     paths = []
     for number in range(FILES):
-        path = folder / f"release_{number}.yaml"
-        path.write_text(text(f"r{number}", STEPS), encoding="utf-8")
+        path = folder / f"{'long' if long else 'short'}_{number}.yaml"
+        own = text(f"r{number}", STEPS) if long else short(STEPS, f"r{number}/")
+        path.write_text(own, encoding="utf-8")
         paths.append(path)
     return paths
 
@@ -170,15 +173,16 @@ def measure(folder: Path, *, profile: bool) -> None:
     small = folder / "small.yaml"
     small.write_text(text("small", STEPS), encoding="utf-8")
     check([small])  # what is loaded once
-    paths = many(folder)
-    row(f"{FILES} files of {STEPS} steps, s of CPU", f"{check(paths):.2f}", "< 5")
+    row(f"{FILES} files of {STEPS} short steps, s of CPU", f"{check(many(folder, long=False)):.2f}", "< 5")
+    paths = many(folder, long=True)
+    row(f"{FILES} files of {STEPS} long steps, s of CPU", f"{check(paths):.2f}", "< 5")
     a_step = {}
     for length in LENGTHS:
-        path = folder / f"long_{length}.yaml"
-        path.write_text(long(length), encoding="utf-8")
+        path = folder / f"one_{length}.yaml"
+        path.write_text(short(length), encoding="utf-8")
         rounds = 5 if length < 1000 else 2
         a_step[length] = min(check([path]) for _ in range(rounds)) / length
-        row(f"one file of {length} steps, µs of CPU a step", f"{a_step[length] * 1e6:.0f}")
+        row(f"one file of {length} short steps, µs of CPU a step", f"{a_step[length] * 1e6:.0f}")
     row("a step of 5000 to one of 500", f"{a_step[5000] / a_step[500]:.2f}", "< 1.5")
     walls, cpus = zip(*(process(small) for _ in range(RUNS)), strict=True)
     row(f"`validate` of {STEPS} steps, ms", f"{statistics.median(walls) * 1000:.0f}", "< 400")
