@@ -1,6 +1,7 @@
 """One real Temporal server a session; a unique task queue and workflow id a test."""
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
 from pipeline_runner.language.resolve import load
 from tests import effects, services
+
+# A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
