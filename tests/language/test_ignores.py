@@ -68,7 +68,14 @@ def test_a_file_that_is_no_pipeline_is_told_as_ever(tmp_path: Path) -> None:
     assert [d.rule for d in load(tmp_path / "main.yaml").diagnostics] == ["wrong-type"]
 
 
-SCRIPT = ("  - id: a", "    activity: shell.run", "    with:", "      command:", "        - sh", "        - -c")
+SCRIPT = (
+    "  - id: a",
+    "    activity: shell.run",
+    "    with:",
+    "      command:",
+    "        - sh",
+    "        - -c",
+)
 BODY = ("          set -e", "          ls {{ run.workflow_id }}", "    compensate: none")
 
 
