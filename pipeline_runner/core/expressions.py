@@ -54,6 +54,14 @@ _FILTERS_INSTEAD = {
     "strip": "trim", "update": "combine", "loads": "fromjson", "dumps": "tojson",
 }  # fmt: skip
 _STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_WORDS: dict[type, str] = {
+    nodes.Assign: "set",
+    nodes.AssignBlock: "set",
+    nodes.FilterBlock: "filter",
+    nodes.CallBlock: "call",
+    nodes.FromImport: "from",
+}
+"""What a text has for a node of another name."""
 _SENTENCES = tuple(
     (re.compile(pattern), sentence)
     for pattern, sentence in (
@@ -67,6 +75,19 @@ _SENTENCES = tuple(
         (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
         (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
         (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
+        (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
+        (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
+        (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),
+        (r"expected token 'end of statement block', got 'if'", 'another condition is "{% elif … %}"'),
+        (
+            r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
+            r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
+        ),
+        (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" belongs to nothing before it'),
+        (
+            r"Encountered unknown tag '(\w+)'\..*",
+            r'"\1" is not available here: only {% if %} and {% for %} are',
+        ),
     )
 )
 _TOKENS = {
@@ -522,7 +543,7 @@ def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
     elif isinstance(node, nodes.For) and node.recursive:
         yield ExpressionError("recursive loops are not available", place)
     elif not isinstance(node, _EXPRESSION_NODES + _STATEMENT_NODES):
-        kind = type(node).__name__.lower()
+        kind = _WORDS.get(type(node), type(node).__name__.lower())
         yield ExpressionError(
             f'"{kind}" is not available here: only {{% if %}} and {{% for %}} are', place, word=kind
         )

@@ -19,6 +19,8 @@ NOT_DETERMINISTIC = {
     "random": "a workflow is replayed, so it has no random source; use run.run_id, or an activity",
     "shuffle": "a workflow is replayed, so it has no random source",
     "uuid": "a workflow is replayed, so it has no random source; use run.run_id, or step.key in an undo",
+    "uuid4": "a workflow is replayed, so it has no random source; use run.run_id, or step.key in an undo",
+    "today": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
     "env": "a workflow cannot read the environment; use an input, or secrets.NAME",
     "lookup": "a workflow cannot read files or the environment; use an input, or an activity",
 }

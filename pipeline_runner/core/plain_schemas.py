@@ -54,7 +54,7 @@ def _is_pattern(limit: Any) -> bool:
 
 def _is_type(limit: Any) -> bool:
     if isinstance(limit, list):
-        return bool(limit) and all(map(_is_type, limit)) and len(set(limit)) == len(limit)
+        return bool(limit) and _is_names(limit) and all(map(_is_type, limit))
     return isinstance(limit, str) and limit in _PYTHON_TYPES
 
 

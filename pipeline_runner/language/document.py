@@ -192,8 +192,8 @@ class Use:
     def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
         """Return where the key at a depth of a reference's path stands; 0: its name."""
         start = self._offset(reference.offset)
-        for key in reference.path[1 : depth + 1]:
-            start = max(self.text.find(key, start + 1), start)
+        for before, key in zip(reference.path, reference.path[1 : depth + 1], strict=False):
+            start = max(self.text.find(key, start + len(before)), start)
         return part_of(source, self.node, start, start + len(reference.path[depth]))
 
     def at(self, source: Source, offset: int, word: str = "") -> Span:

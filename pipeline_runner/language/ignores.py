@@ -1,6 +1,7 @@
 """Comments that silence a warning: ``# pipeline: ignore[rule-id]``.
 
-At the end of a line it holds for that line, on a line of its own for the next one. Several
+At the end of a line it holds for that line, on a line of its own for the next one, and for all
+of a text of several lines that begins there, which has no place for comments itself. Several
 rules stand in one pair of brackets, separated by commas. Errors cannot be ignored, since
 nothing can be started with them. A comment that silences nothing is told as
 ``unneeded-ignore``.
@@ -19,6 +20,8 @@ MARK = "ignore["
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#\s*pipeline:\s*ignore\[([^\]]*)\]")
 _RULE = re.compile(r"[^\s,]+")
+_HEADER = re.compile(r"(?:[&!]\S*\s+)*[|>][-+\d]*\s*")
+"""What stands before a comment in the line in which a block scalar begins."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,15 @@ class _Ignore:
 def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
     """Yield what is left of a file's diagnostics, and the comments that are not needed."""
     ignores = list(_ignores(source, root))
+    long = [span for span in _scalars(root) if span.line < span.end_line] if ignores else []
     used: set[_Ignore] = set()
     errors: set[tuple[str, int]] = set()
     for diagnostic in found:
-        meant = {one for one in ignores if (one.rule, one.line) == (diagnostic.rule, diagnostic.line)}
+        line, column = diagnostic.line, diagnostic.column
+        lines = {line, *(span.line for span in long if _is_inside(span, line, column))}
+        meant = {one for one in ignores if one.rule == diagnostic.rule and one.line in lines}
         if diagnostic.severity == "error":
-            errors.add((diagnostic.rule, diagnostic.line))
+            errors |= {(diagnostic.rule, one) for one in lines}
         elif meant:
             used |= meant
             continue
@@ -74,8 +80,8 @@ def _ignores(source: Source, root: Node) -> Iterator[_Ignore]:
             continue
         if spans is None:
             spans = list(_scalars(root))
-        if any(_is_inside(span, number, match.start() + 1) for span in spans):
-            continue  # it looks like a comment, and is text
+        if any(_is_text(line, span, number, match.start() + 1) for span in spans):
+            continue  # it looks like a comment
         # Another comment may stand before it on a line of its own.
         before = line[: match.start()].strip()
         about = number if before and not before.startswith("#") else number + 1
@@ -95,6 +101,13 @@ def _scalars(node: Node) -> Iterator[Span]:
             for entry in entries:
                 yield entry.key.span
                 yield from _scalars(entry.value)
+
+
+def _is_text(text: str, span: Span, line: int, column: int) -> bool:
+    """Tell whether a place in a line belongs to a scalar's text."""
+    if not _is_inside(span, line, column):
+        return False
+    return span.line != line or not _HEADER.fullmatch(text, span.column - 1, column - 1)
 
 
 def _is_inside(span: Span, line: int, column: int) -> bool:

@@ -580,7 +580,25 @@ class _Evaluation:
             fact = f"{self._what(node.node)} is {words(kind)}"
             message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
             self._report("filter-type", node, message, _filter_help(node, kind, takes), node.name)
+        self._attribute(node, kind)
         return signatures.result(node.name, kind, given)
+
+    def _attribute(self, node: jinja.Filter, kind: Type) -> None:
+        """Report a key that a filter takes of each element, and that none of them has."""
+        by_name = {str(keyword.key): keyword.value for keyword in node.kwargs}
+        first = node.args[:1] if node.name in ("selectattr", "rejectattr") else [by_name.get("attribute")]
+        asks = [one.value for one in node.args[1:2] if isinstance(one, jinja.Const)]
+        element = kind.item if isinstance(kind, List) else None
+        match first:
+            case [jinja.Const(value=str(path))] if isinstance(element, Map) and element.others != "some":
+                if "default" in by_name or "defined" in asks:
+                    return
+                for key in (part.strip().partition(".")[0] for part in path.split(",")):
+                    if key not in element.keys and not key.isdecimal():
+                        what = f"an element of {self._what(node.node)}"
+                        message = f'"{key}" is not in {what}: it has {listed(element.keys)}'
+                        near = did_you_mean(key, element.keys)
+                        self._report("undeclared-attribute", node, message, near, key)
 
     # Reports.
 

@@ -100,7 +100,7 @@ def test_values(text: str, value: Any) -> None:
         ("{{ now() }}", '"now()" is not available: a workflow is replayed, so it has no clock'),
         ("{{ [1]|random }}", 'there is no filter "random": a workflow is replayed'),
         ("{{ cycler(1) }}", '"cycler()" is not available: the only function is range()'),
-        ("{% set x = 1 %}", '"assign" is not available here'),
+        ("{% set x = 1 %}", '"set" is not available here'),
         ("{% include 'x' %}", '"include" is not available here'),
         ("{{ inputs.count", 'unexpected end of the text, expected "}}"'),
         ("{{ inputs.count + }}", "the expression ends too early"),

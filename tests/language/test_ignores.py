@@ -66,3 +66,34 @@ def test_a_file_that_is_no_pipeline_is_told_as_ever(tmp_path: Path) -> None:
     """There is nothing to hold a comment against."""
     (tmp_path / "main.yaml").write_text("[a] # pipeline: ignore[wrong-type]\n")
     assert [d.rule for d in load(tmp_path / "main.yaml").diagnostics] == ["wrong-type"]
+
+
+SCRIPT = (
+    "  - id: a",
+    "    activity: shell.run",
+    "    with:",
+    "      command:",
+    "        - sh",
+    "        - -c",
+)
+BODY = ("          set -e", "          ls {{ run.workflow_id }}", "    compensate: none")
+
+
+def test_a_comment_above_holds_for_all_of_a_block(tmp_path: Path) -> None:
+    assert [rule for _, _, rule, _ in told(tmp_path, *SCRIPT, "        - |", *BODY)] == ["shell-template"]
+    ignored = "        # pipeline: ignore[shell-template]"
+    assert told(tmp_path, *SCRIPT, ignored, "        - |", *BODY) == []
+
+
+def test_a_comment_behind_the_mark_of_a_block_is_one(tmp_path: Path) -> None:
+    for mark in ("|", ">-", "&script |2-"):
+        ignored = f"        - {mark} # pipeline: ignore[shell-template]"
+        assert told(tmp_path, *SCRIPT, ignored, *BODY) == []
+
+
+def test_a_comment_holds_for_one_block(tmp_path: Path) -> None:
+    block = ("        - |", *BODY)
+    ignored = "        # pipeline: ignore[shell-template]"
+    second = ("  - id: b", *SCRIPT[1:], *block)
+    found = told(tmp_path, *SCRIPT, ignored, *block, *second)
+    assert [(line, rule) for line, _, rule, _ in found] == [(22, "shell-template")]

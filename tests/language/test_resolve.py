@@ -303,3 +303,10 @@ def test_checking_is_offline_and_fast(tmp_path: Path) -> None:
     assert done.stdout == "() []\n"
     # Half a second on an idle machine; the rest is for a busy one.
     assert time.monotonic() - started < 2
+
+
+def test_numbers_longer_than_python_reads_are_told(tmp_path: Path) -> None:
+    cron = f"*/{'9' * 5000} {'9' * 5000} * * *"
+    text = f'name: a\nschedules: {{n: {{cron: "{cron}"}}}}\nsteps: [{{id: a, set: {{x: 1}}}}]\n'
+    (tmp_path / "a.yaml").write_text(text)
+    assert {d.rule for d in load(tmp_path / "a.yaml").diagnostics} == {"bad-cron", "not-supported-yet"}

@@ -5,10 +5,12 @@ Bad: ``{{ input.name }}``; good: ``{{ inputs.name }}``.
 
 from collections.abc import Iterator
 
+from jinja2 import nodes as jinja
+
 from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document
+from pipeline_runner.language.document import Document, Use
 
 _ELSEWHERE = {
     "item": 'in a step with "for_each"',
@@ -38,5 +40,17 @@ def check(document: Document) -> Iterator[Diagnostic]:
             message = f'there is no "{name}" {_WHERE[use.place]}'
             if name in _ELSEWHERE:
                 message += f", only {_ELSEWHERE[name]}"
-            help_ = did_you_mean(name, known) or f"there are {listed(known)}"
+            text = f"a text stands in quotes: '{name}'" if name in _compared(use) else None
+            help_ = did_you_mean(name, known) or text or f"there are {listed(known)}"
             yield document.source.error(span, "unknown-name", message, help_)
+
+
+def _compared(use: Use) -> set[str]:
+    """Return the names that something is compared with, or looked for among."""
+    found: set[str] = set()
+    for compare in use.tree.find_all(jinja.Compare) if use.tree else ():
+        sides = [compare.expr, *(operand.expr for operand in compare.ops)]
+        lists = [one for one in sides if isinstance(one, jinja.List | jinja.Tuple)]
+        parts = [*sides, *(item for one in lists for item in one.items)]
+        found |= {part.name for part in parts if isinstance(part, jinja.Name)}
+    return found

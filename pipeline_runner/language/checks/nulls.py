@@ -68,7 +68,7 @@ def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, s
             return None
         return 1, '"step.error" is null when the step completed'
     # A value that is handed on as it is may well be null; a key of null, or null in a text, fails.
-    if len(path) < 3 or path[2] == "status" or len(path) + look.needed < 4:
+    if path[2:3] not in (("output",), ("error",)) or len(path) + look.needed < 4:
         return None
     step = document.ids.get(path[1])
     if step is None or not use.sees(step) or known.asks("steps", step.id):

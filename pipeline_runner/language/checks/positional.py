@@ -1,4 +1,4 @@
-"""``missing-argument``, ``unknown-argument``, ``type-mismatch``: ``args`` fits what the activity takes.
+"""``missing-argument``, ``unknown-argument``, ``type-mismatch``, ``bad-value``: what ``args`` says.
 
 Bad: ``args: [1, 2, 3]`` for a function of two parameters; good: ``args: [1, 2]``.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline_runner.activities.catalogue import Argument
 from pipeline_runner.core.suggest import listed
-from pipeline_runner.language.checks.values import mismatches
+from pipeline_runner.language.checks.values import argument
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Sequence
@@ -63,4 +63,4 @@ def _check(
         yield source.error(item.span, "unknown-argument", message, "remove it")
     for item, one in zip(items, taken, strict=False):
         if one.schema is not None:
-            yield from mismatches(document, call, item, of_catalogue(one.schema), one.name)
+            yield from argument(document, call, item, one.schema, one.name)

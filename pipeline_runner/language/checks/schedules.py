@@ -34,7 +34,7 @@ _NAMES = {
 _CRON = 'write minute, hour, day of the month, month and day of the week, such as "0 3 * * 1-5"'
 _WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 _INTERVAL = re.compile(r"@every (?:[0-9.]+[a-zµ]+)+(?:/(?:[0-9.]+[a-zµ]+)+)?")
-_ITEM = re.compile(r"(?:\*|([0-9A-Za-z]+)(?:-([0-9A-Za-z]+))?)(?:/([0-9]+))?")
+_ITEM = re.compile(r"(?:\*|([0-9A-Za-z]{1,20})(?:-([0-9A-Za-z]{1,20}))?)(?:/([0-9]{1,20}))?")
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

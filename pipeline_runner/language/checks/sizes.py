@@ -10,6 +10,7 @@ single loop or ``parallel`` does not.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 
 from jinja2 import nodes as jinja
@@ -87,6 +88,8 @@ def _elements(document: Document, step: Step) -> int:
             if len(numbers) == len(arguments) and all(isinstance(one, int) for one in numbers):
                 try:
                     return len(range(*numbers))
+                except OverflowError:
+                    return sys.maxsize
                 except (TypeError, ValueError):
                     return 1  # it is no range
     return 1

@@ -12,6 +12,8 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.nodes import Scalar
 
+_OF_UNDONE = 'in a compensation, "step.output" is the output of the step that is undone'
+
 
 def check_ids(document: Document) -> Iterator[Diagnostic]:
     """Yield ids that are in the file already."""
@@ -48,8 +50,7 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     source, name = document.source, reference.path[1]
     span = use.span(source, reference, 1)
     if use.step and name == use.step.id:
-        undo = use.place is Place.COMPENSATION
-        help_ = 'in a compensation, "step.output" is the output of the step that is undone' if undo else None
+        help_ = _OF_UNDONE if use.place is Place.COMPENSATION else None
         return source.error(span, "step-order", f'step "{name}" cannot see its own output', help_)
     step = document.ids.get(name)
     if step is None:
@@ -75,6 +76,8 @@ def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:
         owner = scope.owner
         if owner in around:
             part = next((one for one in use.scopes if one.owner is owner), None)
+            if part is None and use.place is Place.COMPENSATION:
+                return f'step "{step.id}" is inside the step "{owner.id}", and seen only there', _OF_UNDONE
             return _apart(step, owner, scope, part) if part else None
         if owner.scope.owner is None or owner.scope in use.scopes:
             path = f"steps.{owner.id}.output" + (f".{scope.name}" if scope.kind == "branch" else "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
-from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Type, misfits, options, words
+from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Map, Type, misfits, options, words
 
 _LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
 """What binds less tightly than a comparison."""
@@ -62,6 +62,10 @@ def _as_condition(use: Use, kind: Type) -> str | None:
         return None
     if any(isinstance(option, List) for option in options(kind)):
         return f"write {text} | length > 0"
+    if any(isinstance(option, Map) for option in options(kind)):
+        # An input is null only if its schema says so, and then it is more than a mapping.
+        filled = use.references[0].path[0] == "inputs" and kind == options(kind)[0]
+        return f"write {text} | length > 0" if filled else f"write {text} is not none"
     match words(kind):
         case "a string":
             return f'write {text} != ""'

@@ -4,9 +4,10 @@ Bad: an input that no template names; good: without it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pipeline_runner.core.expressions import contains_template
+from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
@@ -14,7 +15,10 @@ from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Span, s
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield names that nothing uses; none while there are templates that cannot be read."""
+    """Yield names that nothing uses; none while there are templates that cannot be read.
+
+    One that a misspelt name is meant for is used, and that is told of the misspelt one.
+    """
     if any(use.errors for use in document.uses):
         return
     source = document.source
@@ -24,7 +28,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
     secrets = [(one.text, one.span) for one in document.root.items("secrets") if isinstance(one, Scalar)]
     for name, span in _unused(document, "secrets", secrets):
         yield source.warning(span, "unused-secret", f'the secret "{name}" is not used', "remove it")
-    used = {owner.text("policy") for owner in owners(document)}
+    used = {owner.text("policy") or "" for owner in owners(document)}
+    used |= _meant(used, document.policies)
     for entry in document.root.mapping("policies") or ():
         if entry.name not in used and not _is_shared(document, entry):
             message = f'the policy "{entry.name}" is not used'
@@ -34,7 +39,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> list[tuple[str, Span]]:
     """Return those of the declared names that no expression names."""
     paths = {reference.path[:2] for use in document.uses for reference in use.references}
-    unused = [one for one in declared if not paths & {(root,), (root, one[0])}]
+    named = {path[1] for path in paths if path[0] == root and path[1:]}
+    named |= _meant(named, [name for name, _ in declared])
+    unused = [one for one in declared if (root,) not in paths and one[0] not in named]
     # What stands in a template that is not read is told of there: under a misspelt key, say.
     texts = _unread(document) if unused else ""
     return [
@@ -42,6 +49,11 @@ def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> 
         for name, span in unused
         if not re.search(rf"\b{root}\s*(?:\.\s*{re.escape(name)}\b|\[\s*['\"]{re.escape(name)}['\"])", texts)
     ]
+
+
+def _meant(named: set[str], declared: Collection[str]) -> set[str]:
+    """Return the declared names that those which are not declared are most likely meant for."""
+    return {near for name in named if name not in declared and (near := nearest(name, declared))}
 
 
 def _unread(document: Document) -> str:

@@ -15,7 +15,7 @@ from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.checks.schemas import at
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, plain
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
 from pipeline_runner.language.shapes import AnyValue, boolean_help
 
 _TEXTS = AnyValue(template=True)
@@ -48,8 +48,8 @@ def _check_activity(
     values = _of_values(schema)
     keys = expected.keys if isinstance(expected, types.Map) else {}
     for entry in given:
-        if _is_literal(entry):
-            yield from _misfits(document.source, entry, values, {entry.name: plain(entry.value)})
+        if _is_literal(entry.value):
+            yield from _misfits(document.source, entry.value, values, {entry.name: plain(entry.value)})
         elif entry.name in keys:
             yield from mismatches(document, call, entry.value, keys[entry.name], entry.name)
 
@@ -59,10 +59,10 @@ def _check_child(document: Document, call: Call, given: Mapping, child: Document
         if entry.name not in child.inputs:
             continue
         schema: JsonSchema = plain(child.inputs[entry.name])
-        if not _is_literal(entry):
+        if not _is_literal(entry.value):
             yield from mismatches(document, call, entry.value, types.of_schema(schema), entry.name)
         elif not schema_problems(schema):
-            yield from _misfits(document.source, entry, schema, plain(entry.value), (entry.name,))
+            yield from _misfits(document.source, entry.value, schema, plain(entry.value), (entry.name,))
 
 
 def mismatches(
@@ -117,17 +117,27 @@ def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
     return {**parts, **{key: schema[key] for key in _DEFINITIONS if key in schema}}
 
 
-def _is_literal(entry: Entry) -> bool:
-    return not any(contains_template(text.text) for text, _ in _TEXTS.templates(entry.value))
+def _is_literal(node: Node) -> bool:
+    return not any(contains_template(text.text) for text, _ in _TEXTS.templates(node))
+
+
+def argument(
+    document: Document, call: Call, node: Node, schema: JsonSchema, name: str
+) -> Iterator[Diagnostic]:
+    """Yield what is wrong with a positional argument."""
+    found = list(mismatches(document, call, node, types.of_catalogue(schema), name))
+    yield from found or (
+        _misfits(document.source, node, schema, plain(node), (name,)) if _is_literal(node) else ()
+    )
 
 
 def _misfits(
-    source: Source, entry: Entry, schema: JsonSchema, value: Any, above: tuple[str, ...] = ()
+    source: Source, node: Node, schema: JsonSchema, value: Any, above: tuple[str, ...] = ()
 ) -> Iterator[Diagnostic]:
     for path, message in misfits(schema, value):
         # The value itself; without a path it is about all of them, such as an unknown parameter.
         if inner := (*above, *path):
             where = dotted(inner).removeprefix(".")
-            part = at(entry.value, inner[1:])
+            part = at(node, inner[1:])
             help_ = boolean_help(part) if "true or false" in message else None
             yield source.error(part.span, "bad-value", f'"{where}" {message}', help_)

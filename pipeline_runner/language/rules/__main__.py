@@ -20,8 +20,9 @@ entry for each; `run-pipeline explain RULE` prints the same. The tests check tha
 that rule and no other, if nothing else is said, and that nothing is said of the good ones.
 
 A rule is an error or a warning. With an error nothing is started. A warning is silenced by a comment, on
-its line or on a line of its own above: `# pipeline: ignore[rule-id]`. Several rules stand in one pair of
-brackets, separated by commas. Errors cannot be ignored.
+its line or on a line of its own above: `# pipeline: ignore[rule-id]`. In a text of several lines, it is the
+line in which that begins. Several rules stand in one pair of brackets, separated by commas. Errors cannot be
+ignored.
 """
 
 
