@@ -10,6 +10,7 @@ nothing can be started with them. A comment that silences nothing is told as
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
@@ -62,6 +63,7 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
             yield source.warning(ignore.span, "unneeded-ignore", message, help_)
 
 
+@lru_cache(maxsize=1000)
 def _unknown(rule: str) -> tuple[str, str] | None:
     """Say that there is no such rule, and which one may be meant; None: there is."""
     from pipeline_runner.language import rules

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline_runner.core.model import ActivityCall, ChildCall
+from pipeline_runner.language import rules
+from pipeline_runner.language.checks import names
 from pipeline_runner.language.resolve import MAX_CHAIN, UsageError, check_paths, load
 
 PIPELINE = "version: 1\nname: {name}\nsteps: [{step}]\n"
@@ -310,3 +313,23 @@ def test_numbers_longer_than_python_reads_are_told(tmp_path: Path) -> None:
     text = f'name: a\nschedules: {{n: {{cron: "{cron}"}}}}\nsteps: [{{id: a, set: {{x: 1}}}}]\n'
     (tmp_path / "a.yaml").write_text(text)
     assert {d.rule for d in load(tmp_path / "a.yaml").diagnostics} == {"bad-cron", "not-supported-yet"}
+
+
+def test_what_many_mistakes_ask_for_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids of the rules, for comments; what an expression compares, for its names."""
+    asked: list[str] = []
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            asked.append(name)
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(rules, "ids", counted("ids", rules.ids))
+    monkeypatch.setattr(names, "_compared", counted("compared", names._compared))
+    steps = "".join(f"  - {{id: s{n}, set: {{}}}} # pipeline: ignore[no-rule-of-this-test]\n" for n in range(50))
+    expression = " or ".join(["x == 1"] * 50)
+    (tmp_path / "p.yaml").write_text(f'name: p\nsteps:\n{steps}output: "{{{{ {expression} }}}}"\n')
+    assert len(load(tmp_path / "p.yaml").diagnostics) == 100
+    assert asked == ["compared", "ids"]

@@ -32,6 +32,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield names that do not exist."""
     for use in document.uses:
         known = use.roots
+        compared: set[str] | None = None
         for reference in use.references:
             name = reference.path[0]
             if name in known:
@@ -40,7 +41,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
             message = f'there is no "{name}" {_WHERE[use.place]}'
             if name in _ELSEWHERE:
                 message += f", only {_ELSEWHERE[name]}"
-            text = f"a text stands in quotes: '{name}'" if name in _compared(use) else None
+            compared = _compared(use) if compared is None else compared
+            text = f"a text stands in quotes: '{name}'" if name in compared else None
             help_ = did_you_mean(name, known) or text or f"there are {listed(known)}"
             yield document.source.error(span, "unknown-name", message, help_)
 
