@@ -48,12 +48,7 @@ def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagno
             declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it takes none"
             help_ = did_you_mean(entry.name, child.inputs) or declared
             yield source.error(entry.key.span, "unknown-child-input", message, help_)
-    needed = [
-        name
-        for name, schema in child.inputs.items()
-        if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
-    ]
-    if needed:
+    if needed := child.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)
         message = f'"{call.name}" needs {names} in its "with"'
         yield source.error(call.input_span, "missing-child-input", message)

@@ -274,6 +274,14 @@ class Document:
         """The declared inputs with their schemas."""
         return self._names("inputs")
 
+    def needed(self, given: Mapping | None) -> list[str]:
+        """Return the inputs without a default that are not given."""
+        return [
+            name
+            for name, schema in self.inputs.items()
+            if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
+        ]
+
     @cached_property
     def policies(self) -> dict[str, Node]:
         """The policies by name."""

@@ -129,12 +129,7 @@ def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnos
         elif not schema_problems(plain(schema)):
             for path, message in misfits(plain(schema), plain(one.value)):
                 yield source.error(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
-    needed = [
-        name
-        for name, schema in document.inputs.items()
-        if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
-    ]
-    if needed:
+    if needed := document.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)
         message = f'the runs of the schedule "{entry.name}" need {names} in "inputs"'
         yield source.error(entry.key.span, "missing-input", message)
