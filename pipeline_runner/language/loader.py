@@ -8,6 +8,7 @@ composer recurses in C and crashes on a file of a million brackets. Values follo
 import codecs
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,7 @@ def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
     """
     composer = _Composer(source)
     try:
-        for event in yaml.parse(_without_pairs(source.text), Loader=_PARSER):
-            composer.take(event)
+        composer.compose(_PARSER(_without_pairs(source.text)).get_event)
     except _StopError as stop:
         composer.diagnostics.append(stop.diagnostic)
     except yaml.MarkedYAMLError as error:
@@ -130,6 +130,10 @@ def _as_one(escape: re.Match[str]) -> str:
 class _Frame:
     """A list or mapping that is still open."""
 
+    __slots__ = (
+        "anchor", "end", "entries", "height", "items", "key", "mapping", "merges", "merging", "size", "start",
+    )  # fmt: skip
+
     def __init__(self, start: Span, anchor: str | None, *, mapping: bool) -> None:
         self.start = start
         self.anchor = anchor
@@ -140,6 +144,9 @@ class _Frame:
         self.key: Scalar | None = None
         self.merging = False
         """The key is ``<<``: the value is merged into the mapping."""
+        self.size = 1
+        self.height = 1
+        """Of what is in it so far, as of :class:`Sequence`; without what is merged."""
         self.end = start
 
 
@@ -156,56 +163,76 @@ class _Composer:
         """None while the anchored node is still open."""
         self._count = 0
 
-    def take(self, event: yaml.Event) -> None:
-        match event:
-            case yaml.ScalarEvent():
-                self._finish(self._scalar(event), event.anchor, is_merge=_is_merge(event))
-            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+    def compose(self, events: Callable[[], Any]) -> None:
+        """Take the events of a parser, of which each call returns the next.
+
+        Half of the time that it takes to read a file goes by here, hence no more calls than needed.
+        """
+        while True:
+            event = events()
+            kind = type(event)
+            if kind is yaml.ScalarEvent:
+                node: Node = self._scalar(event)
+                self._finish(node, node.span, event.anchor, size=1)
+            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self._open(event)
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                self._close(event)
-            case yaml.AliasEvent():
-                self._alias(event)
-            case yaml.DocumentStartEvent() if self.root is not None:
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                frame = self._stack.pop()
+                node = self._close(frame, event)
+                self._finish(node, node.span, frame.anchor, size=1)  # what is in it is counted already
+            elif kind is yaml.AliasEvent:
+                node, span = self._alias(event), _span(event)
+                self._finish(node, span, None, size=node.size)
+            elif kind is yaml.DocumentStartEvent and self.root is not None:
                 message = "a second document starts here, but a file holds one"
                 raise self._stop(_span(event), "yaml-syntax", message)
+            elif kind is yaml.StreamEndEvent:
+                return
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         span = _span(event)
         if span.line > len(self._lines):  # nothing after "---" at the end of the file
             last, end = len(self._lines), len(self._lines[-1]) + 1
             span = Span(last, end, last, end)
-        value: Any = event.value
+        text: str = event.value
+        value: Any = text
         try:
             if event.tag is None:
-                value = scalars.resolve(value) if event.implicit[0] else value
+                if event.implicit[0]:
+                    value = scalars.resolve(text)
             elif event.tag in scalars.TAGS:
-                value = scalars.tagged(value, event.tag)
+                value = scalars.tagged(text, event.tag)
             elif event.tag != "!":
                 self._unknown_tag(span, event.tag)
         except scalars.ScalarError as error:
             self._error(span, "bad-number", str(error))
-        return Scalar(span, value, event.value)
+        if text == "<<" and event.implicit[0] and self._stack and self._stack[-1].key is None:
+            self._stack[-1].merging = True
+        return Scalar(span, value, text)
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         mapping = isinstance(event, yaml.MappingStartEvent)
+        span = _span(event)
         if event.tag not in (None, "!", f"tag:yaml.org,2002:{'map' if mapping else 'seq'}"):
-            self._unknown_tag(_span(event), event.tag)
+            self._unknown_tag(span, event.tag)
         if len(self._stack) >= MAX_DEPTH:
-            raise self._stop(_span(event), "too-deep", f"nested deeper than {MAX_DEPTH} levels")
+            raise self._stop(span, "too-deep", f"nested deeper than {MAX_DEPTH} levels")
         if event.anchor:
             self._anchors[event.anchor] = None
-        self._stack.append(_Frame(_span(event), event.anchor, mapping=mapping))
+        self._stack.append(_Frame(span, event.anchor, mapping=mapping))
 
-    def _close(self, event: yaml.Event) -> None:
-        frame = self._stack.pop()
-        here = _span(event)
+    def _close(self, frame: _Frame, event: yaml.Event) -> Node:
+        end = _span(event)
         # A block collection ends, for the parser, where the next token starts.
-        span = frame.start.to(frame.end if here.column == here.end_column else here)
-        node = self._mapping(frame, span) if frame.mapping else _sequence(frame, span)
-        self._finish(node, frame.anchor)
+        span = frame.start.to(frame.end if end.column == end.end_column else end)
+        if frame.merges:
+            return self._merged(frame, span)
+        if frame.mapping:
+            return Mapping(span, frame.entries, frame.size, frame.height)
+        return Sequence(span, tuple(frame.items), frame.size, frame.height)
 
-    def _mapping(self, frame: _Frame, span: Span) -> Mapping:
+    def _merged(self, frame: _Frame, span: Span) -> Mapping:
+        """Return a mapping with what is merged into it; its own entries win, and come last."""
         entries: dict[str, Entry] = {}
         for merged in frame.merges:
             for source in merged.items if isinstance(merged, Sequence) else [merged]:
@@ -220,24 +247,21 @@ class _Composer:
         height = 1 + max((entry.value.height for entry in kept.values()), default=0)
         return Mapping(span, kept, size, height)
 
-    def _alias(self, event: yaml.AliasEvent) -> None:
-        name, span = event.anchor, _span(event)
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        name = event.anchor
         if name not in self._anchors:
-            raise self._stop(span, "unknown-anchor", f'there is no anchor "&{name}" before this')
+            raise self._stop(_span(event), "unknown-anchor", f'there is no anchor "&{name}" before this')
         node = self._anchors[name]
         if node is None:
-            raise self._stop(span, "recursive-alias", f'"*{name}" stands inside its own "&{name}"')
+            raise self._stop(_span(event), "recursive-alias", f'"*{name}" stands inside its own "&{name}"')
         if len(self._stack) + node.height > MAX_DEPTH:
-            raise self._stop(span, "too-deep", f'"*{name}" nests deeper than {MAX_DEPTH} levels')
-        self._finish(node, None, at=span)
+            message = f'"*{name}" nests deeper than {MAX_DEPTH} levels'
+            raise self._stop(_span(event), "too-deep", message)
+        return node
 
-    def _finish(
-        self, node: Node, anchor: str | None, *, at: Span | None = None, is_merge: bool = False
-    ) -> None:
-        """Put a complete node where it belongs."""
-        at = at or node.span
-        # A collection's own children are counted already, those behind an alias are not.
-        self._count += node.size if at is not node.span else 1
+    def _finish(self, node: Node, at: Span, anchor: str | None, *, size: int) -> None:
+        """Put a complete node where it belongs; ``size`` is what it adds to the values of the file."""
+        self._count += size
         if self._count > MAX_NODES:
             raise self._stop(at, "too-many-values", f"here the file has more than {MAX_NODES:,} values")
         if anchor:
@@ -247,29 +271,31 @@ class _Composer:
             return
         frame = self._stack[-1]
         frame.end = at
+        if frame.mapping and frame.key is None:
+            frame.key = self._key(node, at)
+            return
+        if node.height >= frame.height:
+            frame.height = node.height + 1
         if not frame.mapping:
             frame.items.append(node)
-        elif frame.key is None:
-            frame.key, frame.merging = self._key(node, at), is_merge
-        else:
-            self._add(frame, frame.key, node)
-            frame.key = None
-
-    def _add(self, frame: _Frame, key: Scalar, value: Node) -> None:
+            frame.size += node.size
+            return
+        key, frame.key = frame.key, None
         if frame.merging:
-            frame.merges.append(value)
+            frame.merges.append(node)
+            frame.merging = False
         elif key.text in frame.entries:
             line = frame.entries[key.text].key.span.line
             message = f'the key "{key.text}" is in this mapping already, in line {line}'
             self._error(key.span, "duplicate-key", message)
         else:
-            frame.entries[key.text] = Entry(key, value)
+            frame.entries[key.text] = Entry(key, node)
+            frame.size += 1 + node.size
 
     def _key(self, node: Node, at: Span) -> Scalar:
-        if isinstance(node, Scalar) and isinstance(node.value, str):
-            return node
         if isinstance(node, Scalar):
-            self._error(at, "bad-key", f"a key must be a text, put {node.text or 'it'} in quotes")
+            if not isinstance(node.value, str):
+                self._error(at, "bad-key", f"a key must be a text, put {node.text or 'it'} in quotes")
             return node
         template = self._source.lines[at.line - 1][max(0, at.column - 2) : at.column] == "{{"
         what = "mapping" if isinstance(node, Mapping) else "list"
@@ -287,16 +313,6 @@ class _Composer:
 
     def _stop(self, span: Span, rule: str, message: str) -> _StopError:
         return _StopError(self._source.error(span, rule, message))
-
-
-def _sequence(frame: _Frame, span: Span) -> Sequence:
-    size = 1 + sum(item.size for item in frame.items)
-    height = 1 + max((item.height for item in frame.items), default=0)
-    return Sequence(span, tuple(frame.items), size, height)
-
-
-def _is_merge(event: yaml.ScalarEvent) -> bool:
-    return event.value == "<<" and event.implicit[0]
 
 
 def _span(event: yaml.Event) -> Span:
