@@ -18,7 +18,8 @@ from pipeline_runner.cli import console, diagnose, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions import ExpressionError, render_text
+from pipeline_runner.core.expressions import render_text
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.language.resolve import Loaded
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 
-from pipeline_runner.core.expressions import ExpressionError, render, render_text
+from pipeline_runner.core.expressions import render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import Options
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine.outcomes import Ending

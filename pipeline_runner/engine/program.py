@@ -9,8 +9,8 @@ import msgspec
 from temporalio.api.common.v1 import Payload
 
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions import ExpressionError, references
 from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
+from pipeline_runner.core.parsing import ExpressionError, references
 from pipeline_runner.core.record import ScopeLog
 from pipeline_runner.core.scope import STEP_KEYS
 

@@ -18,7 +18,8 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from pipeline_runner.core import durations, errors
 from pipeline_runner.core.errors import error_names
-from pipeline_runner.core.expressions import ExpressionError, render
+from pipeline_runner.core.expressions import render
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import (
     Continuation,
     Envelope,

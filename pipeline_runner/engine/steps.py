@@ -13,8 +13,9 @@ from temporalio.exceptions import FailureError
 
 from pipeline_runner.core import durations, errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
-from pipeline_runner.core.expressions import ExpressionError, evaluate, render, render_text
+from pipeline_runner.core.expressions import evaluate, render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fail, SetValues, Step, Wait
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import Continuation, Envelope, Report, StepResult, UndoEntry
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine import calls

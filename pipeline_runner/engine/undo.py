@@ -14,8 +14,8 @@ from temporalio.exceptions import FailureError
 
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import ErrorInfo, error_names, shortened
-from pipeline_runner.core.expressions import ExpressionError
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
 from pipeline_runner.core.secrets import Secrets, unseal
 from pipeline_runner.engine import calls

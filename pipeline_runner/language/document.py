@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.catalogue import Entry as Activity
-from pipeline_runner.core import expressions
-from pipeline_runner.core.expressions import ExpressionError, Reference
+from pipeline_runner.core import parsing
+from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.core.plain_expressions import Reference
 from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.language.containers import Field
 from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
@@ -131,10 +132,10 @@ class Use:
         self._scope = scope
         self._before = before
         try:
-            parsed = expressions.parse(self.text, bare=self.bare)
+            parsed = parsing.parse(self.text, bare=self.bare)
             self.errors += parsed.problems
             if self.bare and not self.errors and not parsed.lone:
-                self.errors.append(expressions.not_one(self.text))
+                self.errors.append(parsing.not_one(self.text))
         except ExpressionError as error:
             self.errors.append(error)
         if not self.errors:
@@ -414,5 +415,5 @@ def _uses(
 def _texts(field: Field, value: Node) -> Iterator[tuple[Scalar, Mode]]:
     for scalar, mode in field.shape.templates(value):
         # A text with a brace too few is no template, and may well be meant for one.
-        if mode is Mode.EXPRESSION or expressions.contains_template(scalar.text) or "}" in scalar.text:
+        if mode is Mode.EXPRESSION or parsing.contains_template(scalar.text) or "}" in scalar.text:
             yield scalar, mode

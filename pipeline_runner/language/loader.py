@@ -271,16 +271,17 @@ class _Composer:
             return
         frame = self._stack[-1]
         frame.end = at
-        if frame.mapping and frame.key is None:
+        key = frame.key
+        if frame.mapping and key is None:
             frame.key = self._key(node, at)
             return
         if node.height >= frame.height:
             frame.height = node.height + 1
-        if not frame.mapping:
+        if key is None:
             frame.items.append(node)
             frame.size += node.size
             return
-        key, frame.key = frame.key, None
+        frame.key = None
         if frame.merging:
             frame.merges.append(node)
             frame.merging = False

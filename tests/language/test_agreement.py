@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from jinja2.nodes import Compare
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.core.expressions import ExpressionError, evaluate, parse, render
+from pipeline_runner.core.expressions import evaluate, render
 from pipeline_runner.core.filters import FILTERS, TESTS
+from pipeline_runner.core.parsing import ExpressionError, parse
 from pipeline_runner.core.secrets import Secrets, SecretText
 from pipeline_runner.language import loader
 from pipeline_runner.language.document import Document

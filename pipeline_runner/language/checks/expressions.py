@@ -6,7 +6,7 @@ Bad: ``when: "{{ inputs.go }}"``; good: ``when: inputs.go``.
 import re
 from collections.abc import Iterator
 
-from pipeline_runner.core import expressions
+from pipeline_runner.core import parsing
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 
@@ -46,7 +46,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 def _is_expression(text: str) -> bool:
     try:
-        parsed = expressions.parse(text, bare=True)
-    except expressions.ExpressionError:
+        parsed = parsing.parse(text, bare=True)
+    except parsing.ExpressionError:
         return False
-    return expressions.is_lone(parsed.tree) and not parsed.problems
+    return parsing.is_lone(parsed.tree) and not parsed.problems

@@ -5,7 +5,7 @@ Bad: ``with: {"{{ inputs.name }}": 1}``; good: a value, or ``{{ {inputs.name: 1}
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.expressions import contains_template
+from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source

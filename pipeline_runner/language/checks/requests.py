@@ -6,7 +6,7 @@ sends the step's key, which is the same for every attempt and another one in eve
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.expressions import contains_template
+from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document

@@ -7,7 +7,8 @@ Bad: ``command: [sh, -c, "rm {{ inputs.path }}"]``; good: ``[rm, "{{ inputs.path
 import re
 from collections.abc import Iterator
 
-from pipeline_runner.core.expressions import Reference, references_in
+from pipeline_runner.core.parsing import references_in
+from pipeline_runner.core.plain_expressions import Reference
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.nodes import Node, Scalar

@@ -6,7 +6,7 @@ Bad: an input that no template names; good: without it.
 import re
 from collections.abc import Collection, Iterator
 
-from pipeline_runner.core.expressions import contains_template
+from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic

@@ -8,8 +8,8 @@ without templates is validated (``bad-value``); of one with templates the types 
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline_runner.core.expressions import contains_template
 from pipeline_runner.core.inputs import JsonSchema, dotted, misfits, schema_problems
+from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language import types
 from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.checks.schemas import at
