@@ -1,6 +1,7 @@
 """Durations as the language writes them: ``500ms``, ``30s``, ``5m``, ``1h30m``, ``2d``."""
 
 import re
+from functools import lru_cache
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
@@ -25,6 +26,7 @@ class DurationError(ValueError):
     """A text is no duration. The message says what would be right."""
 
 
+@lru_cache(maxsize=1000)
 def parse(text: str) -> float:
     """Return the seconds that a duration such as ``1h30m`` stands for.
 

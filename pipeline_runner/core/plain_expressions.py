@@ -30,11 +30,15 @@ _TOKEN = re.compile(
     )""",
     re.ASCII | re.DOTALL | re.VERBOSE,
 )
+# Most expressions are a name with keys, which a look tells from the rest.
+_PATH = re.compile(r"[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*){0,50})[ \t\n]*\}\}", re.ASCII)
 _NAME, _NUMBER, _TEXT, _OPERATOR, _OTHER = range(1, 6)
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
 _KEYWORDS = frozenset(["and", "or", "not", "in", "is", "if", "else"])
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "none": None, "None": None}
+
+_RESERVED = _KEYWORDS | _CONSTANTS.keys() | ENVIRONMENT.globals.keys()
 
 _CONDITION, _OR, _AND, _NOT, _COMPARISON, _SUM, _CONCAT, _PRODUCT, _POWER = range(9)
 _LEVELS = {
@@ -110,14 +114,18 @@ def parse(text: str) -> Plain | None:
             data = text[end:start]
             blank = blank and data.isspace()
             parts.append(_data(data, end + 1))
-        parser = _Parser(references)
-        try:
-            end = parser.tokenize(text, start + 2)
-            node = parser.expression(_CONDITION)
+        if (path := _PATH.match(text, start + 2)) and path[1] not in _RESERVED:
+            node = _of_path(path, references)
+            end = path.end()
+        else:
+            parser = _Parser(references)
+            try:
+                end = parser.tokenize(text, start + 2)
+                node = parser.expression(_CONDITION)
+            except _OtherError:
+                return None
             if parser.kind != "end":
                 return None
-        except _OtherError:
-            return None
         parts.append(node)
         count += 1
     if not count:
@@ -134,6 +142,22 @@ def parse(text: str) -> Plain | None:
 
 offset_of = attrgetter("offset")
 """Return the offset of a reference."""
+
+
+def _of_path(found: re.Match[str], references: list[Reference]) -> nodes.Expr:
+    name, keys = found.groups()
+    place = found.start(1) + 1
+    node = _name(name, place)
+    if not keys:
+        references.append(Reference((name,), place - 1))
+        return node
+    path = (name, *keys[1:].split("."))
+    references.append(Reference(path, place - 1))
+    place += len(name)
+    for key in path[1:]:
+        node = _getattr(node, key, place)
+        place += len(key) + 1
+    return node
 
 
 class _Parser:

@@ -1,6 +1,6 @@
 """Shapes of lists and mappings, and of values that may be one or the other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,7 @@ from typing import Any
 from pipeline_runner.core.suggest import did_you_mean, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source
-from pipeline_runner.language.shapes import Found, Mode, Schema, Shape, Text, not_yet, wrong_type
+from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, wrong_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class ListOf(Shape):
             schema["minItems"] = self.at_least
         return {**schema, "uniqueItems": True} if self.unique else schema
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        for item in node.items if isinstance(node, Sequence) else ():
-            yield from self.item.templates(item)
+    def templates(self, node: Node) -> Texts:
+        items = node.items if isinstance(node, Sequence) else ()
+        return [found for item in items for found in self.item.templates(item)]
 
     def is_templated(self) -> bool:
         return self.item.is_templated()
@@ -78,9 +78,9 @@ class MapOf(Shape):
             schema["propertyNames"] = self.key.schema(defs)
         return {**schema, "minProperties": self.at_least} if self.at_least else schema
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        for entry in node if isinstance(node, Mapping) else ():
-            yield from self.value.templates(entry.value)
+    def templates(self, node: Node) -> Texts:
+        entries = node if isinstance(node, Mapping) else ()
+        return [found for entry in entries for found in self.value.templates(entry.value)]
 
     def is_templated(self) -> bool:
         return self.value.is_templated()
@@ -110,17 +110,16 @@ class Forms(Shape):
     def check(self, node: Node, source: Source, what: str) -> Found:
         shape = self._of(node)
         if shape is None:
-            yield wrong_type(node, source, what, self.expected)
-        else:
-            yield from shape.check(node, source, what)
+            return (wrong_type(node, source, what, self.expected),)
+        return shape.check(node, source, what)
 
     def schema(self, defs: Schema) -> Schema:
         shapes = [shape for shape in (self.scalar, self.sequence, self.mapping) if shape]
         return {"anyOf": [shape.schema(defs) for shape in shapes]}
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        if shape := self._of(node):
-            yield from shape.templates(node)
+    def templates(self, node: Node) -> Texts:
+        shape = self._of(node)
+        return shape.templates(node) if shape else ()
 
     def is_templated(self) -> bool:
         return any(
@@ -135,7 +134,7 @@ class Later(Shape):
     get: Callable[[], Shape]
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        yield from self.get().check(node, source, what)
+        return self.get().check(node, source, what)
 
     def schema(self, defs: Schema) -> Schema:
         return self.get().schema(defs)
@@ -151,10 +150,11 @@ class Field:
     """What it is, if this version reads it but does not run it yet."""
 
     def check(self, entry: Entry, source: Source) -> Found:
-        """Yield what is wrong with an entry of this field."""
-        if self.later:
-            yield not_yet(source, entry.key, f'"{entry.name}" ({self.later})')
-        yield from self.shape.check(entry.value, source, f'"{entry.name}"')
+        """Return what is wrong with an entry of this field."""
+        found = self.shape.check(entry.value, source, f'"{entry.name}"')
+        if not self.later:
+            return found
+        return [not_yet(source, entry.key, f'"{entry.name}" ({self.later})'), *found]
 
     def schema(self, defs: Schema) -> Schema:
         """Return the schema of the value, with the description."""
@@ -197,10 +197,8 @@ class Fields(Shape):
             }
         return {"$ref": f"#/$defs/{self.name}"}
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        for entry in node if isinstance(node, Mapping) else ():
-            if field := self.fields.get(entry.name):
-                yield from field.shape.templates(entry.value)
+    def templates(self, node: Node) -> Texts:
+        return _templates(self.fields, node) if isinstance(node, Mapping) else ()
 
     def is_templated(self) -> bool:
         return any(field.shape.is_templated() for field in self.fields.values())
@@ -236,15 +234,16 @@ class Variants(Shape):
 
     def fields(self, node: Mapping) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
-        return self._fields[self._kind(node)]
+        return self._fields[self.kind(node) or ""]
 
     def templated(self, node: Mapping) -> dict[str, Field]:
         """Return those of :meth:`fields` that may have templates."""
-        return self._templated[self._kind(node)]
+        return self._templated[self.kind(node) or ""]
 
-    def _kind(self, node: Mapping) -> str:
-        present = [kind for kind in self.kinds if kind in node]
-        return present[0] if len(present) == 1 else ""
+    def kind(self, node: Mapping) -> str | None:
+        """Return the key that says what it does, None if that is not clear."""
+        present = self.kinds.keys() & node.by_name.keys()
+        return present.pop() if len(present) == 1 else None
 
     def is_templated(self) -> bool:
         return any(field.shape.is_templated() for field in self._fields[""].values())
@@ -312,11 +311,17 @@ class Variants(Shape):
         }
         return {"$ref": f"#/$defs/{name}"}
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        fields = self.fields(node) if isinstance(node, Mapping) else {}
-        for entry in node if isinstance(node, Mapping) else ():
-            if field := fields.get(entry.name):
-                yield from field.shape.templates(entry.value)
+    def templates(self, node: Node) -> Texts:
+        return _templates(self.fields(node), node) if isinstance(node, Mapping) else ()
+
+
+def _templates(fields: AnyMapping[str, Field], node: Mapping) -> Texts:
+    return [
+        found
+        for entry in node
+        if (field := fields.get(entry.name))
+        for found in field.shape.templates(entry.value)
+    ]
 
 
 _SYNONYMS = {

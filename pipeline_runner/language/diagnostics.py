@@ -97,7 +97,8 @@ def _painter(*, colour: bool) -> Callable[[str, str], str]:
 @lru_cache(maxsize=8)
 def lines_of(text: str) -> list[str]:
     """Return the lines of a source as the YAML parser counts them, without their breaks."""
-    return _LINE_BREAK.split(text)
+    # Where all breaks are "\n", as in most files, there is a faster way.
+    return text.split("\n") if text.isascii() and "\r" not in text else _LINE_BREAK.split(text)
 
 
 def _line(source: str, number: int) -> str | None:

@@ -67,8 +67,7 @@ class Step:
         self.place = place
         """STEP, FINALLY or CATCH."""
         self.id = node.text("id") or ""
-        kinds = [kind for kind in STEP.kinds if kind in node]
-        self.kind = kinds[0] if len(kinds) == 1 else None
+        self.kind = STEP.kind(node)
         """The key that says what it does, None if that is not clear."""
         self.in_loop: bool = "for_each" in node or (scope.owner is not None and scope.owner.in_loop)
         """Whether it, or a step that it is inside of, has ``for_each``."""
@@ -415,5 +414,5 @@ def _uses(
 def _texts(field: Field, value: Node) -> Iterator[tuple[Scalar, Mode]]:
     for scalar, mode in field.shape.templates(value):
         # A text with a brace too few is no template, and may well be meant for one.
-        if mode is Mode.EXPRESSION or parsing.contains_template(scalar.text) or "}" in scalar.text:
+        if mode is Mode.EXPRESSION or "}" in scalar.text or parsing.contains_template(scalar.text):
             yield scalar, mode

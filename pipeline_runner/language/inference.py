@@ -7,6 +7,8 @@ an evaluation would fail for certain, there is a problem.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -79,6 +81,7 @@ class Inference:
         self._document = document
         self._outputs: dict[int, Type] = {}
         self._uses: dict[int, tuple[Type, list[Problem]]] = {}
+        self._undone: dict[int, Type] = {}
         self._inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
         # In the order in which they run, so that no step's type has to be worked out from that of
         # the one before, and so on to the first.
@@ -131,6 +134,16 @@ class Inference:
         given = step.node.get("with") or step.node.get("args")
         return self.value(given, step) if given else ANY
 
+    def undone(self, step: Step) -> Type:
+        """Return the type of ``step`` in a step's compensation."""
+        if id(step) not in self._undone:
+            output = self.output(step)
+            if "for_each" in step.node:  # each element is undone by itself
+                output = union([kind.item if isinstance(kind, List) else ANY for kind in options(output)])
+            keys = {"input": self.input_of(step), "output": output, "outcome": _OUTCOME}
+            self._undone[id(step)] = Map({**keys, "error": ERROR, "key": STRING}, "none")
+        return self._undone[id(step)]
+
     def element(self, step: Step) -> Type:
         """Return the type of the elements that a step with ``for_each`` goes through."""
         node = step.node.get("for_each")
@@ -143,13 +156,14 @@ class Inference:
         return union([kind.item if isinstance(kind, List) else ANY for kind in options(each)])
 
     def _judged(self, use: Use) -> tuple[Type, list[Problem]]:
-        if id(use) not in self._uses:
+        judged = self._uses.get(id(use))
+        if judged is None:
             found: list[Problem] = []
             kind = ANY
             if use.tree is not None:
                 kind = _Evaluation(self, self._document, use, found).result(use.tree)
-            self._uses[id(use)] = kind, found
-        return self._uses[id(use)]
+            judged = self._uses[id(use)] = kind, found
+        return judged
 
     def _output(self, step: Step) -> Type:
         kind = self._own_output(step)
@@ -201,21 +215,22 @@ def _as_they_end(scope: Scope) -> Iterator[Step]:
 class _Evaluation:
     """Goes through one expression as its evaluation would."""
 
+    inserted: list[tuple[jinja.Expr, Type]] | None = None
+    """What is put into a text, if somebody wants to know."""
+    _bound: AnyMapping[str, Type] = MappingProxyType({})
+    """The variables of loops."""
+    _lenient = False
+    """Whether what does not exist is allowed for, as in front of ``default``."""
+    _asked: tuple[str, ...] = ()
+    """What the conditions around ask about; they may have asked whether it is there."""
+    _unseen = False
+    """Whether what does not exist is not noticed, as in front of ``is none``."""
+
     def __init__(self, types: Inference, document: Document, use: Use, found: list[Problem]) -> None:
         self._types = types
         self._document = document
         self._use = use
         self._found = found
-        self._bound: dict[str, Type] = {}
-        """The variables of loops."""
-        self._lenient = False
-        """Whether what does not exist is allowed for, as in front of ``default``."""
-        self.inserted: list[tuple[jinja.Expr, Type]] | None = None
-        """What is put into a text, if somebody wants to know."""
-        self._asked: tuple[str, ...] = ()
-        """What the conditions around ask about; they may have asked whether it is there."""
-        self._unseen = False
-        """Whether what does not exist is not noticed, as in front of ``is none``."""
 
     def result(self, tree: jinja.Template) -> Type:
         """Return the type of what the whole gives."""
@@ -384,11 +399,7 @@ class _Evaluation:
             case "error":
                 return ERROR
             case "step" if step is not None:
-                output = self._types.output(step)
-                if "for_each" in step.node:  # each element is undone by itself
-                    output = union([kind.item if isinstance(kind, List) else ANY for kind in options(output)])
-                keys = {"input": self._types.input_of(step), "output": output, "outcome": _OUTCOME}
-                return Map({**keys, "error": ERROR, "key": STRING}, "none")
+                return self._types.undone(step)
         return ANY_MAP if name in ("steps", "secrets") else ANY
 
     def _key(self, node: jinja.Getattr | jinja.Getitem) -> Type:

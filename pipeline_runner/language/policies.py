@@ -51,9 +51,9 @@ def retry(node: Node | None) -> Retry:
     types = node.items("non_retryable_error_types")
     return Retry(
         initial_interval=seconds(node.get("initial_interval")),
-        backoff_coefficient=_number(node.get("backoff_coefficient")),
+        backoff_coefficient=number(node.get("backoff_coefficient")),
         maximum_interval=seconds(node.get("maximum_interval")),
-        maximum_attempts=None if (n := _number(node.get("maximum_attempts"))) is None else int(n),
+        maximum_attempts=None if (n := number(node.get("maximum_attempts"))) is None else int(n),
         non_retryable_error_types=tuple(item.text for item in types if isinstance(item, Scalar))
         if "non_retryable_error_types" in node
         else None,
@@ -77,26 +77,16 @@ def said_retry(document: Document, call: Call) -> Retry:
     return merged(activity.retry if activity else Retry(), *layers)
 
 
-def said_at(document: Document, call: Call, group: str, key: str) -> Node | None:
-    """Return what the file says of a field of ``retry`` or ``timeouts``, where it counts; None: nothing."""
-    part = _says(document, call, group, key)
-    values = part[1].mapping(group) if part else None
-    return values.get(key) if values else None
+def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, int]]:
+    """Return what the file says of the fields of ``retry`` or ``timeouts``, where it counts.
 
-
-def strength(document: Document, call: Call, group: str, key: str) -> int:
-    """Return how strong the part of the file is that says a field; -1: none does."""
-    part = _says(document, call, group, key)
-    return part[0] if part else -1
-
-
-def _says(document: Document, call: Call, group: str, key: str) -> tuple[int, Mapping] | None:
-    parts = _parts(document, call)
-    for number in range(len(parts) - 1, -1, -1):
-        values = parts[number].get(group)
-        if isinstance(values, Mapping) and key in values:
-            return number, parts[number]
-    return None
+    With how strong the part is that says it: the higher, the stronger.
+    """
+    found: dict[str, tuple[Node, int]] = {}
+    for strength, part in enumerate(_parts(document, call)):
+        for entry in part.mapping(group) or ():
+            found[entry.name] = entry.value, strength
+    return found
 
 
 def call_retry(document: Document, call: Call) -> Retry:
@@ -174,6 +164,7 @@ def _durations(kind: type[T], node: Node | None) -> T:
     return kind(**{field: seconds(node.get(field)) for field in kind.__struct_fields__})
 
 
-def _number(node: Node | None) -> float | None:
+def number(node: Node | None) -> float | None:
+    """Return the value of a number, None if it is none."""
     value = node.value if isinstance(node, Scalar) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -142,6 +142,8 @@ class _Workspace:
         self.diagnostics: list[Diagnostic] = []
         self.sources: list[Source] = []
         self._modules = tuple(modules)
+        self._nearest: dict[Path, Path | None] = {}
+        """The catalogue's file, by the folder of a pipeline."""
 
     def visit_all(self, paths: Iterable[str | Path], stdin: BinaryIO | None) -> None:
         """Check files, and the pipelines in folders; see :func:`check_paths`."""
@@ -195,7 +197,9 @@ class _Workspace:
 
     def activities_for(self, folder: Path, shown: str) -> Activities:
         """Return the catalogue for the files of a folder."""
-        path = catalogue_file.nearest(folder)
+        if folder not in self._nearest:
+            self._nearest[folder] = catalogue_file.nearest(folder)
+        path = self._nearest[folder]
         if path not in self.activities:
             try:
                 if path is None:

@@ -8,7 +8,7 @@ or expressions (``templates``). ``what`` names the value in messages: ``"retry"`
 
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,7 +19,8 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, kind_of
 
 Schema = dict[str, Any]
-Found = Iterator[Diagnostic]
+Found = Iterable[Diagnostic]
+Texts = Iterable[tuple["Scalar", "Mode"]]
 
 RESERVED = frozenset(keyword.kwlist) | {"true", "false", "none", "recursive"}
 """Words that cannot follow a dot in an expression without confusing its reader or Jinja."""
@@ -41,24 +42,37 @@ class Shape:
     """Anything at all; the others narrow it down."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        """Yield what is wrong with a value."""
-        yield from ()
+        """Return what is wrong with a value."""
+        return ()
 
     def schema(self, defs: Schema) -> Schema:
         """Return the JSON Schema of the value; ``defs`` collects named parts."""
         return {}
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        """Yield the texts that are templates or expressions."""
-        yield from ()
+    def templates(self, node: Node) -> Texts:
+        """Return the texts that are templates or expressions."""
+        return ()
 
     def is_templated(self) -> bool:
         """Tell whether there can be any."""
         return False
 
 
+class Single(Shape):
+    """A single value, of which one thing at most is told."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        """Return what is wrong with a value."""
+        found = self.mistake(node, source, what)
+        return () if found is None else (found,)
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        """Return what is wrong with a value, None: nothing is."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, kw_only=True)
-class Text(Shape):
+class Text(Single):
     """A text that is not empty."""
 
     mode: Mode = Mode.LITERAL
@@ -67,27 +81,28 @@ class Text(Shape):
     """The pattern in words."""
     reserved: frozenset[str] = frozenset()
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         value = node.value if isinstance(node, Scalar) else None
-        if isinstance(value, bool) and self.mode is Mode.EXPRESSION:
-            return
         if not isinstance(value, str):
+            if isinstance(value, bool) and self.mode is Mode.EXPRESSION:
+                return None
             help_ = "put it in quotes" if isinstance(node, Scalar) and value is not None else None
-            yield wrong_type(node, source, what, "a text", help_)
-        elif not value.strip():
-            yield source.error(node.span, "empty-text", f"{what} must not be empty")
-        elif "{{" in value and self.mode is Mode.LITERAL:
+            return wrong_type(node, source, what, "a text", help_)
+        if not value.strip():
+            return source.error(node.span, "empty-text", f"{what} must not be empty")
+        if "{{" in value and self.mode is Mode.LITERAL:
             message = f"{what} is taken literally, a template cannot stand here"
-            yield source.error(node.span, "literal-text", message)
-        elif value in self.reserved:
+            return source.error(node.span, "literal-text", message)
+        if value in self.reserved:
             message = f'{what} cannot be "{value}", which is a reserved word'
-            yield source.error(node.span, "bad-identifier", message)
-        elif self.pattern and not re.fullmatch(self.pattern, value):
-            # "_" may stand anywhere.
-            starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
-            wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
-            message = f"{what} cannot {wrong}"
-            yield source.error(node.span, "bad-identifier", message, f"use {self.means}")
+            return source.error(node.span, "bad-identifier", message)
+        if self.pattern is None or re.fullmatch(self.pattern, value):
+            return None
+        # "_" may stand anywhere.
+        starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
+        wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
+        message = f"{what} cannot {wrong}"
+        return source.error(node.span, "bad-identifier", message, f"use {self.means}")
 
     def schema(self, defs: Schema) -> Schema:
         kind: Any = ["string", "boolean"] if self.mode is Mode.EXPRESSION else "string"
@@ -98,16 +113,15 @@ class Text(Shape):
             schema["not"] = {"enum": sorted(self.reserved)}
         return schema
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        if self.is_templated() and isinstance(node, Scalar):
-            yield node, self.mode
+    def templates(self, node: Node) -> Texts:
+        return ((node, self.mode),) if self.is_templated() and isinstance(node, Scalar) else ()
 
     def is_templated(self) -> bool:
         return self.mode in (Mode.TEMPLATE, Mode.EXPRESSION)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Shape):
+class Choice(Single):
     """One of a few words."""
 
     values: tuple[str, ...]
@@ -116,84 +130,79 @@ class Choice(Shape):
     later: frozenset[str] = frozenset()
     """Those that this version does not run yet."""
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         value = node.value if isinstance(node, Scalar) else None
         if value not in self.values:
             shown = f'"{value}"' if isinstance(value, str) else kind_of(node)
             message = f"{what} must be {self.expected or _either(self.values)}, not {shown}"
             help_ = did_you_mean(value, self.values) if isinstance(value, str) else None
-            yield source.error(node.span, "bad-value", message, help_)
-        elif isinstance(node, Scalar) and value in self.later:
-            yield not_yet(source, node, f'{what[:-1]}: {value}"')
+            return source.error(node.span, "bad-value", message, help_)
+        if isinstance(node, Scalar) and value in self.later:
+            return not_yet(source, node, f'{what[:-1]}: {value}"')
+        return None
 
     def schema(self, defs: Schema) -> Schema:
         return {"enum": list(self.values)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duration(Shape):
+class Duration(Single):
     """A duration such as ``30s``."""
 
     positive: bool = True
     template: bool = False
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         if not isinstance(node, Scalar) or node.value is None or isinstance(node.value, bool):
-            yield wrong_type(node, source, what, 'a duration such as "30s"')
-        elif self.template and isinstance(node.value, str) and "{{" in node.value:
-            return
-        else:
-            yield from self._check_text(node, source, what)
-
-    def _check_text(self, node: Scalar, source: Source, what: str) -> Found:
+            return wrong_type(node, source, what, 'a duration such as "30s"')
         if not isinstance(node.value, str):
             message = f"{node.text} is not a duration"
-            yield source.error(node.span, "bad-duration", message, durations.suggestion(node.text))
-            return
+            return source.error(node.span, "bad-duration", message, durations.suggestion(node.text))
+        if self.template and "{{" in node.value:
+            return None
         try:
             seconds = durations.parse(node.value)
         except durations.DurationError as error:
             help_ = durations.suggestion(node.value)
             message = str(error)
             plain = message.removesuffix(f", {help_}")
-            yield source.error(node.span, "bad-duration", plain, help_ if plain != message else None)
-            return
+            return source.error(node.span, "bad-duration", plain, help_ if plain != message else None)
         if self.positive and seconds == 0:
-            yield source.error(node.span, "bad-duration", f"{what} must be longer than 0s")
+            return source.error(node.span, "bad-duration", f"{what} must be longer than 0s")
+        return None
 
     def schema(self, defs: Schema) -> Schema:
         schema: Schema = {"type": "string", "pattern": durations.PATTERN}
         return {"anyOf": [schema, {"type": "string", "pattern": r"\{\{"}]} if self.template else schema
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        if self.template and isinstance(node, Scalar):
-            yield node, Mode.TEMPLATE
+    def templates(self, node: Node) -> Texts:
+        return ((node, Mode.TEMPLATE),) if self.template and isinstance(node, Scalar) else ()
 
     def is_templated(self) -> bool:
         return self.template
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Shape):
+class Number(Single):
     """A number in a range."""
 
     minimum: int
     maximum: int | None = None
     whole: bool = True
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         value = node.value if isinstance(node, Scalar) else None
         kinds = (int,) if self.whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            yield wrong_type(node, source, what, "a whole number" if self.whole else "a number")
-        elif self.maximum == self.minimum != value:
-            yield source.error(node.span, "bad-value", f"{what} must be {self.minimum}, not {value}")
-        elif value < self.minimum:
-            message = f"{what} must be {self.minimum} or more, not {value}"
-            yield source.error(node.span, "bad-value", message)
+            return wrong_type(node, source, what, "a whole number" if self.whole else "a number")
+        if value < self.minimum:
+            limit = f"{self.minimum} or more"
         elif self.maximum is not None and value > self.maximum:
-            message = f"{what} must be {self.maximum} or less, not {value}"
-            yield source.error(node.span, "bad-value", message)
+            limit = f"{self.maximum} or less"
+        else:
+            return None
+        limit = f"{self.minimum}" if self.maximum == self.minimum else limit
+        return source.error(node.span, "bad-value", f"{what} must be {limit}, not {value}")
 
     def schema(self, defs: Schema) -> Schema:
         if self.maximum == self.minimum:
@@ -203,12 +212,13 @@ class Number(Shape):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boolean(Shape):
+class Boolean(Single):
     """true or false."""
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
-        if not (isinstance(node, Scalar) and isinstance(node.value, bool)):
-            yield wrong_type(node, source, what, "true or false", boolean_help(node))
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if isinstance(node, Scalar) and isinstance(node.value, bool):
+            return None
+        return wrong_type(node, source, what, "true or false", boolean_help(node))
 
     def schema(self, defs: Schema) -> Schema:
         return {"type": "boolean"}
@@ -220,37 +230,43 @@ class AnyValue(Shape):
 
     template: bool = False
 
-    def templates(self, node: Node) -> Iterator[tuple[Scalar, Mode]]:
-        if not self.template:
-            return
-        match node:
-            case Scalar(value=str()):
-                yield node, Mode.TEMPLATE
-            case Sequence(items=items):
-                for item in items:
-                    yield from self.templates(item)
-            case Mapping(entries=entries):
-                for entry in entries:
-                    yield from self.templates(entry.value)
+    def templates(self, node: Node) -> Texts:
+        found: list[tuple[Scalar, Mode]] = []
+        if self.template:
+            _add_texts(node, found)
+        return found
 
     def is_templated(self) -> bool:
         return self.template
 
 
+def _add_texts(node: Node, found: list[tuple[Scalar, Mode]]) -> None:
+    if isinstance(node, Scalar):
+        if isinstance(node.value, str):
+            found.append((node, Mode.TEMPLATE))
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            _add_texts(item, found)
+    else:
+        for entry in node:
+            _add_texts(entry.value, found)
+
+
 @dataclass(frozen=True, kw_only=True)
-class JsonSchema(Shape):
+class JsonSchema(Single):
     """A JSON Schema. Whether it is a valid one is asked by a check, which can afford the library."""
 
     boolean: bool = True
 
-    def check(self, node: Node, source: Source, what: str) -> Found:
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if isinstance(node, Mapping):
+            return None
         if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
-            return
-        if not isinstance(node, Mapping):
-            help_ = None
-            if isinstance(node, Scalar) and node.value in _JSON_TYPES:
-                help_ = f"write {{type: {node.value}}}"
-            yield wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
+            return None
+        help_ = None
+        if isinstance(node, Scalar) and node.value in _JSON_TYPES:
+            help_ = f"write {{type: {node.value}}}"
+        return wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
 
     def schema(self, defs: Schema) -> Schema:
         return {"$ref": "https://json-schema.org/draft/2020-12/schema"}

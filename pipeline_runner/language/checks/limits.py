@@ -11,7 +11,7 @@ from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.fields import CHILD_TIMEOUTS
-from pipeline_runner.language.nodes import Mapping
+from pipeline_runner.language.nodes import Mapping, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -29,12 +29,14 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     A limit that a step makes tighter for itself may leave one that holds for many steps behind:
     that is no mistake.
     """
-    names = ("heartbeat", "start_to_close", "schedule_to_close")
-    heartbeat, one, whole = (policies.said_at(document, call, "timeouts", name) for name in names)
-    if heartbeat is None and whole is None:
+    fields = policies.said(document, call, "timeouts")
+    if "heartbeat" not in fields and "schedule_to_close" not in fields:
         return
     limits = policies.call_timeouts(document, call)
-    of_heartbeat, of_one, of_whole = (policies.strength(document, call, "timeouts", name) for name in names)
+    names = ("heartbeat", "start_to_close", "schedule_to_close")
+    (heartbeat, of_heartbeat), (one, of_one), (whole, of_whole) = (
+        fields.get(name, (None, -1)) for name in names
+    )
     ends = [
         (limit, name if strength >= 0 else f"the default of {name}")
         for limit, name, strength in (
@@ -63,8 +65,8 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
 
 
 def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
-    attempts = policies.said_at(document, call, "retry", "maximum_attempts")
-    if attempts is None or policies.said_retry(document, call).maximum_attempts != 0:
+    attempts, _ = policies.said(document, call, "retry").get("maximum_attempts", (None, 0))
+    if not isinstance(attempts, Scalar) or policies.number(attempts) != 0:
         return
     if "timeout" in document.root and not call.compensates and not call.step.in_finally:
         return  # it ends the steps, but not their undo

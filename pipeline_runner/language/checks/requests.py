@@ -24,11 +24,11 @@ def check(document: Document) -> Iterator[Diagnostic]:
         method = given.text("method") or "GET"
         if method.upper() in _SAFE or contains_template(method):
             continue
-        if policies.call_retry(document, call).maximum_attempts == 1:
-            continue
         for entry in given.mapping("headers") or ():
             value = entry.value
             if entry.name.lower() != "idempotency-key" or not isinstance(value, Scalar):
+                continue
+            if policies.call_retry(document, call).maximum_attempts == 1:
                 continue
             if not contains_template(value.text):
                 message = (

@@ -18,6 +18,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if reference.path[0] != "secrets" or "secrets" not in use.roots:
                 continue
             name = reference.path[1] if len(reference.path) > 1 else None
+            if use.takes_secrets and name in document.secrets:
+                continue
             span = use.span(source, reference, 0 if name is None else 1)
             if not use.takes_secrets:
                 message = 'a secret may only stand in "with" or "args" of an activity'

@@ -9,4 +9,4 @@ from pipeline_runner.language.fields import PIPELINE
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield what does not follow the table of the language."""
-    return PIPELINE.check(document.root, document.source, "the file")
+    yield from PIPELINE.check(document.root, document.source, "the file")

@@ -26,7 +26,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             report = source.warning if problem.rule in WARNINGS else source.error
             span = use.at(source, problem.offset, problem.word)
             yield report(span, problem.rule, problem.message, problem.help)
-        if use.tree is not None:
+        if use.key in ("when", "for_each", "wait") and use.tree is not None:
             yield from _result(document, use)
 
 

@@ -118,6 +118,8 @@ def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_literal(node: Node) -> bool:
+    if isinstance(node, Scalar):  # as most are
+        return not contains_template(node.text)
     return not any(contains_template(text.text) for text, _ in _TEXTS.templates(node))
 
 
