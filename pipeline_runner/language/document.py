@@ -7,6 +7,7 @@ shape is left out, because the structure check has reported it.
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -101,6 +102,11 @@ class Step:
 class Use:
     """A text with templates in it, or a bare expression, and where it stands."""
 
+    __slots__ = (
+        "_before", "_scope", "bare", "errors", "is_lone", "key", "node", "place", "references", "step",
+        "takes_secrets", "text", "tree",
+    )  # fmt: skip
+
     def __init__(
         self,
         node: Scalar,
@@ -170,7 +176,7 @@ class Use:
             scope, before = scope.around()
         return False
 
-    @cached_property
+    @property
     def roots(self) -> frozenset[str]:
         """The names that exist here."""
         return roots(self.place) | _LOOP_NAMES if self.loops else roots(self.place)
@@ -307,7 +313,7 @@ class Document:
     @cached_property
     def uses(self) -> list[Use]:
         """Every template and expression of the file."""
-        return [*self._top_level_uses(), *(use for step in self.steps for use in _step_uses(step))]
+        return [*self._top_level_uses(), *chain.from_iterable(map(_step_uses, self.steps))]
 
     @cached_property
     def _use_at(self) -> dict[tuple[int, int, bool], Use]:
@@ -323,6 +329,14 @@ class Document:
         from pipeline_runner.language.inference import Inference
 
         return Inference(self)
+
+    def forget(self) -> None:
+        """Let go of what was worked out for the checks: of many files it would fill the memory.
+
+        Who asks for it again has it worked out again.
+        """
+        for name in ("uses", "_use_at", "types", "calls"):
+            self.__dict__.pop(name, None)
 
     def activity(self, call: Call) -> Activity | None:
         """Return what is known of the activity that a call names."""
@@ -371,25 +385,27 @@ def _below(scope: Scope) -> Iterator[Step]:
             yield from _below(inner)
 
 
-def _step_uses(step: Step) -> Iterator[Use]:
+def _step_uses(step: Step) -> list[Use]:
+    found: list[Use] = []
     fields = STEP.templated(step.node)
-    block = next(iter(step.body("block")), None)
     for entry in step.node:
-        if entry.name not in fields or entry.name in ("compensate", "catch"):
+        name = entry.name
+        if name not in fields or name in ("compensate", "catch"):
             continue
-        secret = step.kind == "activity" and entry.name in ("with", "args")
-        inside = block if entry.name == "output" else None
-        yield from _uses(step, fields[entry.name], entry, step.place, inside, takes_secrets=secret)
+        secret = step.kind == "activity" and name in ("with", "args")
+        inside = next(iter(step.body("block")), None) if name == "output" else None
+        found += _uses(step, fields[name], entry, step.place, inside, takes_secrets=secret)
     handlers = [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
     for handler, scope in zip(handlers, step.body("catch"), strict=True):
         if output := handler.entry("output"):
-            yield from _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
+            found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     if undo := step.compensation:
         fields = COMPENSATION.templated(undo)
         for entry in undo:
             if entry.name in fields:
                 secret = "activity" in undo and entry.name in ("with", "args")
-                yield from _uses(step, fields[entry.name], entry, Place.COMPENSATION, takes_secrets=secret)
+                found += _uses(step, fields[entry.name], entry, Place.COMPENSATION, takes_secrets=secret)
+    return found
 
 
 def _uses(
@@ -400,19 +416,23 @@ def _uses(
     inside: Scope | None = None,
     *,
     takes_secrets: bool = False,
-) -> Iterator[Use]:
+) -> list[Use]:
     """Make the uses in one entry; ``inside`` is the scope that has run before it is looked at."""
     scope = inside or step.scope
     before = len(inside.steps) if inside else step.index
-    for node, mode in _texts(field, entry.value):
-        yield Use(
+    return [
+        Use(
             node, mode, place=place, key=entry.name, step=step, scope=scope, before=before,
             takes_secrets=takes_secrets,
-        )  # fmt: skip
+        )
+        for node, mode in _texts(field, entry.value)
+    ]  # fmt: skip
 
 
-def _texts(field: Field, value: Node) -> Iterator[tuple[Scalar, Mode]]:
-    for scalar, mode in field.shape.templates(value):
-        # A text with a brace too few is no template, and may well be meant for one.
-        if mode is Mode.EXPRESSION or "}" in scalar.text or parsing.contains_template(scalar.text):
-            yield scalar, mode
+def _texts(field: Field, value: Node) -> list[tuple[Scalar, Mode]]:
+    # A text with a brace too few is no template, and may well be meant for one.
+    return [
+        (scalar, mode)
+        for scalar, mode in field.shape.templates(value)
+        if mode is Mode.EXPRESSION or "}" in scalar.text or parsing.contains_template(scalar.text)
+    ]

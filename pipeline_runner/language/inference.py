@@ -117,17 +117,13 @@ class Inference:
 
     def value(self, node: Node, step: Step | None, *, compensates: bool = False) -> Type:
         """Return the type of a value that may have templates in it."""
-        match node:
-            case Scalar():
-                use = self._document.use_at(node, step, compensates=compensates)
-                return self.of(use) if use else of_value(node.value)
-            case SequenceNode(items=items):
-                return List(union(self.value(item, step, compensates=compensates) for item in items))
-            case Mapping():
-                return Map(
-                    {entry.name: self.value(entry.value, step, compensates=compensates) for entry in node},
-                    "none",
-                )
+        if isinstance(node, Scalar):
+            use = self._document.use_at(node, step, compensates=compensates)
+            return self.of(use) if use else of_value(node.value)
+        if isinstance(node, SequenceNode):
+            return List(union([self.value(item, step, compensates=compensates) for item in node.items]))
+        values = {entry.name: self.value(entry.value, step, compensates=compensates) for entry in node}
+        return Map(values, "none")
 
     def input_of(self, step: Step) -> Type:
         """Return the type of what a step hands to its activity or child."""
@@ -221,8 +217,8 @@ class _Evaluation:
     """The variables of loops."""
     _lenient = False
     """Whether what does not exist is allowed for, as in front of ``default``."""
-    _asked: tuple[str, ...] = ()
-    """What the conditions around ask about; they may have asked whether it is there."""
+    _asked: tuple[jinja.Node, ...] = ()
+    """The conditions around; they may have asked whether something is there."""
     _unseen = False
     """Whether what does not exist is not noticed, as in front of ``is none``."""
 
@@ -338,11 +334,7 @@ class _Evaluation:
         """Go through a condition; what it asks about is in doubt from then on."""
         kind = self._of(test)
         self._seen(test, kind)
-        names = (jinja.Name, jinja.Getattr, jinja.Getitem)
-        asked = [test, *test.find_all(names)]
-        inner = [one.node for one in asked if isinstance(one, jinja.Getattr | jinja.Getitem)]
-        paths = [_path(one) for one in asked if not any(one is other for other in inner)]
-        self._asked += tuple(path for path in paths if path)
+        self._asked += (test,)
         return kind
 
     def _condition(self, node: jinja.CondExpr) -> Type:
@@ -625,7 +617,7 @@ class _Evaluation:
 
     def _seen(self, node: jinja.Node | None, kind: Type, by: str = "") -> bool:
         """Report a secret that is looked at."""
-        if not any(isinstance(option, Secret) for option in options(kind)):
+        if SECRET not in options(kind):
             return False
         if not self._use.takes_secrets:
             return True  # it has no place here at all, which is told already
@@ -651,7 +643,8 @@ class _Evaluation:
     def _is_in_doubt(self, node: jinja.Node | None) -> bool:
         """Tell whether a condition around has asked about the value, or one that it is a part of."""
         path = _path(node) or _path(getattr(node, "node", None)) or ""
-        return any(path == asked or path.startswith((f"{asked}.", f"{asked}[")) for asked in self._asked)
+        asked = [one for test in self._asked for one in _paths(test)]
+        return any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in asked)
 
     def _what(self, node: jinja.Node | None) -> str:
         """Name an expression in a message."""
@@ -706,6 +699,13 @@ def _path(node: jinja.Node | None) -> str | None:
         node = inner
 
 
+def _paths(test: jinja.Node) -> list[str]:
+    """Return the names in a condition, with their keys."""
+    found = [test, *test.find_all((jinja.Name, jinja.Getattr, jinja.Getitem))]
+    inner = {id(one.node) for one in found if isinstance(one, jinja.Getattr | jinja.Getitem)}
+    return [path for one in found if id(one) not in inner and (path := _path(one))]
+
+
 def _is_handed_on(node: jinja.Node | None) -> bool:
     """Tell whether an expression gives what is undefined on, and does not fail because of it."""
     if isinstance(node, jinja.Filter):
@@ -715,7 +715,7 @@ def _is_handed_on(node: jinja.Node | None) -> bool:
 
 def _text_of(parts: Sequence[Type]) -> Type:
     """Return the type of a text that is put together: with a secret in it, it is one."""
-    if any(isinstance(part, Secret) for part in parts):
+    if SECRET in parts:
         return SECRET
     return Union((SECRET, STRING)) if any(SECRET in options(part) for part in parts) else STRING
 
@@ -726,14 +726,13 @@ def _is_result(node: jinja.Node | None) -> bool:
 
 def _inner(kind: Type, key: Any) -> Type | None:
     """Return the type of a key or an element of a value, None if it has none."""
-    match kind:
-        case Map(keys=keys, others=others, rest=rest) if isinstance(key, str):
-            return keys.get(key) or (rest if others == "some" else None)
-        case List(item=item) if isinstance(key, int):
-            return item
-        case Plain(kind="string") if isinstance(key, int):
-            return STRING
-    return None
+    if isinstance(key, str):
+        if not isinstance(kind, Map):
+            return None
+        return kind.keys.get(key) or (kind.rest if kind.others == "some" else None)
+    if isinstance(kind, List):
+        return kind.item
+    return STRING if isinstance(kind, Plain) and kind.kind == "string" else None
 
 
 def _text(node: jinja.Node | None) -> str:

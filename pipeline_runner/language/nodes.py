@@ -6,7 +6,7 @@ character. Imports no parser: the loader builds these nodes, everything else rea
 
 import re
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -36,8 +36,8 @@ class Scalar(msgspec.Struct, frozen=True):
     value: str | int | float | bool | None
     text: str
     """What stands in the file, unquoted and unfolded."""
-    size: int = 1
-    height: int = 0
+    size: ClassVar[int] = 1
+    height: ClassVar[int] = 0
 
 
 class Sequence(msgspec.Struct, frozen=True):

@@ -258,6 +258,7 @@ class _Workspace:
             if call.kind == "pipeline" and call.name and "{{" not in call.name:
                 self.diagnostics += self._child(file, file.document, call, (*chain, path))
         self.diagnostics += checks.check(file.document)
+        file.document.forget()
 
     def _child(
         self, file: _File, document: Document, call: Call, chain: tuple[Path, ...]
