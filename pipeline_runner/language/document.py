@@ -227,6 +227,8 @@ class Call:
         self.compensates = compensates
         self.parts: list[Mapping] | None = None
         """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
+        self.said: dict[str, dict[str, tuple[Node, int]]] = {}
+        """What these say, by group, once that has been looked up."""
 
     @property
     def span(self) -> Span:

@@ -82,11 +82,12 @@ def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, in
 
     With how strong the part is that says it: the higher, the stronger.
     """
-    found: dict[str, tuple[Node, int]] = {}
-    for strength, part in enumerate(_parts(document, call)):
-        for entry in part.mapping(group) or ():
-            found[entry.name] = entry.value, strength
-    return found
+    if group not in call.said:
+        found = call.said[group] = {}
+        for strength, part in enumerate(_parts(document, call)):
+            for entry in part.mapping(group) or ():
+                found[entry.name] = entry.value, strength
+    return call.said[group]
 
 
 def call_retry(document: Document, call: Call) -> Retry:

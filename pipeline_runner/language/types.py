@@ -219,9 +219,11 @@ def misfits(actual: Type, expected: Type) -> Iterator[tuple[Place, Type, Type]]:
     """Yield where a value certainly is not what is expected: the path, what it is, what it should be."""
     if type(expected) is Type or type(actual) is Type or actual is expected:
         return
-    if type(actual) is type(expected) is Plain and actual.kind == expected.kind and expected.values is None:
-        return  # as with most
     wanted = options(expected)
+    if isinstance(actual, Plain):
+        for one in wanted:
+            if isinstance(one, Plain) and one.kind == actual.kind and one.values is None:
+                return  # as most do, whatever else there is
     found = [list(_misfit(one, wanted)) for one in options(actual)]
     if all(found):
         path, inner, outer = found[0][0]
