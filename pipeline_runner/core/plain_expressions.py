@@ -2,9 +2,9 @@
 
 Jinja's parser takes a multiple of this one's time (see ``bench/``), most of it in its lexer and
 in the checks of its nodes' constructors. The nodes made here are those that Jinja makes, down to
-their places (:mod:`environment`); the tests compare the two. What is not plain is left to Jinja: statements
-and comments, calls, slices, tuples, escapes in texts, numbers that are spelt in unusual ways, white
-space control, whatever is nested deeply, and every mistake.
+their places (:mod:`environment`); the tests compare the two. What is not plain is left to Jinja:
+statements and comments, calls, slices, tuples, escapes in texts, numbers that are spelt in unusual
+ways, white space control, whatever is nested deeply, and every mistake.
 """
 
 import re
@@ -195,9 +195,9 @@ class _Parser:
                 kinds.append("constant")
                 values.append(_READ[group](value))
             places.append(place + 1)
-            if not 0 <= depth <= _MAX_BRACKETS:
+            if not 0 <= depth <= _MAX_BRACKETS or len(kinds) > _MAX_TOKENS:
                 raise _OtherError
-        if len(kinds) > _MAX_TOKENS or text[start] in "-+":  # which trims the white space before it
+        if text[start] in "-+":  # which trims the white space before it
             raise _OtherError
         kinds += ("end", "end")  # one to look at, and one to look ahead to
         values.append("")

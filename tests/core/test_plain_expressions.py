@@ -1,5 +1,6 @@
 """The short way to parse gives what Jinja gives, or nothing."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline_runner.language.loader import load
 from pipeline_runner.language.nodes import Source, scalars
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = int(os.environ.get("PLAIN_EXAMPLES", "0"))
+SETTINGS = settings(max_examples=EXAMPLES or 500, derandomize=not EXAMPLES, database=None, deadline=None)
 
 
 def by_jinja(text: str) -> nodes.Template:
@@ -108,7 +111,7 @@ PIECES = (
     st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join)
     | st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 )
-@settings(max_examples=500, deadline=None)
+@SETTINGS
 def test_any_pieces_are_parsed_as_by_jinja_or_not_at_all(text: str) -> None:
     check(text)
 
@@ -133,7 +136,7 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     st.lists(st.recursive(LEAVES, _combined, max_leaves=12), min_size=1, max_size=3),
     st.sampled_from(["", " ", "x", "\n", "{"]),
 )
-@settings(max_examples=500, deadline=None)
+@SETTINGS
 def test_any_expression_is_parsed_as_by_jinja_or_not_at_all(texts: list[str], between: str) -> None:
     check(between.join(f"{{{{{text}}}}}" for text in texts))
 
