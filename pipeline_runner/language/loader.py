@@ -24,7 +24,8 @@ MAX_NODES = 100_000
 
 # Without libyaml the same events come from Python, ten times slower.
 _PARSER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What YAML leaves out of Unicode. To compile the other way round takes many times as long, at every start.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 # What JSON writes for characters beyond U+FFFF; any other escape is passed by in one piece.
 _PAIR = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|.)", re.IGNORECASE)
 _TEMPLATE_HELP = 'put a text with a template in quotes: "{{ … }}"'
