@@ -45,34 +45,32 @@ _WORDS: dict[type, str] = {
     nodes.FromImport: "from",
 }
 """What a text has for a node of another name."""
-_SENTENCES = tuple(
-    (re.compile(pattern), sentence)
-    for pattern, sentence in (
-        (r"unexpected char [\"']['\"][\"'] at .*", "a text is not closed: its second quote is missing"),
-        (r"unexpected char '&' at .*", '"&" is no operator: write "and"'),
-        (r"expected token 'name', got '\|'", '"||" is no operator: write "or"'),
-        (r"unexpected char '!' at .*", '"!" is no operator: write "not"'),
-        (r"unexpected char '\?' at .*", '"?" is no operator: write "a if condition else b"'),
-        (r"expected token '(end of [a-z ]+|,|\))', got '='", '"=" does not compare: write "=="'),
-        (r"unexpected '='", '"=" does not compare: write "=="'),
-        (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
-        (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
-        (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
-        (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
-        (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
-        (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),
-        (r"expected token 'end of statement block', got 'if'", 'another condition is "{% elif … %}"'),
-        (
-            r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
-            r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
-        ),
-        (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" belongs to nothing before it'),
-        (
-            r"Encountered unknown tag '(\w+)'\..*",
-            r'"\1" is not available here: only {% if %} and {% for %} are',
-        ),
-    )
+_SENTENCES = (
+    (r"unexpected char [\"']['\"][\"'] at .*", "a text is not closed: its second quote is missing"),
+    (r"unexpected char '&' at .*", '"&" is no operator: write "and"'),
+    (r"expected token 'name', got '\|'", '"||" is no operator: write "or"'),
+    (r"unexpected char '!' at .*", '"!" is no operator: write "not"'),
+    (r"unexpected char '\?' at .*", '"?" is no operator: write "a if condition else b"'),
+    (r"expected token '(end of [a-z ]+|,|\))', got '='", '"=" does not compare: write "=="'),
+    (r"unexpected '='", '"=" does not compare: write "=="'),
+    (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
+    (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
+    (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
+    (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
+    (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
+    (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),
+    (r"expected token 'end of statement block', got 'if'", 'another condition is "{% elif … %}"'),
+    (
+        r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
+        r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
+    ),
+    (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" belongs to nothing before it'),
+    (
+        r"Encountered unknown tag '(\w+)'\..*",
+        r'"\1" is not available here: only {% if %} and {% for %} are',
+    ),
 )
+"""Patterns of what Jinja says, compiled when it says something, and what is said instead."""
 _TOKENS = {
     '"end of print statement"': '"}}"',
     "end of template": "end of the text",
@@ -217,7 +215,7 @@ def _check_brackets(text: str) -> None:
 def _sentence(message: str) -> str:
     """Say what Jinja found wrong in words of the language: its tokens have names of their own."""
     for pattern, sentence in _SENTENCES:
-        if found := pattern.fullmatch(message):
+        if found := re.fullmatch(pattern, message):
             return found.expand(sentence)
     text = message[0].lower() + message[1:].rstrip(".").replace("'", '"')
     for token, words in _TOKENS.items():
