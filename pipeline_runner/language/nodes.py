@@ -16,7 +16,10 @@ _BLOCK = re.compile(r"(?:[&!]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class Span(msgspec.Struct, frozen=True):
+# A tree has no cycles: "gc=False" spares the search for them.
+
+
+class Span(msgspec.Struct, frozen=True, gc=False):
     """A stretch of the source."""
 
     line: int
@@ -29,7 +32,7 @@ class Span(msgspec.Struct, frozen=True):
         return Span(self.line, self.column, other.end_line, other.end_column)
 
 
-class Scalar(msgspec.Struct, frozen=True):
+class Scalar(msgspec.Struct, frozen=True, gc=False):
     """One value: a text, number, boolean or null."""
 
     span: Span
@@ -40,7 +43,7 @@ class Scalar(msgspec.Struct, frozen=True):
     height: ClassVar[int] = 0
 
 
-class Sequence(msgspec.Struct, frozen=True):
+class Sequence(msgspec.Struct, frozen=True, gc=False):
     """A list."""
 
     span: Span
@@ -51,7 +54,7 @@ class Sequence(msgspec.Struct, frozen=True):
     """Levels below this one."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A key of a mapping with its value."""
 
     key: Scalar
@@ -63,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
         return self.key.text
 
 
-class Mapping(msgspec.Struct, frozen=True):
+class Mapping(msgspec.Struct, frozen=True, gc=False):
     """A mapping with text keys, merge keys already applied."""
 
     span: Span
