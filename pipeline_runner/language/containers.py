@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline_runner.core.suggest import did_you_mean, nearest
+from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source
 from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, wrong_type
@@ -184,7 +184,7 @@ class Fields(Shape):
                 yield from field.check(entry, source)
             else:
                 yield unknown_key(entry, source, self.title, self.fields, _hint(entry.name, self.hints))
-        yield from missing_keys(node, source, self.title, self.required)
+        yield from missing_keys(node, source, self.title, self.required, self.fields)
 
     def schema(self, defs: Schema) -> Schema:
         if self.name not in defs:
@@ -266,7 +266,7 @@ class Variants(Shape):
                 yield from field.check(entry, source)
             else:
                 yield self._unknown(entry, source, present, fields)
-        yield from missing_keys(node, source, self.title, self.required)
+        yield from missing_keys(node, source, self.title, self.required, fields)
 
     def _not_one(self, node: Mapping, source: Source, present: list[Entry]) -> Diagnostic:
         rule = f"{self.name}-kind"
@@ -346,14 +346,21 @@ def unknown_key(
     entry: Entry, source: Source, title: str, known: AnyMapping[str, Any], help_: str | None
 ) -> Diagnostic:
     """Return the diagnostic of a key that a mapping does not have."""
-    meant = _SYNONYMS.get(_plain(entry.name))
-    near = f'did you mean "{meant}"?' if meant in known else did_you_mean(entry.name, known)
-    help_ = help_ or near or f"it may have {', '.join(known)}"
+    near = _meant(entry.name, known)
+    help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"it may have {', '.join(known)}"
     return source.error(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 
-def missing_keys(node: Mapping, source: Source, title: str, required: tuple[str, ...]) -> Found:
-    """Yield a diagnostic for each required key that is not there."""
+def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
+    """Return the key that an unknown one most likely stands for."""
+    synonym = _SYNONYMS.get(_plain(name))
+    return synonym if synonym in known else nearest(name, known)
+
+
+def missing_keys(
+    node: Mapping, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
+) -> Found:
+    """Yield a diagnostic for each required key that is not there, nor meant by an unknown one."""
     for name in required:
-        if name not in node:
+        if name not in node and name not in {_meant(one, known) for one in node.by_name if one not in known}:
             yield source.error(node.span, "missing-key", f'{title} needs "{name}"')

@@ -73,18 +73,17 @@ CHILD_TIMEOUTS = Fields(
     hints=dict.fromkeys(_ACTIVITY_TIMEOUTS, 'a child pipeline has "run" and "execution"'),
 )
 
+POLICY_TIMEOUTS = Fields(
+    name="policy_timeouts",
+    title="the timeouts of a policy",
+    fields={**_ACTIVITY_TIMEOUTS, **_CHILD_TIMEOUTS},
+)
+
 POLICY = Fields(
     name="policy",
     title="a policy",
     fields={
-        "timeouts": Field(
-            Fields(
-                name="policy_timeouts",
-                title="the timeouts of a policy",
-                fields={**_ACTIVITY_TIMEOUTS, **_CHILD_TIMEOUTS},
-            ),
-            "Timeouts; a step takes those of its kind.",
-        ),
+        "timeouts": Field(POLICY_TIMEOUTS, "Timeouts; a step takes those of its kind."),
         "retry": Field(RETRY, "How failed attempts are repeated."),
     },
 )
