@@ -156,6 +156,8 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
         return
     for key, value in part.items():
         here = (*path, key)
+        if key == "enum" and value == []:
+            yield here, "must have at least one element, or no value fits"
         if key in ("default", "const", "enum", "examples"):
             continue
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):
