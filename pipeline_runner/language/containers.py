@@ -383,6 +383,8 @@ def missing_keys(
     node: Mapping, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
 ) -> Found:
     """Yield a diagnostic for each required key that is not there, nor meant by an unknown one."""
-    for name in required:
-        if name not in node and name not in {_meant(one, known) for one in node.by_name if one not in known}:
+    missing = [name for name in required if name not in node]
+    meant = {_meant(one, known) for one in node.by_name if one not in known} if missing else ()
+    for name in missing:
+        if name not in meant:
             yield source.error(node.span, "missing-key", f'{title} needs "{name}"')
