@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline_runner.core.model import Struct
 from pipeline_runner.core.plain_schemas import fits, is_plain
-from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.core.suggest import did_you_mean, listed, meant
 
 JsonSchema = dict[str, Any] | bool
 Path = tuple[str | int, ...]
@@ -82,7 +82,9 @@ def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]
     Raises:
         InvalidInputs: Some are unknown, missing or ill-typed; it lists all of them.
     """
-    problems = [_unknown(name, declared) for name in given if name not in declared]
+    unknown = [name for name in given if name not in declared]
+    misspelt = meant(unknown, declared)
+    problems = [_unknown(name, declared) for name in unknown]
     values: dict[str, Any] = {}
     for name, schema in declared.items():
         if name in given:
@@ -90,7 +92,7 @@ def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]
             problems += value_problems(schema, given[name], name)
         elif isinstance(schema, dict) and "default" in schema:
             values[name] = deepcopy(schema["default"])
-        else:
+        elif name not in misspelt:
             problems.append(Problem(path=name, message="this input is missing"))
     if problems:
         raise InvalidInputs(problems)
@@ -154,6 +156,8 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
         return
     for key, value in part.items():
         here = (*path, key)
+        if key == "enum" and value == []:
+            yield here, "must have at least one element, or no value fits"
         if key in ("default", "const", "enum", "examples"):
             continue
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):

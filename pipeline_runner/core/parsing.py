@@ -56,6 +56,10 @@ _SENTENCES = (
     (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
     (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
     (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
+    (
+        r"expected token ':', got '}'",
+        'a "{" in an expression begins a mapping, {KEY: VALUE}: a template has two braces on each side',
+    ),
     (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
     (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
     (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),

@@ -77,7 +77,7 @@ _SCHEMA_OF: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("minimum", "maximum"), _is_number),
     **dict.fromkeys(("exclusiveMinimum", "exclusiveMaximum"), _is_number),
     "type": _is_type,
-    "enum": lambda limit: isinstance(limit, list),
+    "enum": lambda limit: isinstance(limit, list) and bool(limit),
     "const": lambda _: True,
     "pattern": _is_pattern,
     "required": _is_names,

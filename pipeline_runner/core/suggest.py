@@ -16,6 +16,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return plain[match[0]] if match else None
 
 
+def meant(names: Iterable[str], known: Iterable[str]) -> set[str | None]:
+    """Return the known names that misspelt ones most likely stand for: these are not missing as well."""
+    known = tuple(known)
+    return {nearest(name, known) for name in names}
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return the help line for a misspelt name, None if no known name is near."""
     match = nearest(name, known)

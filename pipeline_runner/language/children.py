@@ -12,11 +12,15 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Mapping, Source
 
+_MOST = 10
+"""So many files of a cycle a reader takes in."""
+
 
 def cycle(source: Source, call: Call, chain: list[Path]) -> Diagnostic:
     """Return the error of a child that would run the file that names it."""
     folder = chain[0].parent
-    names = " -> ".join(os.path.relpath(path, folder) for path in chain)
+    most = chain if len(chain) <= _MOST else [*chain[: _MOST - 2], Path(folder, "…"), chain[-1]]
+    names = " -> ".join(os.path.relpath(path, folder) for path in most)
     return source.error(call.span, "child-cycle", f"this pipeline would run itself: {names}")
 
 

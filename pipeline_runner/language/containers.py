@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline_runner.core.suggest import did_you_mean, nearest
+from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source
-from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, wrong_type
+from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, spelt, wrong_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,12 @@ class ListOf(Shape):
     """One element in messages: ``a step``."""
     at_least: int = 0
     unique: bool = False
+    hint: str | None = None
+    """Help for what is no list."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Sequence):
-            yield wrong_type(node, source, what, "a list")
+            yield wrong_type(node, source, what, "a list", self._help(node, source))
             return
         if len(node.items) < self.at_least:
             yield source.error(node.span, "empty-list", f"{what} must have at least one element")
@@ -35,6 +37,13 @@ class ListOf(Shape):
                 if item.text in seen:
                     yield source.error(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
                 seen.add(item.text)
+
+    def _help(self, node: Node, source: Source) -> str | None:
+        if isinstance(node, Scalar) and node.value is not None:
+            return self.hint if any(self.item.check(node, source, self.title)) else f"write [{spelt(node)}]"
+        if isinstance(node, Mapping) and isinstance(self.item, Text):
+            return f"write [{listed(node.by_name)}]"
+        return self.hint
 
     def schema(self, defs: Schema) -> Schema:
         schema: Schema = {"type": "array", "items": self.item.schema(defs)}
@@ -59,10 +68,12 @@ class MapOf(Shape):
     title: str = "a name"
     """One key in messages: ``the name of an input``."""
     at_least: int = 0
+    hint: str | None = None
+    """Help for what is no mapping."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
-            yield wrong_type(node, source, what, "a mapping")
+            yield wrong_type(node, source, what, "a mapping", self.hint)
             return
         if len(node.entries) < self.at_least:
             yield source.error(node.span, "empty-list", f"{what} must have at least one entry")
@@ -95,6 +106,8 @@ class Forms(Shape):
     scalar: Shape | None = None
     sequence: Shape | None = None
     mapping: Shape | None = None
+    hint: str | None = None
+    """Help for what is none of them."""
 
     def _of(self, node: Node) -> Shape | None:
         match node:
@@ -110,7 +123,7 @@ class Forms(Shape):
     def check(self, node: Node, source: Source, what: str) -> Found:
         shape = self._of(node)
         if shape is None:
-            return (wrong_type(node, source, what, self.expected),)
+            return (wrong_type(node, source, what, self.expected, self.hint),)
         return shape.check(node, source, what)
 
     def schema(self, defs: Schema) -> Schema:
@@ -174,17 +187,26 @@ class Fields(Shape):
     required: tuple[str, ...] = ()
     hints: AnyMapping[str, str] | None = None
     """Help for keys that belong elsewhere."""
+    lone: str | None = None
+    """The key that a single value instead of the mapping is meant for."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
-            yield wrong_type(node, source, what, "a mapping")
+            yield wrong_type(node, source, what, "a mapping", self._help(node, source))
             return
         for entry in node:
             if field := self.fields.get(entry.name):
                 yield from field.check(entry, source)
             else:
                 yield unknown_key(entry, source, self.title, self.fields, _hint(entry.name, self.hints))
-        yield from missing_keys(node, source, self.title, self.required)
+        if not all(_hint(name, self.hints) for name in node.by_name) or not node.by_name:
+            yield from missing_keys(node, source, self.title, self.required, self.fields)
+
+    def _help(self, node: Node, source: Source) -> str | None:
+        if self.lone is None:
+            return None
+        fits = isinstance(node, Scalar) and not any(self.fields[self.lone].shape.check(node, source, ""))
+        return f"write {{{self.lone}: {spelt(node) if isinstance(node, Scalar) and fits else '…'}}}"
 
     def schema(self, defs: Schema) -> Schema:
         if self.name not in defs:
@@ -266,7 +288,7 @@ class Variants(Shape):
                 yield from field.check(entry, source)
             else:
                 yield self._unknown(entry, source, present, fields)
-        yield from missing_keys(node, source, self.title, self.required)
+        yield from missing_keys(node, source, self.title, self.required, fields)
 
     def _not_one(self, node: Mapping, source: Source, present: list[Entry]) -> Diagnostic:
         rule = f"{self.name}-kind"
@@ -346,14 +368,23 @@ def unknown_key(
     entry: Entry, source: Source, title: str, known: AnyMapping[str, Any], help_: str | None
 ) -> Diagnostic:
     """Return the diagnostic of a key that a mapping does not have."""
-    meant = _SYNONYMS.get(_plain(entry.name))
-    near = f'did you mean "{meant}"?' if meant in known else did_you_mean(entry.name, known)
-    help_ = help_ or near or f"it may have {', '.join(known)}"
+    near = _meant(entry.name, known)
+    help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"it may have {', '.join(known)}"
     return source.error(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 
-def missing_keys(node: Mapping, source: Source, title: str, required: tuple[str, ...]) -> Found:
-    """Yield a diagnostic for each required key that is not there."""
-    for name in required:
-        if name not in node:
+def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
+    """Return the key that an unknown one most likely stands for."""
+    synonym = _SYNONYMS.get(_plain(name))
+    return synonym if synonym in known else nearest(name, known)
+
+
+def missing_keys(
+    node: Mapping, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
+) -> Found:
+    """Yield a diagnostic for each required key that is not there, nor meant by an unknown one."""
+    missing = [name for name in required if name not in node]
+    meant = {_meant(one, known) for one in node.by_name if one not in known} if missing else ()
+    for name in missing:
+        if name not in meant:
             yield source.error(node.span, "missing-key", f'{title} needs "{name}"')

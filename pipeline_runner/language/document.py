@@ -17,6 +17,7 @@ from pipeline_runner.core import parsing
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.plain_expressions import Reference
 from pipeline_runner.core.scope import Place, roots
+from pipeline_runner.core.suggest import meant
 from pipeline_runner.language.containers import Field
 from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, Span
@@ -283,12 +284,15 @@ class Document:
         return self._names("inputs")
 
     def needed(self, given: Mapping | None) -> list[str]:
-        """Return the inputs without a default that are not given."""
-        return [
+        """Return the inputs without a default that are not given, nor meant by a misspelt name."""
+        names = given.by_name if given else {}
+        missing = [
             name
             for name, schema in self.inputs.items()
-            if not (isinstance(schema, Mapping) and "default" in schema) and not (given and name in given)
+            if not (isinstance(schema, Mapping) and "default" in schema) and name not in names
         ]
+        misspelt = meant((name for name in names if name not in self.inputs), self.inputs) if missing else ()
+        return [name for name in missing if name not in misspelt]
 
     @cached_property
     def policies(self) -> dict[str, Node]:

@@ -28,12 +28,13 @@ _TITLE = Text(mode=Mode.TEMPLATE)
 _PROSE = Text(mode=Mode.PROSE)
 _EXPRESSION = Text(mode=Mode.EXPRESSION)
 _ANY_TEMPLATE = AnyValue(template=True)
-_VALUES = MapOf(value=_ANY_TEMPLATE)
+_VALUES = MapOf(value=_ANY_TEMPLATE, hint="write {NAME: VALUE}")
 _POSITIVE = Duration()
 
 RETRY = Fields(
     name="retry",
     title="a retry policy",
+    lone="maximum_attempts",
     fields={
         "initial_interval": Field(_POSITIVE, "Wait before the second attempt. Default: 1s."),
         "backoff_coefficient": Field(
@@ -63,28 +64,30 @@ _CHILD_TIMEOUTS = {
 ACTIVITY_TIMEOUTS = Fields(
     name="activity_timeouts",
     title="the timeouts of an activity",
+    lone="start_to_close",
     fields=_ACTIVITY_TIMEOUTS,
     hints=dict.fromkeys(_CHILD_TIMEOUTS, '"run" and "execution" are timeouts of child pipelines'),
 )
 CHILD_TIMEOUTS = Fields(
     name="child_timeouts",
     title="the timeouts of a child pipeline",
+    lone="run",
     fields=_CHILD_TIMEOUTS,
     hints=dict.fromkeys(_ACTIVITY_TIMEOUTS, 'a child pipeline has "run" and "execution"'),
+)
+
+POLICY_TIMEOUTS = Fields(
+    name="policy_timeouts",
+    title="the timeouts of a policy",
+    lone="start_to_close",
+    fields={**_ACTIVITY_TIMEOUTS, **_CHILD_TIMEOUTS},
 )
 
 POLICY = Fields(
     name="policy",
     title="a policy",
     fields={
-        "timeouts": Field(
-            Fields(
-                name="policy_timeouts",
-                title="the timeouts of a policy",
-                fields={**_ACTIVITY_TIMEOUTS, **_CHILD_TIMEOUTS},
-            ),
-            "Timeouts; a step takes those of its kind.",
-        ),
+        "timeouts": Field(POLICY_TIMEOUTS, "Timeouts; a step takes those of its kind."),
         "retry": Field(RETRY, "How failed attempts are repeated."),
     },
 )
@@ -93,9 +96,12 @@ _USES_POLICY = Field(_NAME, "A policy of this file; the own retry and timeouts g
 _RETRY = Field(RETRY, "How failed attempts are repeated.")
 _TIMEOUTS = Field(ACTIVITY_TIMEOUTS, "Timeouts with Temporal's names.")
 _CHILD_LIMITS = Field(CHILD_TIMEOUTS, "Timeouts of the child workflow.")
-_WITH = Field(_VALUES, "The input: one mapping, handed to the activity as its one argument.")
+_WITH = Field(
+    MapOf(value=_ANY_TEMPLATE, hint='write {NAME: VALUE}; a list of arguments is "args"'),
+    "The input: one mapping, handed to the activity as its one argument.",
+)
 _ARGS = Field(
-    ListOf(item=_ANY_TEMPLATE, title="an argument"),
+    ListOf(item=_ANY_TEMPLATE, title="an argument", hint='write [VALUE]; one mapping is "with"'),
     "Positional arguments instead of with, for activities of other SDKs.",
 )
 _CHILD_WITH = Field(_VALUES, "The child's inputs.")
@@ -121,7 +127,9 @@ COMPENSATION = Variants(
     },
 )
 
-_STEPS = ListOf(item=Later(lambda: STEP), title="a step", at_least=1)
+_STEPS = ListOf(
+    item=Later(lambda: STEP), title="a step", at_least=1, hint='each step begins with "- ", and has its "id"'
+)
 
 CATCH = Fields(
     name="catch",
@@ -138,6 +146,7 @@ CATCH = Fields(
 APPROVAL = Fields(
     name="approval",
     title="an approval",
+    lone="message",
     fields={
         "message": Field(_TITLE, "What is asked."),
         "timeout": Field(_POSITIVE, "How long to wait. Default: for ever."),
@@ -153,11 +162,16 @@ WAIT_UNTIL = Fields(
     title="a wait",
     fields={"until": Field(_TITLE, "The time to wait for, as RFC 3339: 2030-01-31T12:00:00Z.")},
     required=("until",),
+    hints=dict.fromkeys(
+        ("for", "duration", "delay", "time", "timeout", "seconds", "minutes", "hours"),
+        'how long to wait is no mapping: write "wait: 5m"',
+    ),
 )
 
 FAIL = Fields(
     name="fail",
     title="a fail step",
+    lone="message",
     fields={
         "message": Field(_TITLE, "What went wrong."),
         "type": Field(_NAME, "The error type. Default: PipelineFailure."),
@@ -165,6 +179,7 @@ FAIL = Fields(
     required=("message",),
 )
 
+_UNDO = "write {activity: NAME, with: …}, or {pipeline: FILE}"
 _COMMANDS = ("run", "script", "command", "cmd", "shell", "exec")
 _AS_COMMAND = 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
 _AS_KIND = '"activity" names what the step does, "pipeline" another pipeline file'
@@ -188,8 +203,9 @@ STEP: Variants = Variants(
         "compensate": Field(
             Forms(
                 expected="none or a mapping",
-                scalar=Choice(values=("none",), expected="none or a mapping"),
+                scalar=Choice(values=("none",), expected="none or a mapping", hint=_UNDO),
                 mapping=COMPENSATION,
+                hint=_UNDO,
             ),
             "How the step is undone; none: there is nothing to undo.",
         ),
@@ -199,7 +215,7 @@ STEP: Variants = Variants(
             later="a point of no return",
         ),
         "catch": Field(
-            ListOf(item=CATCH, title="a catch", at_least=1),
+            ListOf(item=CATCH, title="a catch", at_least=1, hint='each handler begins with "- "'),
             "What errors to handle.",
             later="error handlers",
         ),
@@ -252,7 +268,13 @@ STEP: Variants = Variants(
         },
         "parallel": {
             "parallel": Field(
-                MapOf(value=_STEPS, key=IDENTIFIER, title="the name of a branch", at_least=1),
+                MapOf(
+                    value=_STEPS,
+                    key=IDENTIFIER,
+                    title="the name of a branch",
+                    at_least=1,
+                    hint="write {NAME: [STEP, …]}",
+                ),
                 "Branches that run at the same time, each a scope.",
                 later="branches",
             )
@@ -303,6 +325,7 @@ DEFAULTS = Fields(
 SCHEDULE = Fields(
     name="schedule",
     title="a schedule",
+    lone="cron",
     fields={
         "cron": Field(
             Forms(
@@ -332,6 +355,8 @@ SCHEDULE = Fields(
     },
 )  # fmt: skip
 
+_SCHEDULES = 'write {NAME: {cron: "0 3 * * *"}}'
+
 PIPELINE = Fields(
     name="pipeline",
     title="a pipeline",
@@ -346,11 +371,24 @@ PIPELINE = Fields(
         ),
         "description": Field(_PROSE, "What the pipeline is for."),
         "inputs": Field(
-            MapOf(value=JsonSchema(), key=IDENTIFIER, title="the name of an input"),
+            MapOf(
+                value=JsonSchema(),
+                key=IDENTIFIER,
+                title="the name of an input",
+                hint="write {NAME: {type: string}}, or the like",
+            ),
             "A JSON Schema for each input; one with a default may be left out.",
         ),
         "output": Field(_ANY_TEMPLATE, "The pipeline's output. Default: null."),
-        "policies": Field(MapOf(value=POLICY, key=_NAME, title="the name of a policy"), "Named bundles."),
+        "policies": Field(
+            MapOf(
+                value=POLICY,
+                key=_NAME,
+                title="the name of a policy",
+                hint="write {NAME: {timeouts: …, retry: …}}",
+            ),
+            "Named bundles.",
+        ),
         "defaults": Field(DEFAULTS, "Defaults of activities and compensations, never of children."),
         "secrets": Field(
             ListOf(item=IDENTIFIER, title="the name of a secret", unique=True),
@@ -367,12 +405,13 @@ PIPELINE = Fields(
         "workflow_id": Field(_TITLE, "The workflow id of a run started by the command; it sees the inputs."),
         "search_attributes": Field(_VALUES, "Search attributes of the run.", later="attributes of the run"),
         "schedules": Field(
-            MapOf(value=SCHEDULE, key=_NAME, title="the name of a schedule"),
+            MapOf(value=SCHEDULE, key=_NAME, title="the name of a schedule", hint=_SCHEDULES),
             "When to run.",
             later="Temporal Schedules",
         ),
     },
     required=("name", "steps"),
+    hints=dict.fromkeys(("schedule", "cron"), 'did you mean "schedules"? They have names: ' + _SCHEDULES),
 )
 
 ACTIVITIES_FILE = Fields(

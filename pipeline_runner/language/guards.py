@@ -8,6 +8,7 @@ from jinja2 import nodes as jinja
 from pipeline_runner.core.parsing import references_in
 from pipeline_runner.core.plain_expressions import Reference
 from pipeline_runner.language.signatures import TAKES
+from pipeline_runner.language.types import NULL
 
 Fact = object
 """A condition in a form in which those that are spelt otherwise are equal."""
@@ -104,7 +105,9 @@ def _of_filter(node: jinja.Node, known: Known) -> list[_Part]:
         return []
     parts: list[_Part] = [(child, known, False) for child in [*node.args, *node.kwargs]]
     if isinstance(node, jinja.Filter) and node.name not in ("d", "default"):
-        parts.append((node.node, known, node.name in TAKES))
+        # Some take null, and numbers may have something that stands in for it.
+        takes_null = NULL in TAKES.get(node.name, (NULL,)) or (node.name in ("int", "float") and parts)
+        parts.append((node.node, known, not takes_null))
     elif isinstance(node.node, jinja.Filter | jinja.Concat | jinja.BinExpr):
         parts.append((node.node, known, False))  # they have failed before "default" is asked
     return parts or [(None, known, False)]

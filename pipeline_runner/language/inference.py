@@ -82,7 +82,7 @@ class Inference:
         self._outputs: dict[int, Type] = {}
         self._uses: dict[int, tuple[Type, list[Problem]]] = {}
         self._undone: dict[int, Type] = {}
-        self._inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
+        self.inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
         # In the order in which they run, so that no step's type has to be worked out from that of
         # the one before, and so on to the first.
         for scope in document.scopes:
@@ -380,7 +380,7 @@ class _Evaluation:
         use, step = self._use, self._use.step
         match name:
             case "inputs":
-                return self._types._inputs  # noqa: SLF001 - they are parts of one thing
+                return self._types.inputs
             case "run":
                 keys: dict[str, Type] = dict.fromkeys(RUN_KEYS, STRING)
                 return Map({**keys, "status": _RUN_STATUS} if "status" in _run_keys(use) else keys, "none")

@@ -63,12 +63,14 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
     if wide := _wide(data):
         message = f"the file is {wide}, not UTF-8"
         return empty, [empty.error(START, "not-utf8", message, "save the file as UTF-8")]
+    body = data.removeprefix(codecs.BOM_UTF8)
     try:
-        source = Source(shown, data.decode("utf-8-sig"))
+        source = Source(shown, body.decode("utf-8"))
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8", "replace")) + 1
-        message = f"the file is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}"
+        line = body.count(b"\n", 0, error.start) + 1
+        column = len(body[body.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8", "replace")) + 1
+        number = len(data) - len(body) + error.start + 1
+        message = f"the file is not UTF-8: byte {number} is 0x{body[error.start]:02x}"
         at = Span(line, column, line, column + 1)
         return empty, [empty.error(at, "not-utf8", message, "save the file as UTF-8")]
     if bad := _UNPRINTABLE.search(source.text):

@@ -13,6 +13,8 @@ import msgspec
 from pipeline_runner.core import durations
 from pipeline_runner.core.model import ChildTimeouts, Retry, Struct, Timeouts
 from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.fields import POLICY_TIMEOUTS
+from pipeline_runner.language.fields import RETRY as RETRY_FIELDS
 from pipeline_runner.language.nodes import Mapping, Node, Scalar
 
 T = TypeVar("T", bound=Struct)
@@ -22,6 +24,8 @@ RETRY = Retry(initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60
 COMPENSATION_RETRY = Retry(
     initial_interval=1.0, backoff_coefficient=2.0, maximum_interval=60.0, maximum_attempts=10
 )
+
+_FIELDS = {"retry": RETRY_FIELDS.fields, "timeouts": POLICY_TIMEOUTS.fields}
 
 
 def merged(*layers: T) -> T:
@@ -88,6 +92,18 @@ def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, in
             for entry in part.mapping(group) or ():
                 found[entry.name] = entry.value, strength
     return call.said[group]
+
+
+def is_sound(document: Document, call: Call, group: str) -> bool:
+    """Tell whether all that the file says of ``retry`` or ``timeouts`` is well-formed.
+
+    If not, what follows from it, or from a default that then counts, is not worth telling.
+    """
+    known = _FIELDS[group]
+    return all(
+        name in known and not list(known[name].shape.check(node, document.source, name))
+        for name, (node, _) in said(document, call, group).items()
+    )
 
 
 def call_retry(document: Document, call: Call) -> Retry:

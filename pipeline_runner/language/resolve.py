@@ -71,6 +71,12 @@ class _File:
     document: Document | None = None
     children: dict[str, Path] = field(default_factory=dict)
     """Paths of the children by what the file calls them."""
+    height: int | None = 1
+    """How many pipelines stand each inside the one before, from this one on; None: without end."""
+
+
+_Visit = Iterator["_Visit"]
+"""The check of a file. It yields those that must be done before it goes on."""
 
 
 def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
@@ -87,7 +93,7 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
     if not root.is_file():
         raise UsageError(_no_file(path))
     workspace = _Workspace(modules)
-    workspace.visit(root, os.path.normpath(path), ())
+    workspace.visit(root, os.path.normpath(path))
     diagnostics = workspace.told()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
@@ -142,6 +148,8 @@ class _Workspace:
         self.diagnostics: list[Diagnostic] = []
         self.sources: list[Source] = []
         self._modules = tuple(modules)
+        self._open: dict[Path, None] = {}
+        """The files that are being checked, each a child of the one before."""
         self._nearest: dict[Path, Path | None] = {}
         """The catalogue's file, by the folder of a pipeline."""
 
@@ -159,9 +167,9 @@ class _Workspace:
             elif absolute.name in catalogue_file.NAMES:
                 self.activities_for(absolute.parent, shown)
             else:
-                self.visit(absolute, shown, ())
+                self.visit(absolute, shown)
 
-    def visit(self, path: Path, shown: str, chain: tuple[Path, ...]) -> _File:
+    def visit(self, path: Path, shown: str) -> _File:
         """Check a file and its children, unless that is done already.
 
         Raises:
@@ -169,7 +177,7 @@ class _Workspace:
         """
         if path not in self.files:
             source, root, diagnostics = _parsed(path, shown)
-            self._add(path, source, root, diagnostics, chain)
+            self._add(path, source, root, diagnostics)
         return self.files[path]
 
     def visit_found(self, path: Path, shown: str) -> None:
@@ -181,7 +189,7 @@ class _Workspace:
         except OSError as error:
             raise UsageError(f"{shown} cannot be read: {error.strerror}") from None
         if diagnostics or (isinstance(root, Mapping) and "steps" in root):
-            self._add(path, source, root, diagnostics, ())
+            self._add(path, source, root, diagnostics)
 
     def visit_stream(self, stream: BinaryIO) -> None:
         """Check a pipeline that is in no file, as if it were one in the current folder."""
@@ -193,7 +201,7 @@ class _Workspace:
         except OSError as error:
             raise UsageError(f"standard input cannot be read: {error.strerror or error}") from None
         source, root, diagnostics = _tree(*loader.decode(data, STDIN))
-        self._add(path, source, root, diagnostics, ())
+        self._add(path, source, root, diagnostics)
 
     def activities_for(self, folder: Path, shown: str) -> Activities:
         """Return the catalogue for the files of a folder."""
@@ -239,9 +247,16 @@ class _Workspace:
                 found[source.path] = list(ignores.apply(source, document.root, own))
         return tuple(tidy(one for group in found.values() for one in group))
 
-    def _add(
-        self, path: Path, source: Source, root: Node | None, found: list[Diagnostic], chain: tuple[Path, ...]
-    ) -> None:
+    def _add(self, path: Path, source: Source, root: Node | None, found: list[Diagnostic]) -> None:
+        """Check a file, and before it its children: one after the other, since a chain may be long."""
+        waiting = [self._visit(path, source, root, found)]
+        while waiting:
+            if inner := next(waiting[-1], None):
+                waiting.append(inner)
+            else:
+                waiting.pop()
+
+    def _visit(self, path: Path, source: Source, root: Node | None, found: list[Diagnostic]) -> _Visit:
         file = self.files[path] = _File(source=source)
         self.sources.append(source)
         self.diagnostics += found
@@ -254,34 +269,40 @@ class _Workspace:
         known = self.activities_for(path.parent, source.path)
         complete = not has_errors(known.diagnostics)
         file.document = Document(source, root, path, known.catalogue, complete=complete)
+        self._open[path] = None
         for call in file.document.calls:
             if call.kind == "pipeline" and call.name and "{{" not in call.name:
-                self.diagnostics += self._child(file, file.document, call, (*chain, path))
+                yield from self._child(file, file.document, call)
+        del self._open[path]
         self.diagnostics += checks.check(file.document)
         file.document.forget()
 
-    def _child(
-        self, file: _File, document: Document, call: Call, chain: tuple[Path, ...]
-    ) -> Iterator[Diagnostic]:
-        text = call.name or ""
+    def _child(self, file: _File, document: Document, call: Call) -> _Visit:
+        source, text = document.source, call.name or ""
         path = Path(os.path.normpath(document.path.parent / text))
-        if path in chain:
-            yield children.cycle(document.source, call, [*chain[chain.index(path) :], path])
+        if path in self._open:
+            file.height = None
+            chain = list(self._open)
+            self.diagnostics.append(children.cycle(source, call, [*chain[chain.index(path) :], path]))
             return
-        if len(chain) >= MAX_CHAIN:
-            message = f"more than {MAX_CHAIN} pipelines, each inside the one before"
-            yield document.source.error(call.span, "too-deep", message)
-            return
-        shown = _beside(os.path.dirname(document.source.path), text)
-        try:
-            child = self.visit(path, shown, chain)
-        except (OSError, ValueError) as error:
-            yield children.unreadable(document.source, call, path, error)
-            return
+        if path not in self.files:
+            try:
+                parsed = _parsed(path, _beside(os.path.dirname(source.path), text))
+            except (OSError, ValueError) as error:
+                self.diagnostics.append(children.unreadable(source, call, path, error))
+                return
+            yield self._visit(path, *parsed)
+        child = self.files[path]
         file.children[text] = path
+        if child.height == MAX_CHAIN:
+            message = f"more than {MAX_CHAIN} pipelines, each inside the one before"
+            self.diagnostics.append(source.error(call.span, "too-deep", message))
+        if file.height is not None:
+            file.height = None if child.height is None else max(file.height, child.height + 1)
         if child.document:
-            document.children[text] = child.document
-            yield from children.check_inputs(document.source, call, child.document)
+            self.diagnostics += children.check_inputs(source, call, child.document)
+            if child.height is not None and child.height < MAX_CHAIN:
+                document.children[text] = child.document
 
 
 def _parsed(path: Path, shown: str) -> tuple[Source, Node | None, list[Diagnostic]]:

@@ -6,6 +6,7 @@ wrong with it (``check``), its JSON Schema (``schema``), and which of its texts 
 or expressions (``templates``). ``what`` names the value in messages: ``"retry"``, ``a step``.
 """
 
+import json
 import keyword
 import re
 from collections.abc import Iterable
@@ -129,6 +130,8 @@ class Choice(Single):
     """What is allowed in words, where it is more than these."""
     later: frozenset[str] = frozenset()
     """Those that this version does not run yet."""
+    hint: str | None = None
+    """Help where no word is near."""
 
     def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         value = node.value if isinstance(node, Scalar) else None
@@ -136,7 +139,7 @@ class Choice(Single):
             shown = f'"{value}"' if isinstance(value, str) else kind_of(node)
             message = f"{what} must be {self.expected or _either(self.values)}, not {shown}"
             help_ = did_you_mean(value, self.values) if isinstance(value, str) else None
-            return source.error(node.span, "bad-value", message, help_)
+            return source.error(node.span, "bad-value", message, help_ or self.hint)
         if isinstance(node, Scalar) and value in self.later:
             return not_yet(source, node, f'{what[:-1]}: {value}"')
         return None
@@ -263,7 +266,7 @@ class JsonSchema(Single):
             return None
         if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
             return None
-        help_ = None
+        help_ = "write {type: string}, or the like"
         if isinstance(node, Scalar) and node.value in _JSON_TYPES:
             help_ = f"write {{type: {node.value}}}"
         return wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
@@ -272,6 +275,8 @@ class JsonSchema(Single):
         return {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
 
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*|\d+(?:ms|[smhd])")
+_SHOWN = 60
 _JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 
 
@@ -286,6 +291,15 @@ def boolean_help(node: Node) -> str | None:
 def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:
     """Return the diagnostic of a value that is something else altogether."""
     return source.error(node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_)
+
+
+def spelt(node: Scalar) -> str:
+    """Return a value as it can stand in a list or mapping on one line."""
+    if not isinstance(node.value, str):
+        return node.text
+    plain = _PLAIN.fullmatch(node.value) and node.value.lower() not in ("null", "true", "false")
+    text = node.value if plain else json.dumps(node.value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else "…"
 
 
 def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:

@@ -50,6 +50,14 @@ def test_everything_wrong_is_told_at_once() -> None:
     ]
 
 
+def test_misspelt_input_is_not_missing_as_well() -> None:
+    declared: dict[str, JsonSchema] = {"name": {}, "size": {}}
+    assert problems(declared, {"nmae": 1}) == [
+        'nmae: there is no such input (did you mean "name"?)',
+        "size: this input is missing",
+    ]
+
+
 @pytest.mark.parametrize(
     ("schema", "value", "message"),
     [

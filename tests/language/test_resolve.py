@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,57 @@ def test_chain_of_children_is_bounded(tmp_path: Path) -> None:
     """A generated chain is an error, not a crash."""
     for n in range(MAX_CHAIN + 5):
         write(tmp_path, **{f"p{n}": pipeline(f"{{id: a, pipeline: p{n + 1}.yaml}}")})
+    write(tmp_path, **{f"p{MAX_CHAIN + 5}": pipeline()})
     assert [d.rule for d in load(tmp_path / "p0.yaml").diagnostics] == ["too-deep"]
+
+
+@pytest.mark.parametrize("name", ["p{:02}", "p{:02x}", "q{0}"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_is_too_deep_depends_on_the_files_only(tmp_path: Path, name: str, *, backwards: bool) -> None:
+    """Not on which of them is checked first; it is told where the chain becomes too long."""
+    names = [name.format(99 - n if backwards else n) for n in range(40)]
+    for own, child in pairwise(names):
+        write(tmp_path, **{own: pipeline(f"{{id: a, pipeline: {child}.yaml}}")})
+    write(tmp_path, **{names[-1]: pipeline()})
+    expected = [(str(tmp_path / f"{names[39 - MAX_CHAIN]}.yaml"), "too-deep")]
+    for paths in ([tmp_path], sorted(tmp_path.iterdir()), sorted(tmp_path.iterdir(), reverse=True)):
+        assert [(d.path, d.rule) for d in check_paths(paths).diagnostics] == expected
+    assert load(tmp_path / f"{names[40 - MAX_CHAIN]}.yaml").diagnostics == ()
+
+
+def test_chain_beside_a_cycle(tmp_path: Path) -> None:
+    """A cycle has no depth, and hides no chain that is too deep."""
+    for n in range(MAX_CHAIN):
+        write(
+            tmp_path,
+            **{
+                f"p{n}": pipeline(
+                    f"{{id: a, pipeline: p{n + 1}.yaml}}" if n < MAX_CHAIN - 1 else "{id: a, set: {}}"
+                )
+            },
+        )
+    calls = "{id: a, pipeline: b.yaml}, {id: c, pipeline: p0.yaml}"
+    write(
+        tmp_path,
+        a=pipeline(calls),
+        b=pipeline("{id: a, pipeline: a.yaml}"),
+        z=pipeline("{id: a, pipeline: a.yaml}"),
+    )
+    for paths in ([tmp_path], [tmp_path / "z.yaml"], [tmp_path / "p0.yaml", tmp_path / "b.yaml"]):
+        assert sorted(d.rule for d in check_paths(paths).diagnostics) == ["child-cycle", "too-deep"]
+
+
+@pytest.mark.parametrize(
+    ("last", "rule"), [("{id: a, set: {}}", "too-deep"), ("{id: a, pipeline: p0.yaml}", "child-cycle")]
+)
+def test_chain_longer_than_the_stack(tmp_path: Path, last: str, rule: str) -> None:
+    for n in range(1200):
+        text = pipeline(f"{{id: a, pipeline: p{n + 1}.yaml}}")
+        (tmp_path / f"p{n}.yaml").write_text(text, encoding="utf-8")
+    write(tmp_path, p1200=pipeline(last))
+    (found,) = load(tmp_path / "p0.yaml").diagnostics
+    assert found.rule == rule
+    assert len(found.message) < 200
 
 
 @pytest.mark.parametrize(
@@ -164,8 +215,7 @@ def test_nearest_activities_file_counts(tmp_path: Path) -> None:
 def test_built_in_activities_need_no_catalogue_file(tmp_path: Path) -> None:
     """And bring their parameters' names."""
     write(tmp_path, p=pipeline("{id: a, activity: shell.run, with: {comand: [ls]}}"))
-    rules = [d.rule for d in load(tmp_path / "p.yaml").diagnostics]
-    assert sorted(rules) == ["missing-parameter", "unknown-parameter"]
+    assert [d.rule for d in load(tmp_path / "p.yaml").diagnostics] == ["unknown-parameter"]
 
 
 def test_activities_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +254,9 @@ def test_modules_are_found_beside_the_catalogue_file(tmp_path: Path, monkeypatch
         tmp_path,
         activities="modules: [shop_activities_1]\n"
         "activities: {shop.pay: {timeouts: {heartbeat: 3s}, effect_free: true}}\n",
-        sub__p=pipeline("{id: a, activity: shop.pay, args: [1], compensate: {activity: shop.refund, args: [1]}}"),
+        sub__p=pipeline(
+            "{id: a, activity: shop.pay, args: [1], compensate: {activity: shop.refund, args: [1]}}"
+        ),
     )
     loaded = load(tmp_path / "sub" / "p.yaml", modules=["shop_activities_2"])
     assert loaded.diagnostics == ()
@@ -315,7 +367,9 @@ def test_numbers_longer_than_python_reads_are_told(tmp_path: Path) -> None:
     assert {d.rule for d in load(tmp_path / "a.yaml").diagnostics} == {"bad-cron", "not-supported-yet"}
 
 
-def test_what_many_mistakes_ask_for_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_many_mistakes_ask_for_is_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ids of the rules, for comments; what an expression compares, for its names."""
     asked: list[str] = []
 
@@ -328,7 +382,9 @@ def test_what_many_mistakes_ask_for_is_looked_up_once(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(rules, "ids", counted("ids", rules.ids))
     monkeypatch.setattr(names, "_compared", counted("compared", names._compared))
-    steps = "".join(f"  - {{id: s{n}, set: {{}}}} # pipeline: ignore[no-rule-of-this-test]\n" for n in range(50))
+    steps = "".join(
+        f"  - {{id: s{n}, set: {{}}}} # pipeline: ignore[no-rule-of-this-test]\n" for n in range(50)
+    )
     expression = " or ".join(["x == 1"] * 50)
     (tmp_path / "p.yaml").write_text(f'name: p\nsteps:\n{steps}output: "{{{{ {expression} }}}}"\n')
     assert len(load(tmp_path / "p.yaml").diagnostics) == 100

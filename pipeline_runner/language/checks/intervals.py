@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.durations import spell
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.policies import RETRY, merged, said, said_retry
+from pipeline_runner.language.policies import RETRY, is_sound, merged, said, said_retry
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -19,10 +19,11 @@ def check(document: Document) -> Iterator[Diagnostic]:
             continue
         retry = said_retry(document, call)
         initial = merged(RETRY, retry).initial_interval or 0.0
-        if retry.maximum_interval is not None and initial > retry.maximum_interval:
+        maximum = retry.maximum_interval
+        if maximum is not None and initial > maximum and is_sound(document, call, "retry"):
             own, _ = fields.get("maximum_interval", (None, 0))
             message = (
-                f"the retry policy's maximum_interval {spell(retry.maximum_interval)} "
+                f"the retry policy's maximum_interval {spell(maximum)} "
                 f"is shorter than its initial_interval {spell(initial)}"
             )
             yield document.source.error(own.span if own else call.span, "retry-intervals", message)

@@ -10,16 +10,16 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.fields import CHILD_TIMEOUTS
+from pipeline_runner.language.fields import ACTIVITY_TIMEOUTS, CHILD_TIMEOUTS
 from pipeline_runner.language.nodes import Mapping, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield limits of calls that do not go together, and retries without any."""
     for call in document.calls:
-        if call.kind == "activity":
-            yield from _timeouts(document, call)
-        yield from _retries(document, call)
+        found = [*(_timeouts(document, call) if call.kind == "activity" else ()), *_retries(document, call)]
+        if found and policies.is_sound(document, call, "timeouts"):
+            yield from found
     yield from _policies(document)
 
 
@@ -92,7 +92,8 @@ def _policies(document: Document) -> Iterator[Diagnostic]:
         if value is None or not isinstance(policy, Mapping) or "retry" in policy:
             continue
         names = [entry.name for entry in policy.mapping("timeouts") or ()]
-        if names and all((one in CHILD_TIMEOUTS.fields) == (kind == "activity") for one in names):
+        others = CHILD_TIMEOUTS if kind == "activity" else ACTIVITY_TIMEOUTS
+        if names and all(one in others.fields for one in names):
             what = "activities" if kind == "activity" else "a child pipeline"
             message = f'the policy "{name}" has nothing for {what}: {", ".join(names)}'
             help_ = f"its timeouts are those of {'children' if kind == 'activity' else 'activities'}"

@@ -1,4 +1,4 @@
-"""``maybe-null``: what a step did not do is not used as if it had.
+"""``maybe-null``: what a step did not do is not used as if it had, nor what a schema lets be null.
 
 Bad: ``{{ steps.build.output.id }}`` where ``build`` has a ``when``; good: with
 ``| default('')``, or under the same condition.
@@ -13,6 +13,7 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
 from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
 from pipeline_runner.language.nodes import Scalar, scalars
+from pipeline_runner.language.types import ANY, NULL, Map, options, union
 
 _HELP = "use default(…), or a condition"
 _ERROR = jinja.Name("error", "load")
@@ -32,13 +33,18 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of outputs and errors that may be null."""
     skipped = frozenset(step.id for step in document.steps if "when" in step.node)
     for use in document.uses:
-        if use.tree is None or not any(_may_be_null(use, one.path, skipped) for one in use.references):
+        if use.tree is None or not any(
+            _may_be_null(use, one.path, skipped) or any(_nullable(document, use, one.path))
+            for one in use.references
+        ):
             continue
         around = _conditions(document, use.step, own=use.key != "when")
         for look in looks(use.tree, lone=use.is_lone):
-            known = _with_those_of_steps(document, around.joined(look.known))
-            if why := _why(document, use, look, known):
-                depth, message = why
+            known = around.joined(look.known)
+            if _found(document, use, look, known) and (
+                found := _found(document, use, look, known.joined(_passed(document, use)))
+            ):
+                depth, message = found
                 span = use.span(document.source, look.reference, depth)
                 yield document.source.warning(span, "maybe-null", message, _HELP)
 
@@ -52,6 +58,53 @@ def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bo
         case ("step", "error", *_):
             return True
     return path[0] == "error" and use.place is Place.FINALLY
+
+
+def _found(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+    known = _with_those_of_steps(document, known)
+    return _why(document, use, look, known) or _by_schema(document, use, look, known)
+
+
+def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> Iterator[int]:
+    """Yield how many keys of a path lead to what may be null as a schema has it.
+
+    Not of values that the file computes: what their conditions have ruled out, types do not tell.
+    """
+    match path:
+        case ("inputs", name, *_):
+            kind, first = document.types.inputs.keys.get(name, ANY), 2
+        case ("steps", name, "output", *_):
+            step = document.ids.get(name)
+            if step is None or step.kind != "activity" or not use.sees(step):
+                return
+            kind, first = document.types.output(step), 3
+        case _:
+            return
+    for place, key in enumerate((*path[first:], ""), first):
+        kinds = options(kind)
+        if NULL in kinds and len(kinds) > 1:
+            yield place
+        there = [one for one in kinds if one != NULL]
+        kind = union([one.keys.get(key, ANY) if isinstance(one, Map) else ANY for one in there])
+
+
+def _by_schema(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+    path = look.reference.path
+    for place in _nullable(document, use, path):
+        if len(path) + look.needed > place and not known.asks(*path[:place]):
+            return place - 1, f'"{".".join(path[:place])}" may be null, as its schema says'
+    return None
+
+
+def _passed(document: Document, use: Use) -> Known:
+    """Return what is known since no step before has failed on purpose."""
+    last = use.step is not None and use.step.in_finally
+    fails = [step for step in use.visible if step.kind == "fail" and step.in_finally == last]
+    certain = [step for step in fails if "for_each" not in step.node and "catch" not in step.node]
+    known = Known()
+    for condition in _whens(document, certain):
+        known = known.also(condition, holds=False)
+    return known
 
 
 def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:

@@ -9,7 +9,7 @@ not know it, which is a warning.
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Mapping
@@ -30,16 +30,26 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
     if given is not None and not isinstance(given, Mapping):
         return
     known = schema.get("properties")
+    missing = [name for name in schema.get("required", ()) if given is None or name not in given]
     if isinstance(known, dict) and "patternProperties" not in schema:
         for entry in given or ():
-            if entry.name not in known:
-                message = f'"{call.name}" has no parameter "{entry.name}"'
-                help_ = did_you_mean(entry.name, known) or f"it takes {listed(known)}"
-                if schema.get("additionalProperties") is False:
-                    yield source.error(entry.key.span, "unknown-parameter", message, help_)
-                elif "additionalProperties" not in schema:
-                    yield source.warning(entry.key.span, "undeclared-parameter", message, help_)
-    missing = [name for name in schema.get("required", ()) if given is None or name not in given]
+            if entry.name in known:
+                continue
+            message = f'"{call.name}" has no parameter "{entry.name}"'
+            help_ = did_you_mean(entry.name, known) or f"it takes {listed(known)}"
+            # What it is meant for is not missing as well; but a warning must not hide that it is.
+            is_missing = (meant := nearest(entry.name, known)) in missing
+            if schema.get("additionalProperties") is False:
+                yield source.error(entry.key.span, "unknown-parameter", message, help_)
+            elif "additionalProperties" in schema:
+                continue
+            elif is_missing:
+                message = f'"{call.name}" needs "{meant}" in its "with", and has no parameter "{entry.name}"'
+                yield source.error(entry.key.span, "missing-parameter", message, help_)
+            else:
+                yield source.warning(entry.key.span, "undeclared-parameter", message, help_)
+            if is_missing:
+                missing.remove(meant)
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
         yield source.error(call.input_span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')

@@ -1,11 +1,12 @@
 """``shell-template``: data is handed to a shell as an argument, not as a part of its program.
 
 Bad: ``command: [sh, -c, "rm {{ inputs.path }}"]``; good: ``[rm, "{{ inputs.path }}"]``, or
-``[sh, -c, 'rm "$1"', sh, "{{ inputs.path }}"]``.
+``[sh, -c, 'rm "$1"', sh, "{{ inputs.path }}"]``. ``ssh`` makes a program of all that comes after the host.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pipeline_runner.core.parsing import references_in
 from pipeline_runner.core.plain_expressions import Reference
@@ -17,42 +18,85 @@ from pipeline_runner.language.types import Plain, Type, options
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|k|z|a)?sh")
 _PROGRAM = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*")
 _TAKES_ONE = re.compile(r"[-+][a-zA-Z]*[oO]|--(?:rcfile|init-file)")
+_RUNS_ANOTHER = re.compile(
+    r"(?:.*/)?(?:docker|doas|env|find|kubectl|nerdctl|nice|nohup|podman|setsid|stdbuf|sudo|time|timeout|xargs)"
+)
+_SSH = re.compile(r"(?:.*/)?ssh")
+_SSH_TAKES_ONE = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]*[BbcDEeFIiJLlmOoPpQRSWw]")
 _HARMLESS = frozenset([("run", "run_id"), ("run", "started_at"), ("step", "key"), ("index",)])
 """Texts of letters, digits and a few signs that mean nothing to a shell."""
+_OWN_ARGUMENT = re.compile(r"-.*|[0-9].*|\w+=.*", re.DOTALL)
+"""Of a command that runs another: an option, a time, a variable."""
 _HELP = 'hand it over as an argument: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
+_HELP_SSH = 'hand it over on standard input: [ssh, HOST, \'read -r x; … "$x"\'], with "stdin"'
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield programs for a shell that are built from templates."""
     for call in document.calls:
         given = call.node.mapping("with")
-        program = _program(given.items("command") if given else ())
-        use = document.use_at(program, call.step, compensates=call.compensates) if program else None
-        for reference in _unsafe(document, use) if use else ():
-            assert use is not None
-            source, path = document.source, reference.path
+        command = (*given.items("entrypoint"), *given.items("command")) if given else ()
+        programs, help_ = _programs(command) if command else ((), "")
+        uses = [document.use_at(one, call.step, compensates=call.compensates) for one in programs]
+        found = ((use, one) for use in uses if use for one in _unsafe(document, use))
+        if first := next(found, None):
+            (use, reference), source = first, document.source
+            path = reference.path
             span = use.span(source, reference).to(use.span(source, reference, len(path) - 1))
             message = f'"{".".join(path)}" becomes a part of the program that the shell reads'
-            yield source.warning(span, "shell-template", message, _HELP)
-            break
+            yield source.warning(span, "shell-template", message, help_)
 
 
-def _program(command: tuple[Node, ...]) -> Scalar | None:
-    """Return the program in the command of a shell; None: there is none."""
-    words = iter(command)
-    first = next(words, None)
-    if not isinstance(first, Scalar) or not _SHELL.fullmatch(first.text):
-        return None
+def _programs(command: tuple[Node, ...]) -> tuple[tuple[Scalar, ...], str]:
+    """Return the parts of a command that a shell reads as a program, and what to do instead."""
+    words = [node.text if isinstance(node, Scalar) else "" for node in command]
+    if _SHELL.fullmatch(words[0]):
+        return _of_shell(command), _HELP
+    start = 0
+    if _RUNS_ANOTHER.fullmatch(words[0]):
+        for place, word in enumerate(words):
+            if _SHELL.fullmatch(word) and (found := _of_shell(command[place:])):
+                return found, _HELP
+        start = _other(words)
+    return (_of_ssh(command[start + 1 :]), _HELP_SSH) if _SSH.fullmatch(words[start]) else ((), "")
+
+
+def _of_shell(command: tuple[Node, ...]) -> tuple[Scalar, ...]:
+    words = iter(command[1:])
     for word in words:
         text = word.text if isinstance(word, Scalar) else ""
         if _PROGRAM.fullmatch(text):
             program = next(words, None)
-            return program if isinstance(program, Scalar) else None
+            return (program,) if isinstance(program, Scalar) else ()
         if _TAKES_ONE.fullmatch(text):
             next(words, None)
         elif not text.startswith(("-", "+")):
-            return None  # it is a file with the program, and the rest are its arguments
-    return None
+            return ()  # it is a file with the program, and the rest are its arguments
+    return ()
+
+
+def _other(words: list[str]) -> int:
+    """Return the place of the command that the first one, such as ``sudo -u root``, may run."""
+    for place, (before, word) in enumerate(pairwise(words), 1):
+        if _SSH.fullmatch(word) or not (
+            _RUNS_ANOTHER.fullmatch(word) or _OWN_ARGUMENT.fullmatch(word) or before.startswith("-")
+        ):
+            return place
+    return 0
+
+
+def _of_ssh(arguments: tuple[Node, ...]) -> tuple[Scalar, ...]:
+    """Return what comes after the host: ``ssh`` joins it, and the shell of the host reads it."""
+    words, host = iter(enumerate(arguments)), False
+    for place, word in words:
+        text = word.text if isinstance(word, Scalar) else ""
+        if _SSH_TAKES_ONE.fullmatch(text):
+            next(words, None)
+        elif host and not text.startswith("-"):
+            return tuple(one for one in arguments[place:] if isinstance(one, Scalar))
+        elif not text.startswith("-"):
+            host = True
+    return ()
 
 
 def _unsafe(document: Document, use: Use) -> Iterator[Reference]:
