@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping as AnyMapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
@@ -12,8 +13,7 @@ from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequenc
 from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, spelt, wrong_type
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListOf(Shape):
+class ListOf(Shape, frozen=True, kw_only=True):
     """A list."""
 
     item: Shape
@@ -59,8 +59,7 @@ class ListOf(Shape):
         return self.item.is_templated()
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapOf(Shape):
+class MapOf(Shape, frozen=True, kw_only=True):
     """A mapping from names of the author's choice."""
 
     value: Shape
@@ -97,8 +96,7 @@ class MapOf(Shape):
         return self.value.is_templated()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forms(Shape):
+class Forms(Shape, frozen=True, kw_only=True):
     """A value whose shape depends on whether it is a scalar, a list or a mapping."""
 
     expected: str
@@ -140,8 +138,7 @@ class Forms(Shape):
         )
 
 
-@dataclass(frozen=True)
-class Later(Shape):
+class Later(Shape, frozen=True):
     """A named shape that contains itself: the steps of a block. Their templates are their own affair."""
 
     get: Callable[[], Shape]
@@ -153,8 +150,7 @@ class Later(Shape):
         return self.get().schema(defs)
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """One key of a mapping."""
 
     shape: Shape
@@ -175,8 +171,7 @@ class Field:
         return {"description": doc, **self.shape.schema(defs)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fields(Shape):
+class Fields(Shape, frozen=True, kw_only=True):
     """A mapping with known keys."""
 
     name: str
@@ -226,8 +221,7 @@ class Fields(Shape):
         return any(field.shape.is_templated() for field in self.fields.values())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variants(Shape):
+class Variants(Shape, frozen=True, kw_only=True, dict=True):
     """A mapping that does exactly one of several things, each with keys of its own."""
 
     name: str

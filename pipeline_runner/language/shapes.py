@@ -10,9 +10,10 @@ import json
 import keyword
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+import msgspec
 
 from pipeline_runner.core import durations
 from pipeline_runner.core.suggest import did_you_mean
@@ -39,7 +40,7 @@ class Mode(Enum):
     """A bare expression, without braces."""
 
 
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """Anything at all; the others narrow it down."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
@@ -59,7 +60,7 @@ class Shape:
         return False
 
 
-class Single(Shape):
+class Single(Shape, frozen=True):
     """A single value, of which one thing at most is told."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
@@ -72,8 +73,7 @@ class Single(Shape):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Text(Single):
+class Text(Single, frozen=True, kw_only=True):
     """A text that is not empty."""
 
     mode: Mode = Mode.LITERAL
@@ -121,8 +121,7 @@ class Text(Single):
         return self.mode in (Mode.TEMPLATE, Mode.EXPRESSION)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice(Single):
+class Choice(Single, frozen=True, kw_only=True):
     """One of a few words."""
 
     values: tuple[str, ...]
@@ -148,8 +147,7 @@ class Choice(Single):
         return {"enum": list(self.values)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Duration(Single):
+class Duration(Single, frozen=True, kw_only=True):
     """A duration such as ``30s``."""
 
     positive: bool = True
@@ -185,8 +183,7 @@ class Duration(Single):
         return self.template
 
 
-@dataclass(frozen=True, kw_only=True)
-class Number(Single):
+class Number(Single, frozen=True, kw_only=True):
     """A number in a range."""
 
     minimum: int
@@ -214,8 +211,7 @@ class Number(Single):
         return schema if self.maximum is None else {**schema, "maximum": self.maximum}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Boolean(Single):
+class Boolean(Single, frozen=True, kw_only=True):
     """true or false."""
 
     def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
@@ -227,8 +223,7 @@ class Boolean(Single):
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnyValue(Shape):
+class AnyValue(Shape, frozen=True, kw_only=True):
     """Any data; with ``template``, every text in it is a template. Keys are literal."""
 
     template: bool = False
@@ -255,8 +250,7 @@ def _add_texts(node: Node, found: list[tuple[Scalar, Mode]]) -> None:
             _add_texts(entry.value, found)
 
 
-@dataclass(frozen=True, kw_only=True)
-class JsonSchema(Single):
+class JsonSchema(Single, frozen=True, kw_only=True):
     """A JSON Schema. Whether it is a valid one is asked by a check, which can afford the library."""
 
     boolean: bool = True
