@@ -112,6 +112,11 @@ def _joined(one: Type, other: Type) -> Type:
     return one
 
 
+def base(kind: Type) -> Type:
+    """Return a type without what its values are."""
+    return Plain(kind.kind) if isinstance(kind, Plain) else kind
+
+
 def without_null(kind: Type) -> Type:
     """Return the type of a value that is known not to be null."""
     left = [option for option in options(kind) if option != NULL]

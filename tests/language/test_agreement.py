@@ -27,7 +27,7 @@ from pipeline_runner.core.parsing import ExpressionError, parse
 from pipeline_runner.core.secrets import Secrets, SecretText
 from pipeline_runner.language import loader
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.inference import Problem
+from pipeline_runner.language.evaluation import Problem
 from pipeline_runner.language.nodes import Mapping, Source
 from pipeline_runner.language.types import List, Map, Plain, Secret, Type, Union, of_schema
 
