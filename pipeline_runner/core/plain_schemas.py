@@ -37,19 +37,20 @@ def fits(schema: Any, value: Any) -> bool:
     return True
 
 
+def is_pattern(limit: Any) -> bool:
+    """Tell whether a value is a regular expression that Python can read."""
+    try:
+        return isinstance(limit, str) and re.compile(limit) is not None
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
 def _is_count(limit: Any) -> bool:
     return type(limit) is int and limit >= 0
 
 
 def _is_number(limit: Any) -> bool:
     return type(limit) in (int, float)
-
-
-def _is_pattern(limit: Any) -> bool:
-    try:
-        return isinstance(limit, str) and re.compile(limit) is not None
-    except re.error:
-        return False
 
 
 def _is_type(limit: Any) -> bool:
@@ -79,7 +80,7 @@ _SCHEMA_OF: dict[str, Callable[[Any], bool]] = {
     "type": _is_type,
     "enum": lambda limit: isinstance(limit, list),
     "const": lambda _: True,
-    "pattern": _is_pattern,
+    "pattern": is_pattern,
     "required": _is_names,
     "items": is_plain,
     "additionalProperties": is_plain,
