@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from pipeline_runner.core.slow_patterns import is_slow
+
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
     "object": (dict,), "array": (list,), "null": (type(None),),
@@ -109,6 +111,10 @@ def _known(limit: Any, value: Any, _: Any) -> bool:
     )
 
 
+def _matches(limit: Any, value: Any, _: Any) -> bool:
+    return not isinstance(value, str) or (not is_slow(limit) and re.search(limit, value) is not None)
+
+
 _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {
     **dict.fromkeys((*_ANNOTATIONS, *_TEXTS, "$defs"), lambda *_: True),
     "type": _of_type,
@@ -118,7 +124,7 @@ _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "maxItems": lambda limit, value, _: not isinstance(value, list) or len(value) <= limit,
     "minimum": lambda limit, value, _: not isinstance(value, int | float) or value >= limit,
     "maximum": lambda limit, value, _: not isinstance(value, int | float) or value <= limit,
-    "pattern": lambda limit, value, _: not isinstance(value, str) or re.search(limit, value) is not None,
+    "pattern": _matches,
     "enum": lambda limit, value, _: isinstance(value, str) and value in limit,
     "const": lambda limit, value, _: isinstance(value, str) and value == limit,
     "items": lambda limit, value, _: not isinstance(value, list) or all(fits(limit, one) for one in value),

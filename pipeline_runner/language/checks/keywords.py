@@ -1,14 +1,15 @@
-"""``unknown-schema-keyword``: JSON Schema knows the keywords of a schema.
+"""``unknown-schema-keyword``, ``slow-pattern``: JSON Schema knows the keywords of a schema, and patterns end.
 
 Bad: ``{type: integer, minimun: 1}``; good: ``{type: integer, minimum: 1}``. Keywords that begin
-with ``x-`` are notes, and right.
+with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{pattern: "^a+$"}``.
 """
 
 from collections.abc import Iterator
 
+from pipeline_runner.core.slow_patterns import is_slow
 from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source
 
 _BY_NAME = frozenset(["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"])
 """Below them stand names, and a schema for each."""
@@ -65,17 +66,28 @@ _FOREIGN = {
 
 
 def check(source: Source, schema: Mapping) -> Iterator[Diagnostic]:
-    """Yield the keywords of a schema, at any depth, that do nothing."""
+    """Yield the keywords of a schema, at any depth, that do nothing, and its slow patterns."""
     for entry in schema:
         name = entry.name
         if name in _BY_NAME:
             for one in entry.value if isinstance(entry.value, Mapping) else ():
+                if name == "patternProperties":
+                    yield from _pattern(source, one.key)
                 yield from _check(source, one.value)
+        elif name == "pattern":
+            yield from _pattern(source, entry.value)
         elif name in _OF_SCHEMAS:
             yield from _check(source, entry.value)
         elif name not in _OTHERS and not name.startswith("x-"):
             message = f'JSON Schema has no keyword "{name}": it does nothing'
             yield source.warning(entry.key.span, "unknown-schema-keyword", message, _help(name))
+
+
+def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
+    if isinstance(node, Scalar) and isinstance(node.value, str) and is_slow(node.value):
+        message = "this pattern may take for ever: there are too many ways to match the same text"
+        help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
+        yield source.warning(node.span, "slow-pattern", message, help_)
 
 
 def _help(name: str) -> str:
