@@ -22,12 +22,14 @@ _SAMPLE = "".join(map(chr, range(0x180))) + "ΑΩαωАЯая٠٩את一龥ぁ�
 """Characters that stand for all the others."""
 _COUNTED = 16
 """Rounds of a repeat that are told apart; one of more is taken for one without end."""
+_LONGEST = 10_000
+"""Characters of a pattern that is looked at."""
 _MOST = 500
-"""Characters of a pattern that is looked at: a longer one counts as good."""
+"""Parts of a pattern that are looked at, in each round again: a longer one counts as good."""
 
 
 class _TooLongError(Exception):
-    """There are more characters than are looked at."""
+    """There are more parts than are looked at."""
 
 
 class _Part(NamedTuple):
@@ -45,7 +47,7 @@ _NOTHING = _Part(Counter(), Counter(), 1)
 @lru_cache(maxsize=1000)
 def is_slow(pattern: str) -> bool:
     """Tell whether there are texts that a regular expression would be held against for ever."""
-    if ")" not in pattern:  # nothing with a repeat in it is repeated
+    if ")" not in pattern or len(pattern) > _LONGEST:  # without a group there are no repeats in repeats
         return False
     try:
         graph = _Graph(pattern)
@@ -72,6 +74,7 @@ class _Graph:
     def __init__(self, pattern: str) -> None:
         self._characters: list[frozenset[str]] = []
         self._next: list[Counter[int]] = []
+        self._looked_at = 0
         self._looks_around = False
         self._sets: dict[str, frozenset[str]] = {}
         self._sample = _SAMPLE + pattern
@@ -101,7 +104,8 @@ class _Graph:
         after = {place: [one for one in self._next[place] if one in circle] for place in circle}
         if any(self._next[place][one] > 1 for place in circle for one in after[place]):
             return True
-        todo = [pair for place in circle for pair in combinations(after[place], 2) if self._overlap(*pair)]
+        forks = {pair for place in circle for pair in combinations(after[place], 2)}
+        todo = [pair for pair in forks if self._overlap(*pair)]
         seen = set(todo)
         while todo:
             one, other = todo.pop()
@@ -124,6 +128,9 @@ class _Graph:
         return whole
 
     def _item(self, item: tuple[Any, Any], flags: int, *, inside: bool) -> _Part:
+        self._looked_at += 1
+        if self._looked_at > _MOST:
+            raise _TooLongError
         operator, argument = item[0].name, item[1]
         match operator:
             case "MAX_REPEAT" | "MIN_REPEAT":
@@ -187,7 +194,7 @@ class _Graph:
 
     def _link(self, one: Counter[int], other: Counter[int]) -> None:
         for place, ways in one.items():
-            self._next[place] += _times(other, ways)
+            self._next[place].update(_times(other, ways))
 
     def _only_way(self, body: Iterable[Any], flags: int) -> _Part:
         """Add what is matched in one way or not at all, whatever comes after it."""
@@ -197,8 +204,6 @@ class _Graph:
         return _maybe(part) if inner.empty else part
 
     def _character(self, one_of: frozenset[str]) -> _Part:
-        if len(self._next) == _MOST:
-            raise _TooLongError
         place = Counter([len(self._next)])
         self._characters.append(one_of)
         self._next.append(Counter())
