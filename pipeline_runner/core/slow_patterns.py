@@ -8,6 +8,7 @@ same text lead from a place in a circle back to it.
 """
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -50,7 +51,8 @@ def is_slow(pattern: str) -> bool:
     if ")" not in pattern or len(pattern) > _LONGEST:  # without a group there are no repeats in repeats
         return False
     try:
-        graph = _Graph(pattern)
+        with warnings.catch_warnings(action="ignore"):
+            graph = _Graph(pattern)
     except (re.error, OverflowError, RecursionError, _TooLongError):
         return False
     return any(map(graph.doubles, graph.circles()))

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline_runner.core.plain_schemas import fits
+from pipeline_runner.core.plain_schemas import fits, is_pattern
 from pipeline_runner.core.slow_patterns import has_slow_pattern, is_slow
 
 
@@ -103,3 +103,9 @@ def test_value_is_not_held_against_it() -> None:
     assert not fits({"pattern": "^(a+)+$"}, "a" * 40 + "!")
     assert not fits({"pattern": "^(a+)+$"}, "a")
     assert fits({"pattern": "^(a+)+$"}, 1)
+
+
+def test_pattern_that_python_warns_of() -> None:
+    """Nothing of it is printed between the messages of the checker; a test would fail of it."""
+    assert is_pattern("^([[a]+)+$")
+    assert is_slow("^([[a]+)+$")
