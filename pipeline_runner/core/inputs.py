@@ -7,12 +7,12 @@ to import than most files take to check.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
 
 from pipeline_runner.core.model import Struct
-from pipeline_runner.core.plain_schemas import fits, is_plain
+from pipeline_runner.core.plain_schemas import fits, is_pattern, is_plain
 from pipeline_runner.core.suggest import did_you_mean, listed, meant
 
 JsonSchema = dict[str, Any] | bool
@@ -135,9 +135,10 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
         return []
     from jsonschema import Draft202012Validator
 
-    meta = Draft202012Validator(
-        Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
+    formats = copy(Draft202012Validator.FORMAT_CHECKER)
+    # Its own falls over a pattern with too many brackets in one another, or with too large a number.
+    formats.checkers = {**formats.checkers, "regex": (_is_pattern_or_no_text, ())}
+    meta = Draft202012Validator(Draft202012Validator.META_SCHEMA, format_checker=formats)
     errors = [cause for error in meta.iter_errors(schema) for cause in _of_list(error)]
     found = [(tuple(error.absolute_path), _schema_message(error)) for error in errors]
     found += _reference_problems(schema, schema, ())
@@ -146,6 +147,10 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
         probes = [problem.message for value in _PROBES for problem in value_problems(schema, value, "")]
         found += [((), message) for message in probes if message.startswith("cannot be judged")]
     return sorted(dict.fromkeys(found), key=repr)
+
+
+def _is_pattern_or_no_text(value: object) -> bool:
+    return not isinstance(value, str) or is_pattern(value)
 
 
 def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path, str]]:

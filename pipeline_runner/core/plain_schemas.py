@@ -6,8 +6,11 @@ is not certain here (another keyword, a value that does not fit) is the library'
 """
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+from pipeline_runner.core.slow_patterns import is_slow
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
@@ -37,19 +40,21 @@ def fits(schema: Any, value: Any) -> bool:
     return True
 
 
+def is_pattern(limit: Any) -> bool:
+    """Tell whether a value is a regular expression that Python can read."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what may mean something else one day
+            return isinstance(limit, str) and re.compile(limit) is not None
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
 def _is_count(limit: Any) -> bool:
     return type(limit) is int and limit >= 0
 
 
 def _is_number(limit: Any) -> bool:
     return type(limit) in (int, float)
-
-
-def _is_pattern(limit: Any) -> bool:
-    try:
-        return isinstance(limit, str) and re.compile(limit) is not None
-    except re.error:
-        return False
 
 
 def _is_type(limit: Any) -> bool:
@@ -79,7 +84,7 @@ _SCHEMA_OF: dict[str, Callable[[Any], bool]] = {
     "type": _is_type,
     "enum": lambda limit: isinstance(limit, list) and bool(limit),
     "const": lambda _: True,
-    "pattern": _is_pattern,
+    "pattern": is_pattern,
     "required": _is_names,
     "items": is_plain,
     "additionalProperties": is_plain,
@@ -108,6 +113,10 @@ def _known(limit: Any, value: Any, _: Any) -> bool:
     )
 
 
+def _matches(limit: Any, value: Any, _: Any) -> bool:
+    return not isinstance(value, str) or (not is_slow(limit) and re.search(limit, value) is not None)
+
+
 _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {
     **dict.fromkeys((*_ANNOTATIONS, *_TEXTS, "$defs"), lambda *_: True),
     "type": _of_type,
@@ -117,7 +126,7 @@ _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "maxItems": lambda limit, value, _: not isinstance(value, list) or len(value) <= limit,
     "minimum": lambda limit, value, _: not isinstance(value, int | float) or value >= limit,
     "maximum": lambda limit, value, _: not isinstance(value, int | float) or value <= limit,
-    "pattern": lambda limit, value, _: not isinstance(value, str) or re.search(limit, value) is not None,
+    "pattern": _matches,
     "enum": lambda limit, value, _: isinstance(value, str) and value in limit,
     "const": lambda limit, value, _: isinstance(value, str) and value == limit,
     "items": lambda limit, value, _: not isinstance(value, list) or all(fits(limit, one) for one in value),

@@ -124,3 +124,10 @@ def test_local_references_work() -> None:
 def test_schema_that_cannot_be_used_is_told_with_its_place(schema: JsonSchema, path: tuple[str, ...]) -> None:
     """Before anything is started."""
     assert [found[0] for found in schema_problems(schema)] == [path]
+
+
+@pytest.mark.parametrize("pattern", ["[", "a{99999999999999}", "(" * 3000 + ")" * 3000])
+def test_pattern_that_python_cannot_read(pattern: str) -> None:
+    ((path, message),) = schema_problems({"pattern": pattern})
+    assert path == ("pattern",)
+    assert message.startswith('must be a valid "regex", not ')

@@ -177,6 +177,7 @@ class Mutations:
             names = ("timeouts", "retry", "approval", "schedule")
             known += [(inner, {}) for name in names if (inner := mapping.mapping(name))]
         known += [(policy, {}) for policy in self._document.policies.values() if isinstance(policy, Mapping)]
+        known += [(schema, {}) for schema in self._document.inputs.values() if isinstance(schema, Mapping)]
         for call in self._document.calls:
             given, schema = call.node.mapping("with"), self._input(call)
             if given and isinstance(schema, Map) and schema.others != "some":

@@ -8,9 +8,9 @@ fields, or ``@daily`` and the like.
 import re
 from collections.abc import Iterator
 
-from pipeline_runner.core.inputs import misfits, schema_problems
+from pipeline_runner.core.inputs import schema_problems
 from pipeline_runner.core.suggest import did_you_mean, listed
-from pipeline_runner.language.checks.schemas import at
+from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, plain
@@ -127,7 +127,7 @@ def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnos
             help_ = did_you_mean(one.name, document.inputs) or declared
             yield source.error(one.key.span, "unknown-input", f'there is no input "{one.name}"', help_)
         elif not schema_problems(plain(schema)):
-            for path, message in misfits(plain(schema), plain(one.value)):
+            for path, message in quick_misfits(plain(schema), plain(one.value)):
                 yield source.error(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
     if needed := document.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)

@@ -1,40 +1,54 @@
-"""``bad-schema``, ``bad-default``: an input's schema is a JSON Schema, and its default fits it.
+"""``bad-schema``, ``bad-default``: what is meant to be a JSON Schema is one, and an input's default fits it.
 
 Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-from pipeline_runner.core.inputs import Path, dotted, misfits, schema_problems
-from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.core.inputs import JsonSchema, Path, dotted, misfits, schema_problems
+from pipeline_runner.core.plain_schemas import fits
+from pipeline_runner.core.slow_patterns import has_slow_pattern
+from pipeline_runner.language.checks import keywords
+from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
 from pipeline_runner.language.shapes import boolean_help
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield mistakes in the schemas of the inputs."""
+    """Yield mistakes in the schemas of the inputs, and of the answers that approvals take."""
     for name, node in document.inputs.items():
         if not isinstance(node, Mapping):
             continue
-        bad = list(check_schema(document.source, node))
-        yield from bad
+        found = list(check_schema(document.source, node))
+        yield from found
         default = node.get("default")
-        if default is None or bad:
+        if default is None or has_errors(found):
             continue
-        for path, problem in misfits(plain(node), plain(default)):
+        for path, problem in quick_misfits(plain(node), plain(default)):
             part = at(default, path)
             message = f"the default does not fit: {name}{dotted(path)}: {problem}"
             help_ = boolean_help(part) if "true or false" in problem else None
             yield document.source.error(part.span, "bad-default", message, help_)
+    for step in document.steps:
+        approval = step.node.mapping("approval")
+        if approval and (schema := approval.mapping("schema")):
+            yield from check_schema(document.source, schema)
 
 
 def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
-    """Yield what keeps a mapping from being a JSON Schema."""
+    """Yield what keeps a mapping from being a JSON Schema, and what does not do in it what is meant."""
     for path, message in schema_problems(plain(node)):
         keys = [key for key in path if isinstance(key, str)]
         where = f'"{keys[-1]}" ' if keys else ""
         yield source.error(at(node, path).span, "bad-schema", f"this is no JSON Schema: {where}{message}")
+    yield from keywords.check(source, node)
+
+
+def quick_misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
+    """Return what is wrong with a value; nothing where it would be held against a pattern for ever."""
+    return [] if fits(schema, value) or has_slow_pattern(schema) else misfits(schema, value)
 
 
 def at(node: Node, path: Path) -> Node:

@@ -8,11 +8,11 @@ without templates is validated (``bad-value``); of one with templates the types 
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline_runner.core.inputs import JsonSchema, dotted, misfits, schema_problems
+from pipeline_runner.core.inputs import JsonSchema, dotted, schema_problems
 from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language import types
 from pipeline_runner.language.checks.parameters import resolved
-from pipeline_runner.language.checks.schemas import at
+from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
@@ -136,7 +136,7 @@ def argument(
 def _misfits(
     source: Source, node: Node, schema: JsonSchema, value: Any, above: tuple[str, ...] = ()
 ) -> Iterator[Diagnostic]:
-    for path, message in misfits(schema, value):
+    for path, message in quick_misfits(schema, value):
         # The value itself; without a path it is about all of them, such as an unknown parameter.
         if inner := (*above, *path):
             where = dotted(inner).removeprefix(".")

@@ -1,0 +1,103 @@
+"""``unknown-schema-keyword``, ``slow-pattern``: JSON Schema knows the keywords of a schema, and patterns end.
+
+Bad: ``{type: integer, minimun: 1}``; good: ``{type: integer, minimum: 1}``. Keywords that begin
+with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{pattern: "^a+$"}``.
+"""
+
+from collections.abc import Iterator
+
+from pipeline_runner.core.slow_patterns import is_slow
+from pipeline_runner.core.suggest import nearest
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source
+
+_BY_NAME = frozenset(["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"])
+"""Below them stand names, and a schema for each."""
+_OF_SCHEMAS = frozenset(
+    [
+        "additionalProperties", "allOf", "anyOf", "contains", "contentSchema", "else", "if", "items", "not",
+        "oneOf", "prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
+    ]
+)  # fmt: skip
+"""Below them stands a schema, or a list of them."""
+_OTHERS = frozenset(
+    [
+        "$anchor", "$comment", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "$schema", "$vocabulary",
+        "const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "deprecated",
+        "description", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "maxContains",
+        "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength",
+        "minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required", "title", "type",
+        "uniqueItems", "writeOnly",
+    ]
+)  # fmt: skip
+KEYWORDS = _BY_NAME | _OF_SCHEMAS | _OTHERS
+"""Those of JSON Schema 2020-12, and ``definitions``, where references of older schemas lead to."""
+
+_OPTIONAL = 'a key may be left out unless "required" lists it, an input if it has a "default"'
+_BOUNDS = 'write "{0}imum" for numbers, "{0}Length" for texts, "{0}Items" for lists'
+_LENGTHS = 'write "minLength" and "maxLength", of lists "minItems" and "maxItems"'
+_FOREIGN = {
+    **dict.fromkeys(("optional", "mandatory"), _OPTIONAL),
+    **dict.fromkeys(("allowed", "choices", "options", "values"), 'write "enum"'),
+    **dict.fromkeys(("match", "matches", "regex", "regexp"), 'write "pattern"'),
+    **dict.fromkeys(("attributes", "fields", "keys"), 'write "properties"'),
+    **dict.fromkeys(("password", "secret", "sensitive"), 'a secret is no input: list its name in "secrets"'),
+    **dict.fromkeys(("doc", "help"), 'write "description"'),
+    **dict.fromkeys(("length", "size"), _LENGTHS),
+    "min": _BOUNDS.format("min"),
+    "max": _BOUNDS.format("max"),
+    "ge": 'write "minimum"',
+    "gt": 'write "exclusiveMinimum"',
+    "le": 'write "maximum"',
+    "lt": 'write "exclusiveMaximum"',
+    "label": 'write "title"',
+    "nullable": 'write a list of types with "null" in it, such as type: [string, "null"]',
+    "example": 'write "examples", with a list',
+    # Those of older versions.
+    "$recursiveAnchor": 'write "$dynamicAnchor"',
+    "$recursiveRef": 'write "$dynamicRef"',
+    "additionalItems": 'write "prefixItems" for the first elements, and "items" for the others',
+    "dependencies": 'write "dependentRequired", or "dependentSchemas"',
+    "disallow": 'write "not"',
+    "divisibleBy": 'write "multipleOf"',
+    "extends": 'write "allOf"',
+}
+"""What stands for words of other languages, and of other versions."""
+
+
+def check(source: Source, schema: Mapping) -> Iterator[Diagnostic]:
+    """Yield the keywords of a schema, at any depth, that do nothing, and its slow patterns."""
+    for entry in schema:
+        name = entry.name
+        if name in _BY_NAME:
+            for one in entry.value if isinstance(entry.value, Mapping) else ():
+                if name == "patternProperties":
+                    yield from _pattern(source, one.key)
+                yield from _check(source, one.value)
+        elif name == "pattern":
+            yield from _pattern(source, entry.value)
+        elif name in _OF_SCHEMAS:
+            yield from _check(source, entry.value)
+        elif name not in _OTHERS and not name.startswith("x-"):
+            message = f'JSON Schema has no keyword "{name}": it does nothing'
+            yield source.warning(entry.key.span, "unknown-schema-keyword", message, _help(name))
+
+
+def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
+    if isinstance(node, Scalar) and isinstance(node.value, str) and is_slow(node.value):
+        message = "this pattern may take for ever: there are too many ways to match the same text"
+        help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
+        yield source.warning(node.span, "slow-pattern", message, help_)
+
+
+def _help(name: str) -> str:
+    near = nearest(name, (*KEYWORDS, *_FOREIGN))
+    if near is None:
+        return f'a note of your own is "x-{name}"'
+    return _FOREIGN.get(near) or f'did you mean "{near}"?'
+
+
+def _check(source: Source, node: Node) -> Iterator[Diagnostic]:
+    for one in node.items if isinstance(node, Sequence) else (node,):
+        if isinstance(one, Mapping):
+            yield from check(source, one)
