@@ -34,7 +34,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     skipped = frozenset(step.id for step in document.steps if "when" in step.node)
     for use in document.uses:
         if use.tree is None or not any(
-            _may_be_null(use, one.path, skipped) or any(_nullable(document, use, one.path))
+            _may_be_null(use, one.path, skipped) or _nullable(document, use, one.path)
             for one in use.references
         ):
             continue
@@ -65,8 +65,8 @@ def _found(document: Document, use: Use, look: Look, known: Known) -> tuple[int,
     return _why(document, use, look, known) or _by_schema(document, use, look, known)
 
 
-def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> Iterator[int]:
-    """Yield how many keys of a path lead to what may be null as a schema has it.
+def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> list[int]:
+    """Return how many keys of a path lead to what may be null as a schema has it.
 
     Not of values that the file computes: what their conditions have ruled out, types do not tell.
     """
@@ -76,16 +76,20 @@ def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> Iterator[i
         case ("steps", name, "output", *_):
             step = document.ids.get(name)
             if step is None or step.kind != "activity" or not use.sees(step):
-                return
+                return []
             kind, first = document.types.output(step), 3
         case _:
-            return
+            return []
+    found = []
     for place, key in enumerate((*path[first:], ""), first):
         kinds = options(kind)
-        if NULL in kinds and len(kinds) > 1:
-            yield place
-        there = [one for one in kinds if one != NULL]
-        kind = union([one.keys.get(key, ANY) if isinstance(one, Map) else ANY for one in there])
+        if len(kinds) > 1 and NULL in kinds:
+            found.append(place)
+        maps = [one for one in kinds if isinstance(one, Map)]
+        if not maps:
+            break
+        kind = union([one.keys.get(key, ANY) for one in maps])
+    return found
 
 
 def _by_schema(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
