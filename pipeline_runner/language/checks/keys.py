@@ -29,7 +29,7 @@ def _below(source: Source, node: Node) -> Iterator[Diagnostic]:
     for item in node.items if isinstance(node, Sequence) else ():
         yield from _below(source, item)
     for entry in node if isinstance(node, Mapping) else ():
-        if contains_template(entry.name):
+        if "{" in entry.name and contains_template(entry.name):
             yield source.warning(
                 entry.key.span, "template-key", "a template in a key is taken literally", _HELP
             )

@@ -40,7 +40,7 @@ def _check_activity(
     document: Document, call: Call, given: Mapping, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
     expected = types.of_catalogue(schema)
-    if any(types.misfits(types.ANY_MAP, expected)):
+    if not isinstance(expected, types.Map) and any(types.misfits(types.ANY_MAP, expected)):
         message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
         help_ = 'give it as "args": [VALUE]'
         yield document.source.error(given.span, "type-mismatch", message, help_)
