@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
+from functools import lru_cache
 
 _MOST = 10
 """So many names a reader takes in."""
@@ -11,7 +12,12 @@ _MOST = 10
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that this one most likely stands for, None if there is none near."""
-    plain = {_plain(candidate): candidate for candidate in sorted(known)}
+    return _nearest(name, tuple(sorted(known)))
+
+
+@lru_cache(maxsize=1000)
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    plain = {_plain(candidate): candidate for candidate in known}
     match = get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
     return plain[match[0]] if match else None
 

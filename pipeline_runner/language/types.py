@@ -4,12 +4,14 @@
 not understood is ``ANY``: a missing schema is no reason for a false alarm.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from pipeline_runner.core.suggest import listed
+
+T = TypeVar("T")
 
 _MAX_DEPTH = 12
 """How deep schemas are read; beyond it nothing is known."""
@@ -140,19 +142,28 @@ def of_value(value: Any) -> Type:
     return ANY
 
 
-_known: dict[int, tuple[Any, Type]] = {}
-# By the id() of a schema that is not changed and lives long, as those of a catalogue.
 _MOST_KNOWN = 10_000
 
 
+def by_identity(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Remember what a function gives for a schema of the catalogue: it lives long, and is never changed."""
+    found: dict[int, tuple[Any, T]] = {}
+
+    def remembered(schema: Any) -> T:
+        known = found.get(id(schema))
+        if known is None or known[0] is not schema:
+            if len(found) >= _MOST_KNOWN:
+                found.clear()
+            known = found[id(schema)] = schema, function(schema)
+        return known[1]
+
+    return remembered
+
+
+@by_identity
 def of_catalogue(schema: Any) -> Type:
     """Return what :func:`of_schema` does for a schema of the catalogue, which many files share."""
-    known = _known.get(id(schema))
-    if known is None or known[0] is not schema:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        known = _known[id(schema)] = schema, of_schema(schema)
-    return known[1]
+    return of_schema(schema)
 
 
 def of_schema(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Type:

@@ -10,6 +10,7 @@ worker may be elsewhere.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 from pipeline_runner.activities import extras
 from pipeline_runner.core.suggest import did_you_mean
@@ -23,11 +24,12 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield activities that nobody knows; none while the file that may declare them has mistakes."""
     if not document.complete:
         return
+    installed = cache(extras.installed)  # which searches the disk
     for call in document.calls:
         if call.kind != "activity" or not call.name or not call.name.strip() or "{{" in call.name:
             continue
         if known := document.activity(call):
-            if known.extra and not extras.installed(known.extra):
+            if known.extra and not installed(known.extra):
                 message = extras.missing(call.name, known.extra)
                 help_ = f"on the worker: {extras.remedy(known.extra)}"
                 yield document.source.warning(call.span, "missing-extra", message, help_)

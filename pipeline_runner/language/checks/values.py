@@ -110,6 +110,7 @@ def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
     return None
 
 
+@types.by_identity
 def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
     """Return what a schema says of its values one by one, not of how they go together."""
     top = resolved(schema)
