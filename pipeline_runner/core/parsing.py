@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import jinja2
 from jinja2 import nodes
 
-from pipeline_runner.core import filters, plain_expressions
+from pipeline_runner.core import filters, plain_expressions, plain_nodes
 from pipeline_runner.core.environment import ENVIRONMENT
 from pipeline_runner.core.plain_expressions import Reference, offset_of
 from pipeline_runner.core.suggest import did_you_mean
@@ -132,7 +132,7 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
     if bare:
         text = f"{{{{ {text}\n}}}}"
     if plain := plain_expressions.parse(text):
-        return Parsed(plain_expressions.template(plain.parts), plain.lone, plain.references, [])
+        return Parsed(plain_nodes.template(plain.parts), plain.lone, plain.references, [])
     tree = _parse(text)
     problems = [problem for node in _nodes(tree) for problem in _problems(node)]
     return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=offset_of), problems)

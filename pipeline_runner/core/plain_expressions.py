@@ -10,11 +10,24 @@ ways, white space control, whatever is nested deeply, and every mistake.
 import re
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 from jinja2 import nodes
 
 from pipeline_runner.core.environment import ENVIRONMENT
+from pipeline_runner.core.plain_nodes import (
+    binary,
+    constant,
+    item_of,
+    key_of,
+    name_node,
+    new,
+    operand,
+    placed,
+    text_data,
+    unary,
+    with_arguments,
+)
 
 _MAX_TOKENS = 150
 """In an expression. Its tree is not much deeper than half of that."""
@@ -113,7 +126,7 @@ def parse(text: str) -> Plain | None:
         if start > end:
             data = text[end:start]
             blank = blank and data.isspace()
-            parts.append(_data(data, end + 1))
+            parts.append(text_data(data, end + 1))
         if (path := _PATH.match(text, start + 2)) and path[1] not in _RESERVED:
             node = _of_path(path, references)
             end = path.end()
@@ -133,7 +146,7 @@ def parse(text: str) -> Plain | None:
     if end < len(text):
         data = text[end:]
         blank = blank and data.isspace()
-        parts.append(_data(data, end + 1))
+        parts.append(text_data(data, end + 1))
     references.sort(key=offset_of)
     if count == 1 and blank:
         return Plain([node], True, references)
@@ -147,7 +160,7 @@ offset_of = attrgetter("offset")
 def _of_path(found: re.Match[str], references: list[Reference]) -> nodes.Expr:
     name, keys = found.groups()
     place = found.start(1) + 1
-    node = _name(name, place)
+    node = name_node(name, place)
     if not keys:
         references.append(Reference((name,), place - 1))
         return node
@@ -155,7 +168,7 @@ def _of_path(found: re.Match[str], references: list[Reference]) -> nodes.Expr:
     references.append(Reference(path, place - 1))
     place += len(name)
     for key in path[1:]:
-        node = _getattr(node, key, place)
+        node = key_of(node, key, place)
         place += len(key) + 1
     return node
 
@@ -225,7 +238,7 @@ class _Parser:
             self._next()
             if self.kind == "not":
                 raise _OtherError
-            left: nodes.Expr = _one(nodes.Not, first, self.expression(_NOT))
+            left: nodes.Expr = unary(nodes.Not, first, self.expression(_NOT))
         else:
             left = self._operand()
         last = -1
@@ -245,7 +258,7 @@ class _Parser:
                 left = self._condition(left, place)
             else:
                 self._next()
-                left = _two(_BINARY[operator], place, left, self.expression(level + 1))
+                left = binary(_BINARY[operator], place, left, self.expression(level + 1))
 
     def _comparison(self, left: nodes.Expr) -> nodes.Expr:
         ops: list[nodes.Operand] = []
@@ -260,20 +273,20 @@ class _Parser:
             if name is None:
                 break
             self._next()
-            ops.append(_operand(name, self.expression(_SUM)))
-        node = _new(nodes.Compare)
+            ops.append(operand(name, self.expression(_SUM)))
+        node = new(nodes.Compare)
         node.expr = left
         node.ops = ops
-        return _placed(node, self._places[self._at])
+        return placed(node, self._places[self._at])
 
     def _joined(self, left: nodes.Expr, place: int) -> nodes.Expr:
         parts = [left]
         while self.kind == "~":
             self._next()
             parts.append(self.expression(_PRODUCT))
-        node = _new(nodes.Concat)
+        node = new(nodes.Concat)
         node.nodes = parts
-        return _placed(node, place)
+        return placed(node, place)
 
     def _condition(self, left: nodes.Expr, place: int) -> nodes.Expr:
         self._next()
@@ -282,18 +295,18 @@ class _Parser:
         if self.kind == "else":
             self._next()
             other = self.expression(_CONDITION)
-        node = _new(nodes.CondExpr)
+        node = new(nodes.CondExpr)
         node.test = test
         node.expr1 = left
         node.expr2 = other
-        return _placed(node, place)
+        return placed(node, place)
 
     def _operand(self) -> nodes.Expr:
         """Parse a value with its sign, keys, filters and tests."""
         if self.kind in _SIGNS:
             sign, place = _SIGNS[self.kind], self._places[self._at]
             self._next()
-            node: nodes.Expr = _one(sign, place, self._value())
+            node: nodes.Expr = unary(sign, place, self._value())
         else:
             node = self._value()
         while True:
@@ -317,9 +330,9 @@ class _Parser:
         if named:
             if value in ENVIRONMENT.globals:
                 raise _OtherError
-            node: nodes.Expr = _name(value, place)
+            node: nodes.Expr = name_node(value, place)
         elif kind in ("constant", "name"):
-            node = _const(value if kind == "constant" else _CONSTANTS[value], place)
+            node = constant(value if kind == "constant" else _CONSTANTS[value], place)
         elif inner := _BRACKETS.get(kind):
             node = inner(self, place)
         else:
@@ -343,7 +356,7 @@ class _Parser:
                     raise _OtherError
                 key = self._values[self._at]
                 self._next()
-                node = _getattr(node, key, place)
+                node = key_of(node, key, place)
                 if literal:
                     path.append(key)
             elif self.kind == "[":
@@ -354,7 +367,7 @@ class _Parser:
                     path.append(index.value)
                 else:
                     literal = False
-                node = _getitem(node, index, place)
+                node = item_of(node, index, place)
             else:
                 return node
 
@@ -372,9 +385,9 @@ class _Parser:
                     break
             items.append(self.expression(_CONDITION))
         self._next()
-        node = _new(nodes.List)
+        node = new(nodes.List)
         node.items = items
-        return _placed(node, place)
+        return placed(node, place)
 
     def _dict(self, place: int) -> nodes.Expr:
         items: list[nodes.Pair] = []
@@ -385,14 +398,14 @@ class _Parser:
                     break
             key = self.expression(_CONDITION)
             self._take(":")
-            pair = _new(nodes.Pair)
+            pair = new(nodes.Pair)
             pair.key = key
             pair.value = self.expression(_CONDITION)
-            items.append(_placed(pair, key.lineno))
+            items.append(placed(pair, key.lineno))
         self._next()
-        node = _new(nodes.Dict)
+        node = new(nodes.Dict)
         node.items = items
-        return _placed(node, place)
+        return placed(node, place)
 
     def _filter(self, value: nodes.Expr) -> nodes.Expr:
         self._next()
@@ -401,7 +414,7 @@ class _Parser:
         if name not in ENVIRONMENT.filters or name.startswith("_"):
             raise _OtherError
         args, keywords = self._arguments() if self.kind == "(" else ([], [])
-        return _with_arguments(nodes.Filter, place, value, name, args, keywords)
+        return with_arguments(nodes.Filter, place, value, name, args, keywords)
 
     def _test(self, value: nodes.Expr) -> nodes.Expr:
         place = self._places[self._at]
@@ -421,8 +434,8 @@ class _Parser:
             args = [self._value()]
         elif self.kind in ("if", "in", "not", "is"):  # Jinja takes these for arguments
             raise _OtherError
-        node = _with_arguments(nodes.Test, place, value, name, args, keywords)
-        return _one(nodes.Not, place, node) if negated else node
+        node = with_arguments(nodes.Test, place, value, name, args, keywords)
+        return unary(nodes.Not, place, node) if negated else node
 
     def _arguments(self) -> tuple[list[nodes.Expr], list[nodes.Keyword]]:
         self._next()
@@ -434,12 +447,12 @@ class _Parser:
                 if self.kind == ")":
                     break
             if self.kind == "name" and self._kinds[self._at + 1] == "=":
-                keyword = _new(nodes.Keyword)
+                keyword = new(nodes.Keyword)
                 keyword.key = self._values[self._at]
                 self._next()
                 self._next()
                 keyword.value = self.expression(_CONDITION)
-                keywords.append(_placed(keyword, keyword.value.lineno))
+                keywords.append(placed(keyword, keyword.value.lineno))
             elif keywords:
                 raise _OtherError
             else:
@@ -454,107 +467,3 @@ _BRACKETS: dict[str, Callable[[_Parser, int], nodes.Expr]] = {
     "{": _Parser._dict,  # noqa: SLF001
 }
 """How to parse what begins with a bracket."""
-
-
-# Nodes. Their own constructor takes ten times as long, to check what is known here.
-
-_N = TypeVar("_N", bound=nodes.Node)
-_F = TypeVar("_F", nodes.Filter, nodes.Test)
-
-
-class _New(Protocol):
-    def __call__(self, kind: type[_N], /) -> _N: ...
-
-
-_new: _New = object.__new__
-
-
-def _placed(node: _N, place: int | None) -> _N:
-    node.lineno = place  # type: ignore[assignment]  # Jinja has operands without one, too
-    node.environment = ENVIRONMENT
-    return node
-
-
-def _name(name: str, place: int) -> nodes.Expr:
-    node = _new(nodes.Name)
-    node.name = name
-    node.ctx = "load"
-    node.lineno = place
-    node.environment = ENVIRONMENT
-    return node
-
-
-def _const(value: Any, place: int) -> nodes.Expr:
-    node = _new(nodes.Const)
-    node.value = value
-    return _placed(node, place)
-
-
-def _getattr(inner: nodes.Expr, key: str, place: int) -> nodes.Expr:
-    node = _new(nodes.Getattr)
-    node.node = inner
-    node.attr = key
-    node.ctx = "load"
-    node.lineno = place
-    node.environment = ENVIRONMENT
-    return node
-
-
-def _getitem(inner: nodes.Expr, index: nodes.Expr, place: int) -> nodes.Expr:
-    node = _new(nodes.Getitem)
-    node.node = inner
-    node.arg = index
-    node.ctx = "load"
-    return _placed(node, place)
-
-
-def _one(kind: type[nodes.UnaryExpr], place: int, inner: nodes.Expr) -> nodes.Expr:
-    node = _new(kind)
-    node.node = inner
-    return _placed(node, place)
-
-
-def _two(kind: type[nodes.BinExpr], place: int, left: nodes.Expr, right: nodes.Expr) -> nodes.Expr:
-    node = _new(kind)
-    node.left = left
-    node.right = right
-    return _placed(node, place)
-
-
-def _operand(operator: str, inner: nodes.Expr) -> nodes.Operand:
-    node = _new(nodes.Operand)
-    node.op = operator
-    node.expr = inner
-    return _placed(node, None)
-
-
-def _with_arguments(
-    kind: type[_F],
-    place: int,
-    inner: nodes.Expr,
-    name: str,
-    args: list[nodes.Expr],
-    keywords: list[Any],
-) -> _F:
-    node = _new(kind)
-    node.node = inner
-    node.name = name
-    node.args = args
-    node.kwargs = keywords
-    node.dyn_args = node.dyn_kwargs = None
-    return _placed(node, place)
-
-
-def _data(text: str, place: int) -> nodes.Expr:
-    node = _new(nodes.TemplateData)
-    node.data = text
-    return _placed(node, place)
-
-
-def template(parts: list[nodes.Expr]) -> nodes.Template:
-    """Return the tree of a template with these parts."""
-    output = _new(nodes.Output)
-    output.nodes = parts
-    tree = _new(nodes.Template)
-    tree.body = [_placed(output, parts[0].lineno)]
-    return _placed(tree, 1)

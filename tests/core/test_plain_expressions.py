@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
 
-from pipeline_runner.core import parsing, plain_expressions
+from pipeline_runner.core import parsing, plain_expressions, plain_nodes
 from pipeline_runner.core.environment import ENVIRONMENT
 from pipeline_runner.core.parsing import ExpressionError, references_in
 from pipeline_runner.language.loader import load
@@ -47,7 +47,7 @@ def check(text: str) -> bool:
     if plain is None:
         return False
     tree = by_jinja(text)
-    assert whole(plain_expressions.template(plain.parts)) == whole(tree)
+    assert whole(plain_nodes.template(plain.parts)) == whole(tree)
     assert plain.lone == parsing.is_lone(tree)
     found = sorted((one.offset, one.path) for one in references_in(tree))
     assert [(one.offset, one.path) for one in plain.references] == found
