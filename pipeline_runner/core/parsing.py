@@ -106,7 +106,7 @@ class ExpressionError(Exception):
 
 def contains_template(text: str) -> bool:
     """Tell whether Jinja would do anything with this text."""
-    return "{{" in text or "{%" in text or "{#" in text
+    return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
 
 
 class Parsed(NamedTuple):

@@ -76,10 +76,10 @@ class MapOf(Shape, frozen=True, kw_only=True):
             return
         if len(node.entries) < self.at_least:
             yield source.error(node.span, "empty-list", f"{what} must have at least one entry")
-        for entry in node:
+        for name, entry in node.by_name.items():
             if self.key:
                 yield from self.key.check(entry.key, source, self.title)
-            yield from self.value.check(entry.value, source, f'"{entry.name}"')
+            yield from self.value.check(entry.value, source, f'"{name}"')
 
     def schema(self, defs: Schema) -> Schema:
         value = self.value.schema(defs)
@@ -189,12 +189,12 @@ class Fields(Shape, frozen=True, kw_only=True):
         if not isinstance(node, Mapping):
             yield wrong_type(node, source, what, "a mapping", self._help(node, source))
             return
-        for entry in node:
-            if field := self.fields.get(entry.name):
+        for name, entry in node.by_name.items():
+            if field := self.fields.get(name):
                 yield from field.check(entry, source)
             else:
-                yield unknown_key(entry, source, self.title, self.fields, _hint(entry.name, self.hints))
-        if not all(_hint(name, self.hints) for name in node.by_name) or not node.by_name:
+                yield unknown_key(entry, source, self.title, self.fields, _hint(name, self.hints))
+        if self.required and not (node.by_name and all(_hint(name, self.hints) for name in node.by_name)):
             yield from missing_keys(node, source, self.title, self.required, self.fields)
 
     def _help(self, node: Node, source: Source) -> str | None:
@@ -268,17 +268,17 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         if not isinstance(node, Mapping):
             yield wrong_type(node, source, what, "a mapping")
             return
-        present = [entry for entry in node if entry.name in self.kinds]
+        present = [entry for name, entry in node.by_name.items() if name in self.kinds]
         fields = self.fields(node)
         misspelt = any(
-            entry.name in self.foreign_kinds or nearest(entry.name, self.kinds)
-            for entry in node
-            if entry.name not in fields
+            name in self.foreign_kinds or nearest(name, self.kinds)
+            for name in node.by_name
+            if name not in fields
         )
         if len(present) > 1 or (not present and not misspelt):
             yield self._not_one(node, source, present)
-        for entry in node:
-            if field := fields.get(entry.name):
+        for name, entry in node.by_name.items():
+            if field := fields.get(name):
                 yield from field.check(entry, source)
             else:
                 yield self._unknown(entry, source, present, fields)
@@ -334,8 +334,8 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
 def _templates(fields: AnyMapping[str, Field], node: Mapping) -> Texts:
     return [
         found
-        for entry in node
-        if (field := fields.get(entry.name))
+        for name, entry in node.by_name.items()
+        if (field := fields.get(name))
         for found in field.shape.templates(entry.value)
     ]
 

@@ -6,13 +6,12 @@ shape is left out, because the structure check has reported it.
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.activities.catalogue import Entry as Activity
 from pipeline_runner.core import parsing
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.plain_expressions import Reference
@@ -73,13 +72,12 @@ class Step:
         """The key that says what it does, None if that is not clear."""
         self.in_loop: bool = "for_each" in node or (scope.owner is not None and scope.owner.in_loop)
         """Whether it, or a step that it is inside of, has ``for_each``."""
+        self.in_finally: bool = scope.owner.in_finally if scope.owner else scope.kind == "finally"
+        """Whether it is in ``finally``, at any depth."""
         self.inner: list[Scope] = []
         """The scopes of a block, of branches, and of handlers."""
-
-    @property
-    def compensation(self) -> Mapping | None:
+        self.compensation = node.mapping("compensate")
         """The mapping that says how the step is undone."""
-        return self.node.mapping("compensate")
 
     @property
     def around(self) -> Iterator["Step"]:
@@ -88,12 +86,6 @@ class Step:
         while step:
             yield step
             step = step.scope.owner
-
-    @property
-    def in_finally(self) -> bool:
-        """Whether it is in ``finally``, at any depth."""
-        outermost = [self, *self.around][-1]
-        return outermost.scope.kind == "finally"
 
     def body(self, kind: ScopeKind) -> list[Scope]:
         """Return the scopes of one kind."""
@@ -129,24 +121,15 @@ class Use:
         self.takes_secrets = takes_secrets
         self.bare = mode is Mode.EXPRESSION
         self.text = str(node.value) if isinstance(node.value, str) else node.text.lower()
-        self.references: list[Reference] = []
-        self.tree: jinja.Template | None = None
-        """None where there are errors."""
-        self.is_lone = False
-        """Whether it is one expression, whose value keeps its type."""
-        self.errors: list[ExpressionError] = []
         self._scope = scope
         self._before = before
-        try:
-            parsed = parsing.parse(self.text, bare=self.bare)
-            self.errors += parsed.problems
-            if self.bare and not self.errors and not parsed.lone:
-                self.errors.append(parsing.not_one(self.text))
-        except ExpressionError as error:
-            self.errors.append(error)
-        if not self.errors:
-            self.tree, self.references = parsed.tree, parsed.references
-            self.is_lone = parsed.lone
+        self.tree: jinja.Template | None
+        """None where there are errors."""
+        self.is_lone: bool
+        """Whether it is one expression, whose value keeps its type."""
+        self.references: list[Reference]
+        self.errors: list[ExpressionError]
+        self.tree, self.is_lone, self.references, self.errors = _parsed(self.text, self.bare)
 
     @property
     def scopes(self) -> list[Scope]:
@@ -180,7 +163,8 @@ class Use:
     @property
     def roots(self) -> frozenset[str]:
         """The names that exist here."""
-        return roots(self.place) | _LOOP_NAMES if self.loops else roots(self.place)
+        known = roots(self.place)
+        return known | _LOOP_NAMES if self.step and self.step.in_loop and self.loops else known
 
     @property
     def loops(self) -> list[Step]:
@@ -218,13 +202,19 @@ class Use:
 class Call:
     """An activity or a child pipeline that a step, or its compensation, calls."""
 
-    def __init__(self, node: Mapping, step: Step, kind: str, *, compensates: bool) -> None:
+    def __init__(
+        self, node: Mapping, step: Step, kind: str, catalogue: Catalogue, *, compensates: bool
+    ) -> None:
         self.node = node
         """The mapping with ``activity`` or ``pipeline``, and ``with``."""
+        self.given = node.mapping("with")
+        """What it is given by name."""
         self.step = step
         self.kind = kind
         self.name = node.text(kind)
         """The activity's name, or the child's path."""
+        self.activity = catalogue.get(self.name) if kind == "activity" and self.name else None
+        """What is known of the activity."""
         self.compensates = compensates
         self.parts: list[Mapping] | None = None
         """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
@@ -310,10 +300,11 @@ class Document:
         calls = []
         for step in self.steps:
             if step.kind in ("activity", "pipeline"):
-                calls.append(Call(step.node, step, step.kind, compensates=False))
+                calls.append(Call(step.node, step, step.kind, self.catalogue, compensates=False))
             if undo := step.compensation:
                 kinds = [kind for kind in COMPENSATION.kinds if kind in undo]
-                calls += [Call(undo, step, kind, compensates=True) for kind in kinds if len(kinds) == 1]
+                if len(kinds) == 1:
+                    calls.append(Call(undo, step, kinds[0], self.catalogue, compensates=True))
         return calls
 
     @cached_property
@@ -344,10 +335,6 @@ class Document:
         for name in ("uses", "_use_at", "types", "calls"):
             self.__dict__.pop(name, None)
 
-    def activity(self, call: Call) -> Activity | None:
-        """Return what is known of the activity that a call names."""
-        return self.catalogue.get(call.name) if call.kind == "activity" and call.name else None
-
     def _names(self, key: str) -> dict[str, Node]:
         mapping = self.root.mapping(key)
         return {entry.name: entry.value for entry in mapping} if mapping else {}
@@ -361,6 +348,22 @@ class Document:
                 before = len(scope.steps) if place is Place.OUTPUT else 0
                 for node, mode in _texts(PIPELINE.fields[key], value):
                     yield Use(node, mode, place=place, key=key, step=None, scope=scope, before=before)
+
+
+_Parsed = tuple["jinja.Template | None", bool, list[Reference], list[ExpressionError]]
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str, bare: bool) -> _Parsed:
+    """Parse a text; files say many things more than once, and nobody here changes a tree."""
+    try:
+        parsed = parsing.parse(text, bare=bare)
+    except ExpressionError as error:
+        return None, False, [], [error.with_traceback(None)]
+    errors = parsed.problems
+    if bare and not errors and not parsed.lone:
+        errors = [parsing.not_one(text)]
+    return (None, False, [], errors) if errors else (parsed.tree, parsed.lone, parsed.references, [])
 
 
 def _fill(scope: Scope, value: Node | None, place: Place) -> None:
@@ -394,8 +397,7 @@ def _below(scope: Scope) -> Iterator[Step]:
 def _step_uses(step: Step) -> list[Use]:
     found: list[Use] = []
     fields = STEP.templated(step.node)
-    for entry in step.node:
-        name = entry.name
+    for name, entry in step.node.by_name.items():
         if name not in fields or name in ("compensate", "catch"):
             continue
         secret = step.kind == "activity" and name in ("with", "args")
@@ -407,10 +409,10 @@ def _step_uses(step: Step) -> list[Use]:
             found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     if undo := step.compensation:
         fields = COMPENSATION.templated(undo)
-        for entry in undo:
-            if entry.name in fields:
-                secret = "activity" in undo and entry.name in ("with", "args")
-                found += _uses(step, fields[entry.name], entry, Place.COMPENSATION, takes_secrets=secret)
+        for name, entry in undo.by_name.items():
+            if name in fields:
+                secret = "activity" in undo and name in ("with", "args")
+                found += _uses(step, fields[name], entry, Place.COMPENSATION, takes_secrets=secret)
     return found
 
 

@@ -35,6 +35,7 @@ from pipeline_runner.language.types import (
     Type,
     Union,
     base,
+    is_alike,
     of_value,
     options,
     shown,
@@ -49,6 +50,7 @@ _STATUS = Plain(
     "string",
     ("pending", "running", "waiting", "completed", "skipped", "failed", "caught", "cancelled"),
 )
+_ERROR_OR_NULL = union([ERROR, NULL])
 _RUN_STATUS = Plain("string", ("completed", "failed", "timed_out", "cancelled"))
 _LOOP = Map({"index": NUMBER, "index0": NUMBER, "first": BOOLEAN, "last": BOOLEAN, "length": NUMBER}, "none")
 _UNSEEING = (
@@ -291,7 +293,7 @@ class Evaluation:
         if step is None or not self._use.sees(step):
             return ANY
         output = self._types.output(step)
-        return Map({"output": output, "status": _STATUS, "error": union([ERROR, NULL])}, "none")
+        return Map({"output": output, "status": _STATUS, "error": _ERROR_OR_NULL}, "none")
 
     def _lookup(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any) -> Type:
         """Return the type of a key of a value; report one that is not there."""
@@ -472,12 +474,12 @@ class Evaluation:
 
     def _is_one_of(self, kind: Type, wanted: Sequence[Type]) -> bool:
         """Tell whether a value may be of one of these types; a secret is a matter of its own."""
-        bases = {base(one).__class__ if not isinstance(one, Plain) else one.kind for one in wanted}
         for option in options(kind):
             if type(option) is Type or isinstance(option, Secret):
                 return True
-            if (option.kind if isinstance(option, Plain) else option.__class__) in bases:
-                return True
+            for one in wanted:
+                if is_alike(option, one):
+                    return True
         return False
 
     def _seen(self, node: jinja.Node | None, kind: Type, by: str = "") -> bool:

@@ -76,7 +76,10 @@ class Inference:
             return self.of(use) if use else of_value(node.value)
         if isinstance(node, SequenceNode):
             return List(union([self.value(item, step, compensates=compensates) for item in node.items]))
-        values = {entry.name: self.value(entry.value, step, compensates=compensates) for entry in node}
+        values = {
+            name: self.value(entry.value, step, compensates=compensates)
+            for name, entry in node.by_name.items()
+        }
         return Map(values, "none")
 
     def input_of(self, step: Step) -> Type:

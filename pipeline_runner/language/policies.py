@@ -76,7 +76,7 @@ def child_timeouts(node: Node | None) -> ChildTimeouts:
 
 def said_retry(document: Document, call: Call) -> Retry:
     """Return what the file and the catalogue say of a call's retries, without the language's defaults."""
-    activity = document.activity(call)
+    activity = call.activity
     layers = [retry(part.get("retry")) for part in _parts(document, call)]
     return merged(activity.retry if activity else Retry(), *layers)
 
@@ -89,8 +89,9 @@ def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, in
     if group not in call.said:
         found = call.said[group] = {}
         for strength, part in enumerate(_parts(document, call)):
-            for entry in part.mapping(group) or ():
-                found[entry.name] = entry.value, strength
+            if own := part.mapping(group):
+                for name, entry in own.by_name.items():
+                    found[name] = entry.value, strength
     return call.said[group]
 
 
@@ -124,7 +125,7 @@ def child_retry(document: Document, call: Call) -> Retry | None:
 
 def call_timeouts(document: Document, call: Call) -> Timeouts:
     """Return the timeouts of an activity."""
-    activity = document.activity(call)
+    activity = call.activity
     layers = [timeouts(part.get("timeouts")) for part in _parts(document, call)]
     said = merged(activity.timeouts if activity else Timeouts(), *layers)
     if said.start_to_close is not None:
@@ -142,7 +143,7 @@ def call_child_timeouts(document: Document, call: Call) -> ChildTimeouts:
 
 def task_queue(document: Document, call: Call) -> str | None:
     """Return the task queue of an activity: the call's, the catalogue's, ``defaults``', the pipeline's."""
-    activity = document.activity(call)
+    activity = call.activity
     defaults = _defaults(document, call)
     return (
         call.node.text("task_queue")

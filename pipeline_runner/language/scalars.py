@@ -29,6 +29,9 @@ TAGS = {
 }
 """The tags of scalars that the core schema knows, with their types."""
 
+STARTS = frozenset(["", "~", *"nNtTfF", *_NUMBER_START])
+"""The first characters of what may be no text; what begins in another way need not be resolved."""
+
 
 class ScalarError(ValueError):
     """A scalar stands for a value that a pipeline cannot hold."""

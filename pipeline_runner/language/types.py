@@ -81,18 +81,21 @@ def union(types: Iterable[Type]) -> Type:
     given = list(types)
     if len(given) == 1:
         return given[0]
-    for kind in (option for one in given for option in options(one)):
-        if type(kind) is Type:
-            return ANY
-        same = next((n for n, other in enumerate(found) if _is_alike(kind, other)), None)
-        if same is None:
-            found.append(kind)
-        else:
-            found[same] = _joined(found[same], kind)
+    for one in given:
+        for kind in options(one):
+            if type(kind) is Type:
+                return ANY
+            for place, other in enumerate(found):
+                if is_alike(kind, other):
+                    found[place] = _joined(other, kind)
+                    break
+            else:
+                found.append(kind)
     return found[0] if len(found) == 1 else Union(tuple(found)) if found else ANY
 
 
-def _is_alike(one: Type, other: Type) -> bool:
+def is_alike(one: Type, other: Type) -> bool:
+    """Tell whether two types, none of them a union, are of one kind, whatever is in them."""
     if isinstance(one, Plain) and isinstance(other, Plain):
         return one.kind == other.kind
     return type(one) is type(other)
@@ -100,7 +103,7 @@ def _is_alike(one: Type, other: Type) -> bool:
 
 def _joined(one: Type, other: Type) -> Type:
     """Return the type of what is one or the other, of two that are alike."""
-    if one == other:
+    if one is other or one == other:
         return one
     match one, other:
         case Plain(kind=kind, values=a), Plain(values=b):
@@ -127,14 +130,14 @@ def without_null(kind: Type) -> Type:
 
 def of_value(value: Any) -> Type:
     """Return the type of JSON data."""
+    if isinstance(value, str):  # as most are
+        return Plain("string", (value,))
     if value is None:
         return NULL
     if isinstance(value, bool):
         return Plain("boolean", (value,))
     if isinstance(value, int | float):
         return Plain("number", (value,))
-    if isinstance(value, str):
-        return Plain("string", (value,))
     if isinstance(value, list):
         return List(union(map(of_value, value)))
     if isinstance(value, dict):
@@ -250,7 +253,7 @@ def _misfit(actual: Type, wanted: tuple[Type, ...]) -> Iterator[tuple[Place, Typ
     alike = [
         one
         for one in wanted
-        if _is_alike(actual, one)
+        if is_alike(actual, one)
         or (isinstance(actual, Secret) and one.__class__ is Plain and one.kind == "string")
     ]
     if not alike:

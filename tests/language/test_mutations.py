@@ -161,7 +161,7 @@ class Mutations:
             yield from self._made(f"drop a {kind}", name, self._text.without(mapping, entry), lines)
 
     def _required(self, call: Call) -> list[str]:
-        activity = self._document.activity(call)
+        activity = call.activity
         if activity and activity.input:
             return [str(name) for name in activity.input.get("required", [])]
         child = self._document.children.get(call.name or "") if call.kind == "pipeline" else None
@@ -189,7 +189,7 @@ class Mutations:
                     yield from self._changed("misspell a key", entry.key.span, new, _lines(entry.value.span))
 
     def _input(self, call: Call) -> Type | None:
-        activity = self._document.activity(call)
+        activity = call.activity
         if activity and activity.input:
             return of_schema(activity.input)
         child = self._document.children.get(call.name or "") if call.kind == "pipeline" else None
@@ -243,7 +243,7 @@ class Mutations:
 
     def _names(self) -> Iterator[Mutation]:
         for call in self._document.calls:
-            if call.name and (self._document.activity(call) or call.name in self._document.children):
+            if call.name and (call.activity or call.name in self._document.children):
                 kind = "an activity" if call.kind == "activity" else "a child's path"
                 stem, dot, end = call.name.rpartition(".")
                 new = f"{stem}.{misspelt(end)}" if dot and call.kind == "activity" else f"{misspelt(stem)}.{end}"
@@ -297,7 +297,7 @@ class Mutations:
     def _schemas(self) -> Iterator[tuple[Mapping, dict[str, Any]]]:
         """Yield mappings of values with the schemas of their keys."""
         for call in self._document.calls:
-            given, activity = call.node.mapping("with"), self._document.activity(call)
+            given, activity = call.given, call.activity
             child = self._document.children.get(call.name or "") if call.kind == "pipeline" else None
             if given and activity and activity.input:
                 yield given, activity.input.get("properties", {})

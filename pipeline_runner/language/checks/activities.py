@@ -28,7 +28,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     for call in document.calls:
         if call.kind != "activity" or not call.name or not call.name.strip() or "{{" in call.name:
             continue
-        if known := document.activity(call):
+        if known := call.activity:
             if known.extra and not installed(known.extra):
                 message = extras.missing(call.name, known.extra)
                 help_ = f"on the worker: {extras.remedy(known.extra)}"

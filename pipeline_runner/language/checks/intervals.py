@@ -18,7 +18,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         fields = said(document, call, "retry")
         if "initial_interval" not in fields and "maximum_interval" not in fields:
             continue
-        activity = document.activity(call)
+        activity = call.activity
         known = activity.retry if activity else Retry()
         initial, maximum = (
             seconds(fields[name][0]) if name in fields else getattr(known, name)

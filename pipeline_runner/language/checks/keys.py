@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source
+from pipeline_runner.language.nodes import Mapping, Scalar, Sequence, Source
 
 _HELP = "a key that is computed needs an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
+
+_TEMPLATED = frozenset(["with", "args", "set", "output", "for_each", "search_attributes"])
+"""Keys of what is full of templates."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -20,17 +23,20 @@ def check(document: Document) -> Iterator[Diagnostic]:
         owners += [step.node, *([step.compensation] if step.compensation else [])]
         owners += [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
     for owner in owners:
-        for name in ("with", "args", "set", "output", "for_each", "search_attributes"):
-            if value := owner.get(name):
-                yield from _below(document.source, value)
+        for name, entry in owner.by_name.items():
+            if name in _TEMPLATED and not isinstance(entry.value, Scalar):
+                yield from _below(document.source, entry.value)
 
 
-def _below(source: Source, node: Node) -> Iterator[Diagnostic]:
-    for item in node.items if isinstance(node, Sequence) else ():
-        yield from _below(source, item)
-    for entry in node if isinstance(node, Mapping) else ():
-        if "{" in entry.name and contains_template(entry.name):
-            yield source.warning(
-                entry.key.span, "template-key", "a template in a key is taken literally", _HELP
-            )
-        yield from _below(source, entry.value)
+def _below(source: Source, node: Mapping | Sequence) -> Iterator[Diagnostic]:
+    if isinstance(node, Sequence):
+        below = node.items
+    else:
+        below = tuple([entry.value for entry in node])
+        for name, entry in node.by_name.items():
+            if "{" in name and contains_template(name):
+                message = "a template in a key is taken literally"
+                yield source.warning(entry.key.span, "template-key", message, _HELP)
+    for value in below:
+        if not isinstance(value, Scalar):
+            yield from _below(source, value)

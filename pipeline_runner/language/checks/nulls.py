@@ -13,7 +13,7 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
 from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
 from pipeline_runner.language.nodes import Scalar, scalars
-from pipeline_runner.language.types import ANY, NULL, Map, options, union
+from pipeline_runner.language.types import ANY, NULL, Map, Plain, options, union
 
 _HELP = "use default(…), or a condition"
 _ERROR = jinja.Name("error", "load")
@@ -51,13 +51,12 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bool:
     """Tell whether it is worth a closer look, as it seldom is."""
-    match path:
-        case ("steps", name, *rest):
-            last = use.step is not None and use.step.in_finally
-            return last or name in skipped or rest[:1] == ["error"]
-        case ("step", "error", *_):
-            return True
-    return path[0] == "error" and use.place is Place.FINALLY
+    root = path[0]
+    if root == "steps" and len(path) > 1:
+        return path[1] in skipped or path[2:3] == ("error",) or (use.step is not None and use.step.in_finally)
+    if root == "step":
+        return path[1:2] == ("error",)
+    return root == "error" and use.place is Place.FINALLY
 
 
 def _found(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
@@ -80,6 +79,8 @@ def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> list[int]:
             kind, first = document.types.output(step), 3
         case _:
             return []
+    if isinstance(kind, Plain):  # as most are
+        return []
     found = []
     for place, key in enumerate((*path[first:], ""), first):
         kinds = options(kind)

@@ -18,7 +18,7 @@ from pipeline_runner.language.nodes import Mapping
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield parameters that an activity does not take, or that it needs and does not get."""
     for call in document.calls:
-        activity = document.activity(call)
+        activity = call.activity
         if activity is None or activity.input is None or "args" in call.node:
             continue
         if "with" in call.node or activity.arguments is None:  # else its one parameter has a default
@@ -32,19 +32,19 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
     known = schema.get("properties")
     missing = [name for name in schema.get("required", ()) if given is None or name not in given]
     if isinstance(known, dict) and "patternProperties" not in schema:
-        for entry in given or ():
-            if entry.name in known:
+        for name, entry in given.by_name.items() if given else ():
+            if name in known:
                 continue
-            message = f'"{call.name}" has no parameter "{entry.name}"'
-            help_ = did_you_mean(entry.name, known) or f"it takes {listed(known)}"
+            message = f'"{call.name}" has no parameter "{name}"'
+            help_ = did_you_mean(name, known) or f"it takes {listed(known)}"
             # What it is meant for is not missing as well; but a warning must not hide that it is.
-            is_missing = (meant := nearest(entry.name, known)) in missing
+            is_missing = (meant := nearest(name, known)) in missing
             if schema.get("additionalProperties") is False:
                 yield source.error(entry.key.span, "unknown-parameter", message, help_)
             elif "additionalProperties" in schema:
                 continue
             elif is_missing:
-                message = f'"{call.name}" needs "{meant}" in its "with", and has no parameter "{entry.name}"'
+                message = f'"{call.name}" needs "{meant}" in its "with", and has no parameter "{name}"'
                 yield source.error(entry.key.span, "missing-parameter", message, help_)
             else:
                 yield source.warning(entry.key.span, "undeclared-parameter", message, help_)

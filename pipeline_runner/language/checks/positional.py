@@ -17,7 +17,7 @@ from pipeline_runner.language.types import Map, of_catalogue
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield arguments that an activity does not take, or needs and does not get."""
     for call in document.calls:
-        taken = _taken(document, call)
+        taken = _taken(call)
         if taken is None or ("with" in call.node and "args" in call.node):
             continue
         if "with" in call.node and len(taken) != 1 and "args" not in call.node:
@@ -32,9 +32,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
             yield from _check(document, call, given, taken)
 
 
-def _taken(document: Document, call: Call) -> tuple[Argument, ...] | None:
+def _taken(call: Call) -> tuple[Argument, ...] | None:
     """Return what an activity takes, None where that is not known, or said by ``with``."""
-    activity = document.activity(call)
+    activity = call.activity
     if activity is None:
         return None
     if activity.arguments is not None:
@@ -49,7 +49,7 @@ def _check(
     document: Document, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
 ) -> Iterator[Diagnostic]:
     source, items = document.source, given.items if given else ()
-    activity = document.activity(call)
+    activity = call.activity
     named = activity is not None and activity.arguments is not None
     names = listed([one.name for one in taken], "no arguments") if named else "one argument"
     missing = [one.name for one in taken[len(items) :] if one.required]

@@ -18,7 +18,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield requests that are retried, change something, and have a key that is no key."""
     for call in document.calls:
-        given = call.node.mapping("with")
+        given = call.given
         if call.name != "http.request" or given is None:
             continue
         method = given.text("method") or "GET"

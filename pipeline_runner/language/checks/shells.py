@@ -34,7 +34,7 @@ _HELP_SSH = 'hand it over on standard input: [ssh, HOST, \'read -r x; … "$x"\'
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield programs for a shell that are built from templates."""
     for call in document.calls:
-        given = call.node.mapping("with")
+        given = call.given
         command = (*given.items("entrypoint"), *given.items("command")) if given else ()
         programs, help_ = _programs(command) if command else ((), "")
         uses = [document.use_at(one, call.step, compensates=call.compensates) for one in programs]

@@ -65,12 +65,12 @@ def _side(finals: list[int], step: Step) -> int:
 def _outputs(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of an output that a step which is undone may not have."""
     for use in document.uses:
-        undo = use.step.compensation if use.step else None
-        if use.place is not Place.COMPENSATION or undo is None or use.step is None or use.tree is None:
+        if use.place is not Place.COMPENSATION or use.step is None or use.tree is None:
             continue
+        undo = use.step.compensation
         if use.step.kind not in ("activity", "pipeline", "steps", "parallel"):
             continue  # there is no doubt about the others
-        after = undo.text("after") or "uncertain"
+        after = (undo.text("after") if undo else None) or "uncertain"
         if after == "completed" or all(one.path[:2] != ("step", "output") for one in use.references):
             continue
         for look in looks(use.tree, lone=use.is_lone):
@@ -89,7 +89,7 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
 def _inputs(document: Document) -> Iterator[Diagnostic]:
     """Yield compensations that are not told what to undo."""
     for call in document.calls:
-        activity = document.activity(call)
+        activity = call.activity
         if not call.compensates or activity is None or "with" in call.node or "args" in call.node:
             continue  # a child says what it needs
         if activity.input is None:

@@ -26,10 +26,10 @@ _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield values that an activity does not take, and those that a child does not."""
     for call in document.calls:
-        given = call.node.mapping("with")
+        given, activity = call.given, call.activity
         if given is None:
             continue
-        activity, child = document.activity(call), document.children.get(call.name or "")
+        child = document.children.get(call.name or "")
         if activity and activity.input is not None:
             yield from _check_activity(document, call, given, activity.input)
         elif child and call.kind == "pipeline":
@@ -47,11 +47,11 @@ def _check_activity(
         return
     values = _of_values(schema)
     keys = expected.keys if isinstance(expected, types.Map) else {}
-    for entry in given:
+    for name, entry in given.by_name.items():
         if _is_literal(entry.value):
-            yield from _misfits(document.source, entry.value, values, {entry.name: plain(entry.value)})
-        elif entry.name in keys:
-            yield from mismatches(document, call, entry.value, keys[entry.name], entry.name)
+            yield from _misfits(document.source, entry.value, values, {name: plain(entry.value)})
+        elif name in keys:
+            yield from mismatches(document, call, entry.value, keys[name], name)
 
 
 def _check_child(document: Document, call: Call, given: Mapping, child: Document) -> Iterator[Diagnostic]:
@@ -69,18 +69,19 @@ def mismatches(
     document: Document, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
     """Yield the parts of a value whose type is not what is expected of them."""
-    kinds = types.options(expected)
-    lists = [one for one in kinds if isinstance(one, types.List)]
-    maps = [one for one in kinds if isinstance(one, types.Map)]
-    if isinstance(node, Sequence) and len(lists) == 1:
-        for number, item in enumerate(node.items):
-            yield from mismatches(document, call, item, lists[0].item, f"{where}[{number}]")
-        return
-    if isinstance(node, Mapping) and len(maps) == 1:
-        for entry in node:
-            inner = maps[0].keys.get(entry.name, maps[0].rest)
-            yield from mismatches(document, call, entry.value, inner, f"{where}.{entry.name}")
-        return
+    if isinstance(node, Sequence):
+        lists = [one for one in types.options(expected) if isinstance(one, types.List)]
+        if len(lists) == 1:
+            for number, item in enumerate(node.items):
+                yield from mismatches(document, call, item, lists[0].item, f"{where}[{number}]")
+            return
+    elif isinstance(node, Mapping):
+        maps = [one for one in types.options(expected) if isinstance(one, types.Map)]
+        if len(maps) == 1:
+            for name, entry in node.by_name.items():
+                inner = maps[0].keys.get(name, maps[0].rest)
+                yield from mismatches(document, call, entry.value, inner, f"{where}.{name}")
+            return
     actual = document.types.value(node, call.step, compensates=call.compensates)
     for path, found, wanted in types.misfits(actual, expected):
         what = where + dotted(path)
