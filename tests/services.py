@@ -243,7 +243,6 @@ class NameServer(Service):
         wanted = dns.rdatatype.from_text(kind)
         return sorted(r.to_text() for a in answer.answer if a.rdtype == wanted for r in a)
 
-
     def put(self, name: str, kind: str, values: list[str]) -> None:
         """Set values with a library, not with the activity."""
         import dns.query

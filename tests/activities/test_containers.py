@@ -357,7 +357,9 @@ def test_what_others_made_of_it_stays(world: World, run: Run, key: str) -> None:
     """Labels go from a container to an image of it, and on to that image's containers."""
     run(world.containers.run, image=IMAGE, name="web", command=FOREVER, settle="0s")
     world.api.commit("web", repository="backup", tag="1")
-    other = world.api.create_container_from_config({"Image": "backup:1", "Cmd": FOREVER, "Labels": {}}, "other")
+    other = world.api.create_container_from_config(
+        {"Image": "backup:1", "Cmd": FOREVER, "Labels": {}}, "other"
+    )
     assert world.api.inspect_container(other["Id"])["Config"]["Labels"][KEY_LABEL] == KEY
     assert not run(world.containers.remove, container="other", key=KEY).removed
     assert run(world.containers.remove, key=KEY).removed

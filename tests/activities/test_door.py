@@ -313,7 +313,13 @@ class Broken(pydantic.BaseModel):
     def __get_pydantic_json_schema__(cls, core, handler): raise OSError("no")
 """
 A = {"a": {"title": "A", "type": "integer"}}
-INNER = {"title": "Inner", "type": "object", "properties": A, "required": ["a"], "additionalProperties": False}
+INNER = {
+    "title": "Inner",
+    "type": "object",
+    "properties": A,
+    "required": ["a"],
+    "additionalProperties": False,
+}
 TO_INNER = {"$ref": "#/$defs/Inner"}
 
 

@@ -129,7 +129,9 @@ def test_without_a_strong_etag_nothing_is_put_together(
     assert server.seen == [None, None]
 
 
-def test_a_server_that_sends_less_than_it_was_asked_for(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_a_server_that_sends_less_than_it_was_asked_for(
+    run: Run, server: FileServer, target: Path, key: str
+) -> None:
     """It may (RFC 9110, 15.3.7): the file is not whole then."""
     server.breaks, server.short = [PIECE], [1000]
     failure(run, url=server.url, path=str(target))
@@ -190,7 +192,9 @@ def test_another_url_is_another_file(run: Run, server: FileServer, target: Path,
     assert server.seen == [None, None]
 
 
-def test_a_part_that_is_whole_is_not_fetched_again(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_a_part_that_is_whole_is_not_fetched_again(
+    run: Run, server: FileServer, target: Path, key: str
+) -> None:
     """The attempt died between the last byte and the rename."""
     server.breaks = [PIECE]
     failure(run, url=server.url, path=str(target))
@@ -251,11 +255,15 @@ def test_a_file_over_the_limit_is_refused(run: Run, server: FileServer, target: 
     assert run(download, url=server.url, path=str(target), max_bytes=len(BODY)).bytes == len(BODY)
 
 
-def test_mistakes_are_refused_before_anything_is_asked(run: Run, server: FileServer, tmp_path: Path, key: str) -> None:
+def test_mistakes_are_refused_before_anything_is_asked(
+    run: Run, server: FileServer, tmp_path: Path, key: str
+) -> None:
     assert failure(run, url="ftp://x/y", path=str(tmp_path / "f")).type == "InvalidUrl"
     assert failure(run, url=server.url, path=str(tmp_path)).type == "IsADirectory"
     assert failure(run, url=server.url, path=str(tmp_path / "no/f")).type == "FileNotFound"
-    assert failure(run, url=server.url, path=str(tmp_path / "f"), checksum="sha256:xyz").type == "InvalidInput"
+    assert (
+        failure(run, url=server.url, path=str(tmp_path / "f"), checksum="sha256:xyz").type == "InvalidInput"
+    )
     assert (server.seen, names(tmp_path)) == ([], [])
 
 
@@ -276,7 +284,9 @@ def test_a_server_that_stalls_is_given_up(
     assert (error.type, error.message) == ("HttpConnectionError", f"GET {server.url}: no data for too long")
 
 
-def test_progress_is_told(environment: NewEnvironment, server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told(
+    environment: NewEnvironment, server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline_runner.activities.pulse._OFTEN", 0.0)
     told: list[Any] = []
     env = environment()
@@ -286,7 +296,9 @@ def test_progress_is_told(environment: NewEnvironment, server: FileServer, targe
     assert [one["done"] for one in told] == sorted(one["done"] for one in told)
 
 
-def test_the_last_attempt_cleans_up(environment: NewEnvironment, server: FileServer, target: Path, key: str) -> None:
+def test_the_last_attempt_cleans_up(
+    environment: NewEnvironment, server: FileServer, target: Path, key: str
+) -> None:
     """A step that failed is not undone: what it fetched would stay."""
     from temporalio.common import RetryPolicy
 

@@ -49,7 +49,9 @@ async def test_every_attempt_knows_what_the_first_one_remembered(pipelines: Pipe
                 raise ApplicationError("again", type="Again")
             return remembered()
 
-    (pipelines.folder / "activities.yaml").write_text("activities: {test.remember: {timeouts: {heartbeat: 10s}}}\n")
+    (pipelines.folder / "activities.yaml").write_text(
+        "activities: {test.remember: {timeouts: {heartbeat: 10s}}}\n"
+    )
     bundle = pipelines.bundle(STEPS)
     async with pipelines.worker(remember):
         assert await result_of(await pipelines.start(bundle)) == {"was": "there"}

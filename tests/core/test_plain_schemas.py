@@ -9,8 +9,18 @@ from jsonschema import Draft202012Validator
 
 from pipeline_runner.core.plain_schemas import fits, is_plain
 
-SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.sampled_from(["", "a", "ab", "é😀"])
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=5)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(-2, 2)
+    | st.sampled_from(["", "a", "ab", "é😀"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=5,
+)
 TYPES = st.sampled_from(["string", "integer", "number", "boolean", "object", "array", "null", "strin"])
 LIMITS = st.integers(-1, 3) | st.sampled_from([1.5, True, "1"])
 NAMES = st.lists(st.sampled_from("abc"), max_size=3)
@@ -57,7 +67,10 @@ def test_what_is_certain_is_true(schema: Any, value: Any) -> None:
         {"type": "integer", "minimum": 1, "maximum": 9},
         {"enum": ["dev", "prod"]},
         {"type": ["string", "null"]},
-        {"type": "array", "items": {"type": "object", "properties": {"to": {"type": "number"}}, "required": ["to"]}},
+        {
+            "type": "array",
+            "items": {"type": "object", "properties": {"to": {"type": "number"}}, "required": ["to"]},
+        },
         {"type": "object", "additionalProperties": {"type": "string"}},
     ],
 )
@@ -66,7 +79,12 @@ def test_the_usual_schemas_are_plain(schema: dict[str, Any]) -> None:
 
 
 def test_the_usual_values_fit() -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 1}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     assert fits(schema, {"n": 1})
     assert not fits(schema, {"n": 0})
     assert not fits(schema, {})

@@ -172,7 +172,22 @@ def _blocks(luck: random.Random, data: bytes, _: Corpus) -> bytes:
 
 def _huge(luck: random.Random, data: bytes, _: Corpus) -> bytes:
     size = luck.choice((1000, 20_000, 100_000))
-    piece = luck.choice((b"x", b"9", b"{{ a }}", b"x ", b"\xc3\xa9", b"{{", b"{% if a %}", b"|upper", b"- a\n", b"'", b"1 + ", b"\\n"))
+    piece = luck.choice(
+        (
+            b"x",
+            b"9",
+            b"{{ a }}",
+            b"x ",
+            b"\xc3\xa9",
+            b"{{",
+            b"{% if a %}",
+            b"|upper",
+            b"- a\n",
+            b"'",
+            b"1 + ",
+            b"\\n",
+        )
+    )
     huge = (piece * (size // len(piece) + 1))[:size]
     return _into(luck, data, luck.choice((b"%s", b'"%s"', b'"{{ %s }}"', b"'{{ a%s }}'")) % huge)
 
@@ -188,7 +203,9 @@ def _alias(luck: random.Random, data: bytes, _: Corpus) -> bytes:
     lines = data.splitlines(keepends=True) or [b"\n"]
     for at in sorted((luck.randrange(len(lines)), luck.randrange(len(lines)))):
         key, colon, value = lines[at].partition(b":")
-        mark = luck.choice((b" &a", b" *a", b" &a [*a, *a]", b" {<<: *a}", b" &a {x: *a}", b" &b [*a, *a, *a]"))
+        mark = luck.choice(
+            (b" &a", b" *a", b" &a [*a, *a]", b" {<<: *a}", b" &a {x: *a}", b" &b [*a, *a, *a]")
+        )
         if colon:
             lines[at] = key + b":" + (mark + value if b"&" in mark else mark + b"\n")
     return b"".join(lines)
@@ -197,7 +214,10 @@ def _alias(luck: random.Random, data: bytes, _: Corpus) -> bytes:
 def _bomb(luck: random.Random, data: bytes, _: Corpus) -> bytes:
     """Make aliases of aliases."""
     lines = [b"x-a0: &a0 [1, 2, 3]\n"]
-    lines += [b"x-a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 8)) for n in range(1, luck.randrange(2, 9))]
+    lines += [
+        b"x-a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 8))
+        for n in range(1, luck.randrange(2, 9))
+    ]
     return b"".join(lines) + data
 
 
@@ -298,7 +318,9 @@ def _is_inside(one: Diagnostic, lines: list[str]) -> bool:
     starts, ends = one.column - 1, one.end_column - 1
     in_order = one.line < one.end_line or starts <= ends
     # Where something is missing, the place after the last character of a line is one wide.
-    return in_order and 0 <= starts <= len(lines[one.line - 1]) and 0 <= ends <= len(lines[one.end_line - 1]) + 1
+    return (
+        in_order and 0 <= starts <= len(lines[one.line - 1]) and 0 <= ends <= len(lines[one.end_line - 1]) + 1
+    )
 
 
 def run(seed: int, start: int, files: int) -> Outcome:

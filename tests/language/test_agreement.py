@@ -187,7 +187,10 @@ class Writer:
         self._luck = luck
         """A number below this one."""
         self._certain = certain
-        self._atoms = {kind: atoms + [name for name, its in names.items() if its == kind] for kind, atoms in ATOMS.items()}
+        self._atoms = {
+            kind: atoms + [name for name, its in names.items() if its == kind]
+            for kind, atoms in ATOMS.items()
+        }
 
     def of(self, kind: str, depth: int, *, safe: bool = False) -> str:
         """Write one of about this kind; ``safe``: nothing in it is undefined on its own."""
@@ -207,7 +210,11 @@ class Writer:
             left = self.of(kind, depth, safe=True)
             return f"({left} {operator} {self.of(self._one(['list', 'list', 'map', 'text']), depth)})"
         other = kind if self._luck(4) else self._one(KINDS)
-        chain = f" {self._one(COMPARISONS[:6])} {self.of(kind, depth)}" if not self._certain and not self._luck(8) else ""
+        chain = (
+            f" {self._one(COMPARISONS[:6])} {self.of(kind, depth)}"
+            if not self._certain and not self._luck(8)
+            else ""
+        )
         return f"({self.of(kind, depth)} {operator} {self.of(other, depth)}{chain})"
 
     def template(self, depth: int) -> str:
@@ -219,7 +226,9 @@ class Writer:
             if not self._certain:
                 match self._luck(4):
                     case 0:
-                        expression = f"{{% if {self.of('boolean', 1)} %}}{expression}{{% else %}}n{{% endif %}}"
+                        expression = (
+                            f"{{% if {self.of('boolean', 1)} %}}{expression}{{% else %}}n{{% endif %}}"
+                        )
                     case 1:
                         inner = self._one(["x", "loop.index", "x.id", "loop", "x ~ loop.last"])
                         expression = f"{{% for x in {self.of('list', 1)} %}}{{{{ {inner} }}}},{expression}{{% endfor %}}"
@@ -248,7 +257,14 @@ class Writer:
                 return f"({self.of(kind, depth)} {self._one(['and', 'or'])} {self.of(kind, depth)})"
             case _:
                 name = self._one(["default", "d"])
-                arguments = self._one(["", f"({self.of(kind, 0)})", f"({self.of(kind, 0)}, true)", f"(default_value={self.of(kind, 0)})"])
+                arguments = self._one(
+                    [
+                        "",
+                        f"({self.of(kind, 0)})",
+                        f"({self.of(kind, 0)}, true)",
+                        f"(default_value={self.of(kind, 0)})",
+                    ]
+                )
                 return f"({self.of(kind, depth)})|{name}{arguments}"
 
     def _text(self, depth: int) -> str:
@@ -274,7 +290,9 @@ class Writer:
             case 2:
                 return f"(not {self.of('boolean', depth)})"
             case 3:
-                test = self._one(list(TESTS) if not self._certain else ["even", "lower", "eq(1)", "divisibleby(2)"])
+                test = self._one(
+                    list(TESTS) if not self._certain else ["even", "lower", "eq(1)", "divisibleby(2)"]
+                )
                 if test in ("divisibleby", "in") or (test != "defined" and not self._luck(3)):
                     test = f"{test.partition('(')[0]}({self.of(self._one(KINDS), 0, safe=True)})"
                 if not test[0].isalpha():
@@ -335,7 +353,9 @@ class Writer:
                     f"(attribute={key}, default={value})", f"('default', {value})",
                 ])  # fmt: skip
             case "select" | "reject":
-                return self._one(["", "('string')", "('odd')", f"('eq', {value})", "('none')", f"('in', {value})"])
+                return self._one(
+                    ["", "('string')", "('odd')", f"('eq', {value})", "('none')", f"('in', {value})"]
+                )
             case "selectattr" | "rejectattr":
                 return self._one([f"({key})", f"({key}, 'eq', {value})", f"({key}, 'defined')"])
             case "sort" | "unique" | "max" | "min":
@@ -359,7 +379,15 @@ class Writer:
             case "tojson" | "indent" | "truncate":
                 return self._one(["", "(2)", "(4, true)"])
             case "default" | "d":
-                return self._one(["", f"({value})", f"({value}, true)", f"(default_value={value})", f"(boolean=true, default_value={value})"])
+                return self._one(
+                    [
+                        "",
+                        f"({value})",
+                        f"({value}, true)",
+                        f"(default_value={value})",
+                        f"(boolean=true, default_value={value})",
+                    ]
+                )
         return ""
 
     def _group(self, text: str) -> str:
@@ -470,7 +498,9 @@ def belongs(value: Any, kind: Type) -> bool:
         case Plain(kind=name, values=values):
             if not _is_a(value, name):
                 return False
-            return values is None or any(isinstance(value, bool) is isinstance(one, bool) and value == one for one in values)
+            return values is None or any(
+                isinstance(value, bool) is isinstance(one, bool) and value == one for one in values
+            )
         case List(item=item):
             return isinstance(value, list) and all(belongs(one, item) for one in value)
         case Map(keys=keys, others=others, rest=rest):

@@ -136,13 +136,17 @@ class Mutations:
         if text is not None and text != self._text.text:
             yield Mutation(kind=kind, what=what, text=text, lines=lines)
 
-    def _changed(self, kind: str, span: Span, new: str, also: frozenset[int] = frozenset()) -> Iterator[Mutation]:
+    def _changed(
+        self, kind: str, span: Span, new: str, also: frozenset[int] = frozenset()
+    ) -> Iterator[Mutation]:
         old = self._text.of(span)
         lines = frozenset([span.line]) | also
         yield from self._made(kind, f"{old} → {new}", self._text.replaced(span, new), lines)
 
     def _dropped(self) -> Iterator[Mutation]:
-        required: list[tuple[Mapping, str, str]] = [(self._document.root, name, "key") for name in ("name", "steps")]
+        required: list[tuple[Mapping, str, str]] = [
+            (self._document.root, name, "key") for name in ("name", "steps")
+        ]
         for step in self._document.steps:
             required.append((step.node, "id", "id"))
             if step.kind:
@@ -193,7 +197,11 @@ class Mutations:
         if activity and activity.input:
             return of_schema(activity.input)
         child = self._document.children.get(call.name or "") if call.kind == "pipeline" else None
-        return Map({name: of_schema(plain(node)) for name, node in child.inputs.items()}, "none") if child else None
+        return (
+            Map({name: of_schema(plain(node)) for name, node in child.inputs.items()}, "none")
+            if child
+            else None
+        )
 
     def _references(self) -> Iterator[Mutation]:
         for use in self._document.uses:
@@ -232,7 +240,9 @@ class Mutations:
             case ("inputs", name, *rest) if name in self._document.inputs:
                 kind: Type | None = of_schema(plain(self._document.inputs[name]))
             case ("steps", name, *rest) if (step := self._document.ids.get(name)) and use.sees(step):
-                kind = Map({"output": self._document.types.output(step), "status": Type(), "error": Type()}, "none")
+                kind = Map(
+                    {"output": self._document.types.output(step), "status": Type(), "error": Type()}, "none"
+                )
             case ("item", *rest) if use.loops:
                 kind = self._document.types.element(use.loops[0])
             case _:
@@ -246,14 +256,20 @@ class Mutations:
             if call.name and (call.activity or call.name in self._document.children):
                 kind = "an activity" if call.kind == "activity" else "a child's path"
                 stem, dot, end = call.name.rpartition(".")
-                new = f"{stem}.{misspelt(end)}" if dot and call.kind == "activity" else f"{misspelt(stem)}.{end}"
+                new = (
+                    f"{stem}.{misspelt(end)}"
+                    if dot and call.kind == "activity"
+                    else f"{misspelt(stem)}.{end}"
+                )
                 if call.name not in self._document.catalogue or new not in self._document.catalogue:
                     yield from self._scalar(f"misspell {kind}", call.node.get(call.kind), new)
         for step in self._document.steps:
             for node in (step.node, step.compensation):
                 name = node.get("policy") if node else None
                 if isinstance(name, Scalar) and name.text in self._document.policies:
-                    yield from self._scalar("misspell a policy", name, misspelt(name.text, self._document.policies))
+                    yield from self._scalar(
+                        "misspell a policy", name, misspelt(name.text, self._document.policies)
+                    )
 
     def _scalar(self, kind: str, node: Node | None, new: str) -> Iterator[Mutation]:
         if isinstance(node, Scalar) and self._text.of(node.span) == node.text:
@@ -267,7 +283,9 @@ class Mutations:
                 span = use.at(self._source, node.lineno - 1, node.name)
                 if self._text.of(span) == node.name:
                     what = "a filter" if isinstance(node, jinja.Filter) else "a test"
-                    yield from self._changed(f"misspell {what}", span, misspelt(node.name, (*FILTERS, *TESTS)))
+                    yield from self._changed(
+                        f"misspell {what}", span, misspelt(node.name, (*FILTERS, *TESTS))
+                    )
 
     def _types(self) -> Iterator[Mutation]:
         for mapping, schemas in self._schemas():
@@ -279,15 +297,31 @@ class Mutations:
                     if value_problems(schema, value, ""):
                         yield from self._valued("swap a type", entry, new)
         root = self._document.root
-        wrong: dict[str, tuple[str, ...]] = {"steps": ("5", "text"), "secrets": ("5", "text"), "inputs": ("5", "text")}
+        wrong: dict[str, tuple[str, ...]] = {
+            "steps": ("5", "text"),
+            "secrets": ("5", "text"),
+            "inputs": ("5", "text"),
+        }
         wrong |= {"finally": ("text",)}
         shapes = [(root, wrong)]
         for step in self._document.steps:
-            own: dict[str, tuple[str, ...]] = {"steps": ("5", "text"), "parallel": ("5", "text"), "with": ("5", "text"), "catch": ("5", "text")}
-            own |= {"retry": ("[1]",), "timeouts": ("5m", "[1]"), "compensate": ("5", "text"), "for_each": ("5",)}
+            own: dict[str, tuple[str, ...]] = {
+                "steps": ("5", "text"),
+                "parallel": ("5", "text"),
+                "with": ("5", "text"),
+                "catch": ("5", "text"),
+            }
+            own |= {
+                "retry": ("[1]",),
+                "timeouts": ("5m", "[1]"),
+                "compensate": ("5", "text"),
+                "for_each": ("5",),
+            }
             shapes.append((step.node, own))
             if retry := step.node.mapping("retry"):
-                shapes.append((retry, {"maximum_attempts": ("many", "[3]"), "backoff_coefficient": ("twice",)}))
+                shapes.append(
+                    (retry, {"maximum_attempts": ("many", "[3]"), "backoff_coefficient": ("twice",)})
+                )
         for mapping, values in shapes:
             for entry in mapping:
                 if _is_own(mapping, entry):
@@ -385,7 +419,12 @@ class Mutations:
             for brace in ("}}", "{{"):
                 at = text.find(brace, start, end)
                 if at >= 0 and "{%" not in use.text:
-                    yield from self._made("unbalance braces", f"{brace} → {brace[0]} in {use.text[:50]}", text[:at] + text[at + 1 :], lines)
+                    yield from self._made(
+                        "unbalance braces",
+                        f"{brace} → {brace[0]} in {use.text[:50]}",
+                        text[:at] + text[at + 1 :],
+                        lines,
+                    )
 
     def _comparisons(self) -> Iterator[Mutation]:
         for step in self._document.steps:
@@ -397,10 +436,14 @@ class Mutations:
                     continue
                 text = kind.kind == "string"
                 for expression in (
-                    [f"inputs.{name} == 5", f"inputs.{name} > 5"] if text else [f"inputs.{name} == '5'", f"inputs.{name} < 'a'"]
+                    [f"inputs.{name} == 5", f"inputs.{name} > 5"]
+                    if text
+                    else [f"inputs.{name} == '5'", f"inputs.{name} < 'a'"]
                 ):
                     if made := self._text.with_entry(step.node, f'when: "{expression}"'):
-                        yield from self._made("compare text to a number", expression, made[0], frozenset([made[1]]))
+                        yield from self._made(
+                            "compare text to a number", expression, made[0], frozenset([made[1]])
+                        )
 
 
 def good_files(folder: Path) -> list[Path]:
@@ -409,7 +452,9 @@ def good_files(folder: Path) -> list[Path]:
     shutil.copy(ROOT / "tests/data/activities.yaml", folder / "data")
     for path in (ROOT / "tests/data").glob("*.py"):
         shutil.copy(path, folder / "data")
-    shutil.copytree(ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("typescript-worker"))
+    shutil.copytree(
+        ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("typescript-worker")
+    )
     paths = [*folder.glob("data/ok/**/*.yaml"), *folder.glob("pipelines/*.yaml")]
     for page in PAGES:
         place = folder / "docs" / page.stem

@@ -100,7 +100,9 @@ def test_lifecycle_removes_the_container_if_it_is_told_to(tmp_path: Path, engine
     assert engine.docker("run", "--rm", "web-snapshots:final", "echo", "there") == "there"
 
 
-def test_a_container_that_would_be_gone_when_it_stops_is_left_alone(tmp_path: Path, engine: Engine, web: Any) -> None:
+def test_a_container_that_would_be_gone_when_it_stops_is_left_alone(
+    tmp_path: Path, engine: Engine, web: Any
+) -> None:
     """Nothing could start it again."""
     web(ENDS_WELL, "--rm")
     was = state(engine)

@@ -149,13 +149,35 @@ def test_the_health_is_asked_for_at_a_constant_interval(site: Site) -> None:
             "provision network shop-backend: ",
             [],
         ),
-        (["volume", "create", "shop-data"], ["volume", "rm", "shop-data"], "provision volume shop-data: ", STEPS[6:]),
-        (["network", "create", "shop-edge"], ["network", "rm", "shop-edge"], "configure network shop-edge: ", STEPS[5:]),
-        (["create", "--name", "shop-api", "demo-api:1.0"], ["rm", "shop-api"], "deploy shop-api: ", STEPS[4:]),
-        (["create", "--name", "shop-web", "demo-web:1.0"], ["rm", "shop-web"], "deploy shop-web: ", STEPS[3:]),
+        (
+            ["volume", "create", "shop-data"],
+            ["volume", "rm", "shop-data"],
+            "provision volume shop-data: ",
+            STEPS[6:],
+        ),
+        (
+            ["network", "create", "shop-edge"],
+            ["network", "rm", "shop-edge"],
+            "configure network shop-edge: ",
+            STEPS[5:],
+        ),
+        (
+            ["create", "--name", "shop-api", "demo-api:1.0"],
+            ["rm", "shop-api"],
+            "deploy shop-api: ",
+            STEPS[4:],
+        ),
+        (
+            ["create", "--name", "shop-web", "demo-web:1.0"],
+            ["rm", "shop-web"],
+            "deploy shop-web: ",
+            STEPS[3:],
+        ),
     ],
 )
-def test_a_name_that_is_taken(site: Site, make: list[str], unmake: list[str], error: str, order: list[str]) -> None:
+def test_a_name_that_is_taken(
+    site: Site, make: list[str], unmake: list[str], error: str, order: list[str]
+) -> None:
     """What others made stays as it is; what the run made is gone."""
     site.engine.docker(*make)
     before = site.everything()
@@ -182,14 +204,30 @@ def test_a_name_that_is_taken(site: Site, make: list[str], unmake: list[str], er
             STEPS[1:],
         ),
         ({"domain": "shop.example.org"}, None, r"(look up|point) shop\.example\.org.* \[Dns\w+\]", STEPS[1:]),
-        ({}, f"hmac-sha256:somebody:{TSIG_SECRET}", rf"point old\.{ZONE} to 127\.0\.0\.1: .* \[DnsRefused\]", STEPS[1:]),
-        ({"dns_key": "NO_SUCH_KEY"}, None, rf"point old\.{ZONE} to .*NO_SUCH_KEY.* \[SecretNotFound\]", STEPS[1:]),
-        ({"version": "mixed"}, None, r"mismatch: mixed was asked for, but the web server has 2\.0 and the API 1\.0 ", STEPS),
+        (
+            {},
+            f"hmac-sha256:somebody:{TSIG_SECRET}",
+            rf"point old\.{ZONE} to 127\.0\.0\.1: .* \[DnsRefused\]",
+            STEPS[1:],
+        ),
+        (
+            {"dns_key": "NO_SUCH_KEY"},
+            None,
+            rf"point old\.{ZONE} to .*NO_SUCH_KEY.* \[SecretNotFound\]",
+            STEPS[1:],
+        ),
+        (
+            {"version": "mixed"},
+            None,
+            r"mismatch: mixed was asked for, but the web server has 2\.0 and the API 1\.0 ",
+            STEPS,
+        ),
     ],
     ids=["no image", "exits at once", "not healthy", "no zone", "wrong key", "no key", "wrong version"],
 )
-def test_a_stage_that_fails(site: Site, inputs: dict[str, Any], key: str | None, error: str, order: list[str]) -> None:
-
+def test_a_stage_that_fails(
+    site: Site, inputs: dict[str, Any], key: str | None, error: str, order: list[str]
+) -> None:
 
     environment = site.environment | ({} if key is None else {"DNS_KEY": key})
     done = run(site.folder, *site.arguments(**inputs), **environment)

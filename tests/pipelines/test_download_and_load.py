@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 FILE = str(PIPELINES / "download-and-load.yaml")
 ROWS = 3000
-DATA = "".join(f"INSERT INTO measurements VALUES ({n}, 'station {n % 7}; \"north\"', {n}.5);\n" for n in range(ROWS))
+DATA = "".join(
+    f"INSERT INTO measurements VALUES ({n}, 'station {n % 7}; \"north\"', {n}.5);\n" for n in range(ROWS)
+)
 
 
 @dataclass
@@ -99,7 +101,9 @@ def test_the_data_is_loaded(place: Place) -> None:
     file = place.folder / "demo-data/measurements.sql"
     assert done.json == {"file": str(file), "bytes": len(DATA), "measurements": ROWS, "stations": 7}
     assert file.read_text() == DATA
-    assert place.store.query("SELECT count(*), max(station) FROM measurements") == f'{ROWS}|station 6; "north"'
+    assert (
+        place.store.query("SELECT count(*), max(station) FROM measurements") == f'{ROWS}|station 6; "north"'
+    )
 
 
 @pytest.mark.parametrize("before", ["nothing", "an older file"])
@@ -107,10 +111,22 @@ def test_the_data_is_loaded(place: Place) -> None:
     ("stage", "error", "order"),
     [
         ("folder", "folder: cannot create .*: there is a file of that name", []),
-        ("download", r"download the measurements: GET .*: the file's checksum is .* \[ChecksumMismatch\]", ["folder"]),
-        ("migrate", r"migrate the database: .*measurements.* already exists \[StatementFailed\]", ["download", "folder"]),
+        (
+            "download",
+            r"download the measurements: GET .*: the file's checksum is .* \[ChecksumMismatch\]",
+            ["folder"],
+        ),
+        (
+            "migrate",
+            r"migrate the database: .*measurements.* already exists \[StatementFailed\]",
+            ["download", "folder"],
+        ),
         ("load", r"load the measurements: .* \[StatementFailed\]", ["migrate", "download", "folder"]),
-        ("check", r"check the measurements: there are 3000, not at least 3001 \[TooFewMeasurements\]", ["migrate", "download", "folder"]),
+        (
+            "check",
+            r"check the measurements: there are 3000, not at least 3001 \[TooFewMeasurements\]",
+            ["migrate", "download", "folder"],
+        ),
     ],
 )
 def test_a_stage_that_fails(place: Place, stage: str, error: str, order: list[str], before: str) -> None:

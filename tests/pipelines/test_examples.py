@@ -17,7 +17,9 @@ CLOSE = str(PIPELINES / "parent-close.yaml")
 
 def undone(done: Done) -> list[str]:
     """Return the steps that the command says are undone, in its order."""
-    return [line.removeprefix("  undone: ") for line in done.err.splitlines() if line.startswith("  undone: ")]
+    return [
+        line.removeprefix("  undone: ") for line in done.err.splitlines() if line.startswith("  undone: ")
+    ]
 
 
 def failure(done: Done) -> str:
@@ -49,7 +51,12 @@ def test_provision_makes_the_resource(tmp_path: Path) -> None:
     ("breaks", "inputs", "error", "order"),
     [
         ("create", ("name=x",), "create resource x: cannot create {at}/x: there is a file of that name", []),
-        ("configure", ("name=y",), "configure resource y: {at}/y/resource.json is a directory, not a file [IsADirectory]", ["create"]),
+        (
+            "configure",
+            ("name=y",),
+            "configure resource y: {at}/y/resource.json is a directory, not a file [IsADirectory]",
+            ["create"],
+        ),
         (
             "validate",
             ("name=z", "port=80"),
@@ -91,7 +98,10 @@ def test_provision_refuses_wrong_inputs_all_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "stage", "rolled_back"),
-    [("2.0.0-dev", "canary", ["canary", "staging"]), ("2.0.0-rc.1", "production", ["production", "canary", "staging"])],
+    [
+        ("2.0.0-dev", "canary", ["canary", "staging"]),
+        ("2.0.0-rc.1", "production", ["production", "canary", "staging"]),
+    ],
 )
 @pytest.mark.parametrize("before", ["nothing", "a version"])
 def test_rollout_undoes_completed_children_by_their_own_logs(
@@ -111,7 +121,11 @@ def test_rollout_undoes_completed_children_by_their_own_logs(
     steps = [f"{one}/{step}" for one in rolled_back for step in ("switch", "folder")]
     assert undone(done) == [*steps, "folder"]
     report = json.loads((tmp_path / "state/report.json").read_text())
-    assert (report["status"], report["error"]["type"], report["error"]["step"]) == ("failed", "CommandFailed", stage)
+    assert (report["status"], report["error"]["type"], report["error"]["step"]) == (
+        "failed",
+        "CommandFailed",
+        stage,
+    )
     assert [record["path"] for record in report["undo"]] == [*steps, "folder"]
     assert tree(tmp_path) == was
 
@@ -140,7 +154,11 @@ def test_rollout_reaches_every_stage(tmp_path: Path) -> None:
 def test_parent_close_runs_to_its_end(tmp_path: Path) -> None:
     done = run(tmp_path, CLOSE)
     assert (done.code, done.json) == (0, str(tmp_path / "demo-parent-close")), done.err
-    assert files(tmp_path) == ["demo-parent-close-notified.txt", "demo-parent-close/report", "demo-parent-close/reserved"]
+    assert files(tmp_path) == [
+        "demo-parent-close-notified.txt",
+        "demo-parent-close/report",
+        "demo-parent-close/reserved",
+    ]
 
 
 def test_parent_close_that_fails_leaves_the_abandoned_child_alone(tmp_path: Path) -> None:

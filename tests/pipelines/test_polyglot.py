@@ -131,7 +131,10 @@ def test_an_error_type_of_the_other_language_is_final(place: Place) -> None:
 def test_what_typescript_did_is_undone(place: Place) -> None:
     done = place.run(amount=1001)
     assert done.code == 1, done.err
-    assert failure(done) == "failed: check the amount: exit code 1: 1001 is over the limit of 1000 [CommandFailed]"
+    assert (
+        failure(done)
+        == "failed: check the amount: exit code 1: 1001 is over the limit of 1000 [CommandFailed]"
+    )
     assert undone(done) == ["book", "reserve"]
     assert (place.orders, place.bookings) == ([], [])
 
