@@ -26,17 +26,20 @@ class ListOf(Shape, frozen=True, kw_only=True):
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Sequence):
-            yield wrong_type(node, source, what, "a list", self._help(node, source))
-            return
+            return [wrong_type(node, source, what, "a list", self._help(node, source))]
+        found: list[Diagnostic] = []
         if len(node.items) < self.at_least:
-            yield source.error(node.span, "empty-list", f"{what} must have at least one element")
+            found.append(source.error(node.span, "empty-list", f"{what} must have at least one element"))
         seen: set[str] = set()
         for item in node.items:
-            yield from self.item.check(item, source, self.title)
+            found += self.item.check(item, source, self.title)
             if self.unique and isinstance(item, Scalar):
                 if item.text in seen:
-                    yield source.error(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
+                    found.append(
+                        source.error(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
+                    )
                 seen.add(item.text)
+        return found
 
     def _help(self, node: Node, source: Source) -> str | None:
         if isinstance(node, Scalar) and node.value is not None:
@@ -72,14 +75,15 @@ class MapOf(Shape, frozen=True, kw_only=True):
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
-            yield wrong_type(node, source, what, "a mapping", self.hint)
-            return
+            return [wrong_type(node, source, what, "a mapping", self.hint)]
+        found: list[Diagnostic] = []
         if len(node.entries) < self.at_least:
-            yield source.error(node.span, "empty-list", f"{what} must have at least one entry")
+            found.append(source.error(node.span, "empty-list", f"{what} must have at least one entry"))
         for name, entry in node.by_name.items():
             if self.key:
-                yield from self.key.check(entry.key, source, self.title)
-            yield from self.value.check(entry.value, source, f'"{name}"')
+                found += self.key.check(entry.key, source, self.title)
+            found += self.value.check(entry.value, source, f'"{name}"')
+        return found
 
     def schema(self, defs: Schema) -> Schema:
         value = self.value.schema(defs)
@@ -187,15 +191,16 @@ class Fields(Shape, frozen=True, kw_only=True):
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
-            yield wrong_type(node, source, what, "a mapping", self._help(node, source))
-            return
+            return [wrong_type(node, source, what, "a mapping", self._help(node, source))]
+        found: list[Diagnostic] = []
         for name, entry in node.by_name.items():
             if field := self.fields.get(name):
-                yield from field.check(entry, source)
+                found += field.check(entry, source)
             else:
-                yield unknown_key(entry, source, self.title, self.fields, _hint(name, self.hints))
+                found.append(unknown_key(entry, source, self.title, self.fields, _hint(name, self.hints)))
         if self.required and not (node.by_name and all(_hint(name, self.hints) for name in node.by_name)):
-            yield from missing_keys(node, source, self.title, self.required, self.fields)
+            found += missing_keys(node, source, self.title, self.required, self.fields)
+        return found
 
     def _help(self, node: Node, source: Source) -> str | None:
         if self.lone is None:
@@ -266,23 +271,27 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, Mapping):
-            yield wrong_type(node, source, what, "a mapping")
-            return
+            return [wrong_type(node, source, what, "a mapping")]
+        found: list[Diagnostic] = []
         present = [entry for name, entry in node.by_name.items() if name in self.kinds]
         fields = self.fields(node)
-        misspelt = any(
+        if len(present) != 1 and (present or not self._is_misspelt(node, fields)):
+            found.append(self._not_one(node, source, present))
+        for name, entry in node.by_name.items():
+            if field := fields.get(name):
+                found += field.check(entry, source)
+            else:
+                found.append(self._unknown(entry, source, present, fields))
+        found += missing_keys(node, source, self.title, self.required, fields)
+        return found
+
+    def _is_misspelt(self, node: Mapping, fields: AnyMapping[str, Field]) -> bool:
+        """Tell whether an unknown key is meant to say what it does."""
+        return any(
             name in self.foreign_kinds or nearest(name, self.kinds)
             for name in node.by_name
             if name not in fields
         )
-        if len(present) > 1 or (not present and not misspelt):
-            yield self._not_one(node, source, present)
-        for name, entry in node.by_name.items():
-            if field := fields.get(name):
-                yield from field.check(entry, source)
-            else:
-                yield self._unknown(entry, source, present, fields)
-        yield from missing_keys(node, source, self.title, self.required, fields)
 
     def _not_one(self, node: Mapping, source: Source, present: list[Entry]) -> Diagnostic:
         rule = f"{self.name}-kind"
@@ -376,9 +385,13 @@ def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
 def missing_keys(
     node: Mapping, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
 ) -> Found:
-    """Yield a diagnostic for each required key that is not there, nor meant by an unknown one."""
-    missing = [name for name in required if name not in node]
-    meant = {_meant(one, known) for one in node.by_name if one not in known} if missing else ()
-    for name in missing:
-        if name not in meant:
-            yield source.error(node.span, "missing-key", f'{title} needs "{name}"')
+    """Return a diagnostic for each required key that is not there, nor meant by an unknown one."""
+    missing = [name for name in required if name not in node.by_name]
+    if not missing:
+        return ()
+    meant = {_meant(one, known) for one in node.by_name if one not in known}
+    return [
+        source.error(node.span, "missing-key", f'{title} needs "{name}"')
+        for name in missing
+        if name not in meant
+    ]

@@ -126,17 +126,18 @@ class Evaluation:
                     kinds.append(self._loop(part))
         return _text_of(kinds)
 
-    def _insert(self, node: jinja.Expr | None) -> None:
+    def _insert(self, node: jinja.Expr | None, inserted: list[tuple[jinja.Expr, Type]]) -> None:
         match node:
             case jinja.CondExpr(expr1=first, expr2=second):
-                self._insert(first)
-                self._insert(second)
-            case jinja.Expr() if self._inserted is not None and not isinstance(node, jinja.Concat):
-                self._inserted.append((node, self._of(node)))  # the parts of "~" are told one by one
+                self._insert(first, inserted)
+                self._insert(second, inserted)
+            case jinja.Expr() if not isinstance(node, jinja.Concat):  # its parts are told one by one
+                inserted.append((node, self._of(node)))
 
     def _in_text(self, node: jinja.Expr) -> Type:
         kind = self._of(node)
-        self._insert(node)
+        if self._inserted is not None:
+            self._insert(node, self._inserted)
         if kind == NULL:
             self._report(
                 "null-in-text", node, f"{named(node)} is null, which has no place in text",
@@ -546,7 +547,8 @@ def _text_of(parts: Sequence[Type]) -> Type:
     """Return the type of a text that is put together: with a secret in it, it is one."""
     if SECRET in parts:
         return SECRET
-    return Union((SECRET, STRING)) if any(SECRET in options(part) for part in parts) else STRING
+    doubtful = [part for part in parts if isinstance(part, Union) and SECRET in part.options]
+    return Union((SECRET, STRING)) if doubtful else STRING
 
 
 def _inner(kind: Type, key: Any) -> Type | None:

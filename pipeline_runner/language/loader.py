@@ -134,11 +134,13 @@ class _Frame:
     """A list or mapping that is still open."""
 
     __slots__ = (
-        "anchor", "end", "entries", "height", "items", "key", "mapping", "merges", "merging", "size", "start",
+        "anchor", "entries", "height", "items", "key", "last", "mapping", "merges", "merging", "size",
+        "start",
     )  # fmt: skip
 
-    def __init__(self, start: Span, anchor: str | None, *, mapping: bool) -> None:
+    def __init__(self, start: Any, anchor: str | None, *, mapping: bool) -> None:
         self.start = start
+        """The parser's mark."""
         self.anchor = anchor
         self.mapping = mapping
         self.items: list[Node] = []
@@ -150,7 +152,8 @@ class _Frame:
         self.size = 1
         self.height = 1
         """Of what is in it so far, as of :class:`Sequence`; without what is merged."""
-        self.end = start
+        self.last: Span | None = None
+        """Where the last thing in it stands."""
 
 
 class _Composer:
@@ -231,19 +234,21 @@ class _Composer:
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         mapping = isinstance(event, yaml.MappingStartEvent)
-        span = _span(event)
         if event.tag not in (None, "!", f"tag:yaml.org,2002:{'map' if mapping else 'seq'}"):
-            self._unknown_tag(span, event.tag)
+            self._unknown_tag(_span(event), event.tag)
         if len(self._stack) >= MAX_DEPTH:
-            raise self._stop(span, "too-deep", f"nested deeper than {MAX_DEPTH} levels")
+            raise self._stop(_span(event), "too-deep", f"nested deeper than {MAX_DEPTH} levels")
         if event.anchor:
             self._anchors[event.anchor] = None
-        self._stack.append(_Frame(span, event.anchor, mapping=mapping))
+        self._stack.append(_Frame(event.start_mark, event.anchor, mapping=mapping))
 
-    def _close(self, frame: _Frame, event: yaml.Event) -> Node:
-        end = _span(event)
-        # A block collection ends, for the parser, where the next token starts.
-        span = frame.start.to(frame.end if end.column == end.end_column else end)
+    def _close(self, frame: _Frame, event: Any) -> Node:
+        start, last, end = frame.start, frame.last, event.end_mark
+        if last and end.column == event.start_mark.column:
+            # A block collection ends, for the parser, where the next token starts.
+            span = Span(start.line + 1, start.column + 1, last.end_line, last.end_column)
+        else:
+            span = Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)
         if frame.merges:
             return self._merged(frame, span)
         if frame.mapping:
@@ -280,7 +285,7 @@ class _Composer:
 
     def _add(self, frame: _Frame, node: Node, at: Span) -> None:
         """Put a complete node where it belongs."""
-        frame.end = at
+        frame.last = at
         key = frame.key
         if key is None:
             if frame.mapping:

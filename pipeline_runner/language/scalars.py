@@ -7,10 +7,13 @@ they are two texts and the number 17. Imports only the standard library.
 import math
 import re
 
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_NUMBER = re.compile(
+    r"""(?P<integer>[-+]?[0-9]+)
+    |(?P<based>0o[0-7]+|0x[0-9a-fA-F]+)
+    |(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)
+    |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)""",
+    re.VERBOSE,
+)
 _NUMBER_START = frozenset("+-.0123456789")
 _MAX_DIGITS = 100
 _SHOWN = 40
@@ -47,18 +50,20 @@ def resolve(text: str) -> str | int | float | bool | None:
         return _WORDS[text]
     if text[0] not in _NUMBER_START:
         return text
-    if _INTEGER.fullmatch(text):
-        return _bounded(text, text, 10)
-    if _BASED.fullmatch(text):
-        return _bounded(text, text[2:], 16 if text[1] == "x" else 8)
-    if _NOT_FINITE.fullmatch(text):
-        raise ScalarError(f"{text} is no number that JSON can hold")
-    if _FLOAT.fullmatch(text):
-        value = float(text)
-        if not math.isfinite(value):
-            raise ScalarError(f"{_short(text)} is too large for a number")
-        return value
-    return text
+    number = _NUMBER.fullmatch(text)
+    if not number:
+        return text
+    match number.lastgroup:
+        case "integer":
+            return _bounded(text, text, 10)
+        case "based":
+            return _bounded(text, text[2:], 16 if text[1] == "x" else 8)
+        case "float":
+            value = float(text)
+            if not math.isfinite(value):
+                raise ScalarError(f"{_short(text)} is too large for a number")
+            return value
+    raise ScalarError(f"{text} is no number that JSON can hold")
 
 
 def tagged(text: str, tag: str) -> str | int | float | bool | None:

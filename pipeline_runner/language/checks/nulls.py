@@ -33,10 +33,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of outputs and errors that may be null."""
     skipped = frozenset(step.id for step in document.steps if "when" in step.node)
     for use in document.uses:
-        if use.tree is None or not any(
-            _may_be_null(use, one.path, skipped) or _nullable(document, use, one.path)
-            for one in use.references
-        ):
+        if use.tree is None or not _is_in_doubt(document, use, skipped):
             continue
         around = _conditions(document, use.step, own=use.key != "when")
         for look in looks(use.tree, lone=use.is_lone):
@@ -49,8 +46,16 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 yield document.source.warning(span, "maybe-null", message, _HELP)
 
 
+def _is_in_doubt(document: Document, use: Use, skipped: frozenset[str]) -> bool:
+    """Tell whether a template is worth a closer look, as it seldom is."""
+    for reference in use.references:
+        path = reference.path
+        if _may_be_null(use, path, skipped) or _nullable(document, use, path):
+            return True
+    return False
+
+
 def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bool:
-    """Tell whether it is worth a closer look, as it seldom is."""
     root = path[0]
     if root == "steps" and len(path) > 1:
         return path[1] in skipped or path[2:3] == ("error",) or (use.step is not None and use.step.in_finally)
