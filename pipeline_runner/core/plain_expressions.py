@@ -8,7 +8,7 @@ ways, white space control, whatever is nested deeply, and every mistake.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -30,12 +30,12 @@ from pipeline_runner.core.plain_nodes import (
 )
 
 _MAX_TOKENS = 150
-"""In an expression. Its tree is not much deeper than half of that."""
+"""In an expression, each dot counted for one. Its tree is not much deeper than half of that."""
 _MAX_BRACKETS = 30
 
 _TOKEN = re.compile(
     r"""[ \t\n]*(?:
-    ([A-Za-z_]\w*)
+    ([A-Za-z_]\w*(?:\.[A-Za-z_]\w*){0,50})
     |((?:0|[1-9]\d{0,14})(?:\.\d{1,15})?(?![\w.]))
     |("[^"\\]*"|'[^'\\]*')
     |([=!<>]=|//|\*\*|[-+*/%~.,:|()\[\]{}<>=])
@@ -44,7 +44,7 @@ _TOKEN = re.compile(
     re.ASCII | re.DOTALL | re.VERBOSE,
 )
 # Most expressions are a name with keys, which a look tells from the rest.
-_PATH = re.compile(r"[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*){0,50})[ \t\n]*\}\}", re.ASCII)
+_PATH = re.compile(r"[ \t\n]*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*){0,50})[ \t\n]*\}\}", re.ASCII)
 _NAME, _NUMBER, _TEXT, _OPERATOR, _OTHER = range(1, 6)
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 
@@ -70,7 +70,7 @@ _SIGNS: dict[str, type[nodes.UnaryExpr]] = {"-": nodes.Neg, "+": nodes.Pos}
 _COMPARISONS = {
     "==": "eq", "!=": "ne", "<": "lt", "<=": "lteq", ">": "gt", ">=": "gteq", "in": "in",
 }  # fmt: skip
-_BEGINNINGS = frozenset(["name", "constant", "(", "[", "{"])
+_BEGINNINGS = frozenset(["name", "path", "constant", "(", "[", "{"])
 """The kinds of tokens with which an argument of a test can begin."""
 
 
@@ -127,9 +127,13 @@ def parse(text: str) -> Plain | None:
             data = text[end:start]
             blank = blank and data.isspace()
             parts.append(text_data(data, end + 1))
-        if (path := _PATH.match(text, start + 2)) and path[1] not in _RESERVED:
-            node = _of_path(path, references)
-            end = path.end()
+        found = _PATH.match(text, start + 2)
+        path = tuple(found[1].split(".")) if found else ()
+        if found and path[0] not in _RESERVED:
+            place = found.start(1)
+            node = _of_path(path, place + 1)
+            references.append(Reference(path, place))
+            end = found.end()
         else:
             parser = _Parser(references)
             try:
@@ -157,17 +161,12 @@ offset_of = attrgetter("offset")
 """Return the offset of a reference."""
 
 
-def _of_path(found: re.Match[str], references: list[Reference]) -> nodes.Expr:
-    name, keys = found.groups()
-    place = found.start(1) + 1
+def _of_path(path: Sequence[str], place: int) -> nodes.Expr:
+    """Return the node of a name with keys behind it."""
+    name, *keys = path
     node = name_node(name, place)
-    if not keys:
-        references.append(Reference((name,), place - 1))
-        return node
-    path = (name, *keys[1:].split("."))
-    references.append(Reference(path, place - 1))
     place += len(name)
-    for key in path[1:]:
+    for key in keys:
         node = key_of(node, key, place)
         place += len(key) + 1
     return node
@@ -185,7 +184,8 @@ class _Parser:
         self._places: list[int] = []
         self._at = 0
         self.kind = "end"
-        """What the next token is: ``name``, ``constant``, ``end``, or a keyword or an operator itself."""
+        """What the next token is: ``name``, ``path`` (names with dots between them), ``constant``,
+        ``end``, or a keyword or an operator itself."""
 
     def tokenize(self, text: str, start: int) -> int:
         """Read the tokens of an expression up to its closing braces; return the offset after these."""
@@ -196,20 +196,22 @@ class _Parser:
             value = match[group]
             place = match.start(group)
             if group == _NAME:
-                kinds.append(value if value in _KEYWORDS else "name")
-                values.append(value)
+                kinds.append(value if value in _KEYWORDS else "path" if "." in value else "name")
             elif group == _OPERATOR:
-                if value == "}" and not depth and text[place : place + 2] == "}}":
-                    break
-                depth += _DEPTH.get(value, 0)
+                if value in _DEPTH:
+                    if value == "}" and not depth and text[place : place + 2] == "}}":
+                        break
+                    depth += _DEPTH[value]
+                    if not 0 <= depth <= _MAX_BRACKETS:
+                        raise _OtherError
                 kinds.append(value)
-                values.append(value)
             else:
                 kinds.append("constant")
-                values.append(_READ[group](value))
+                value = _READ[group](value)
+            values.append(value)
             places.append(place + 1)
-            if not 0 <= depth <= _MAX_BRACKETS or len(kinds) > _MAX_TOKENS:
-                raise _OtherError
+        if len(kinds) + text.count(".", start, place) > _MAX_TOKENS:
+            raise _OtherError
         if text[start] in "-+":  # which trims the white space before it
             raise _OtherError
         kinds += ("end", "end")  # one to look at, and one to look ahead to
@@ -325,12 +327,12 @@ class _Parser:
         place, value = self._places[at], self._values[at]
         self._at = at + 1
         self.kind = self._kinds[at + 1]
-        named = kind == "name" and value not in _CONSTANTS
-        path = [value] if named else []
+        named = kind == "path" or (kind == "name" and value not in _CONSTANTS)
+        path: list[str] = value.split(".") if named else []
         if named:
-            if value in ENVIRONMENT.globals:
+            if path[0] in _RESERVED:
                 raise _OtherError
-            node: nodes.Expr = name_node(value, place)
+            node = _of_path(path, place)
         elif kind in ("constant", "name"):
             node = constant(value if kind == "constant" else _CONSTANTS[value], place)
         elif inner := _BRACKETS.get(kind):
@@ -352,13 +354,16 @@ class _Parser:
             place = self._places[self._at]
             if self.kind == ".":
                 self._next()
-                if self.kind != "name" and self.kind not in _KEYWORDS:
+                if self.kind not in ("name", "path") and self.kind not in _KEYWORDS:
                     raise _OtherError
-                key = self._values[self._at]
+                keys, end = self._values[self._at].split("."), self._places[self._at]
                 self._next()
-                node = key_of(node, key, place)
+                for key in keys:
+                    node = key_of(node, key, place)
+                    place = end + len(key)  # of the next dot
+                    end = place + 1
                 if literal:
-                    path.append(key)
+                    path += keys
             elif self.kind == "[":
                 self._next()
                 index = self.expression(_CONDITION)

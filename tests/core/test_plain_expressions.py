@@ -58,7 +58,7 @@ def check(text: str) -> bool:
     "text",
     [
         "{{ a }}", "{{a.b}}", " {{ a.b['c'][0].d }}\n", "x {{ a[b.c]['d'].e }} y {{ f }}", "{{ a['}}'] }}", '{{ "a }} b" }}',
-        "{{ a.if.not.none }}", "{{ none.x }}", "{{ true.true }}", "{{ {'a': {'b': []}} }}", "{{ {'a': {'b': 1,}} | tojson }}", "{{ [1, 2.5, 'x',] }}",
+        "{{ a.if.not.none }}", "{{ none .x }}", "{{ a[0].if.b }}", "{{ a [0] . b.c .d.e }}", "{{ a is eq b.c.d }}", "{{ {'a': {'b': []}} }}", "{{ {'a': {'b': 1,}} | tojson }}", "{{ [1, 2.5, 'x',] }}",
         "{{ a | default('x') | upper }}", "{{ a|combine({'b': c}, recursive=true) }}", "{{ a | map(attribute='x') | list }}",
         "{{ a is defined and b is not none or not c }}", "{{ a is divisibleby 3 }}", "{{ a is divisibleby(3) and b is in [1] }}",
         "{{ a if b else c if d else e }}", "{{ a if b if c }}", "{{ a + b - c * d // e % f ** g ** h }}", "{{ -a ** -b | abs }}",
@@ -99,6 +99,8 @@ def test_nothing_plain_is_nested_too_deeply_for_the_rest() -> None:
         "a" + ".a" * 74,
     ):
         assert check(f"{{{{ {text} }}}}")
+    # A name with its keys is one token, of which there may be many.
+    assert plain_expressions.parse(f"{{{{ a{' .a.b.c.d.e.f' * 70} }}}}") is None
 
 
 PIECES = (

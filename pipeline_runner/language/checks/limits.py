@@ -17,7 +17,9 @@ from pipeline_runner.language.nodes import Mapping, Scalar
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield limits of calls that do not go together, and retries without any."""
     for call in document.calls:
-        found = [*(_timeouts(document, call) if call.kind == "activity" else ()), *_retries(document, call)]
+        found = list(_retries(document, call))
+        if call.kind == "activity":
+            found += _timeouts(document, call)
         if found and policies.is_sound(document, call, "timeouts"):
             yield from found
     yield from _policies(document)
@@ -87,6 +89,8 @@ def _policies(document: Document) -> Iterator[Diagnostic]:
     if defaults := document.root.mapping("defaults"):
         users += [(node, "activity") for node in (defaults, defaults.mapping("compensate")) if node]
     for node, kind in users:
+        if "policy" not in node:
+            continue
         value, name = node.get("policy"), node.text("policy")
         policy = document.policies.get(name or "")
         if value is None or not isinstance(policy, Mapping) or "retry" in policy:

@@ -14,6 +14,8 @@ from pipeline_runner.language.nodes import Mapping
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of policies that do not exist."""
     for owner in owners(document):
+        if "policy" not in owner:
+            continue
         value, name = owner.get("policy"), owner.text("policy")
         if value and name and "{{" not in name and name not in document.policies:
             declared = f"the policies are {listed(document.policies)}" if document.policies else None

@@ -28,7 +28,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     secrets = [(one.text, one.span) for one in document.root.items("secrets") if isinstance(one, Scalar)]
     for name, span in _unused(document, "secrets", secrets):
         yield source.warning(span, "unused-secret", f'the secret "{name}" is not used', "remove it")
-    used = {owner.text("policy") or "" for owner in owners(document)}
+    used = {owner.text("policy") or "" for owner in owners(document) if "policy" in owner}
     used |= _meant(used, document.policies)
     for entry in document.root.mapping("policies") or ():
         if entry.name not in used and not _is_shared(document, entry):
