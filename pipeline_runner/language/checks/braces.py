@@ -19,7 +19,9 @@ _LOST = re.compile(
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield what looks like a template, and is text for want of a brace."""
     for use in document.uses:
-        if use.bare or use.tree is None or not _LOST.search(use.text):
+        text = use.text
+        paired = text.count("{") == 2 * text.count("{{")  # as they nearly always are
+        if paired or use.bare or use.tree is None or not _LOST.search(text):
             continue
         for data in use.tree.find_all(nodes.TemplateData):  # not what is an expression already
             match = _LOST.search(data.data)

@@ -26,7 +26,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield texts that are no templates, or no expressions."""
     source = document.source
     for use in document.uses:
-        if not use.text.strip():
+        if not use.errors or not use.text.strip():
             continue  # that it is empty is told
         if use.errors and use.bare and "{{" in use.text:
             inner = _BRACES.sub("", use.text).strip()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Scalar, Sequence, Source
+from pipeline_runner.language.nodes import Mapping, Sequence
 
 _HELP = "a key that is computed needs an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
 
@@ -22,21 +22,14 @@ def check(document: Document) -> Iterator[Diagnostic]:
     for step in document.steps:
         owners += [step.node, *([step.compensation] if step.compensation else [])]
         owners += [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
-    for owner in owners:
-        for name, entry in owner.by_name.items():
-            if name in _TEMPLATED and not isinstance(entry.value, Scalar):
-                yield from _below(document.source, entry.value)
-
-
-def _below(source: Source, node: Mapping | Sequence) -> Iterator[Diagnostic]:
-    if isinstance(node, Sequence):
-        below = node.items
-    else:
-        below = tuple([entry.value for entry in node])
-        for name, entry in node.by_name.items():
-            if "{" in name and contains_template(name):
-                message = "a template in a key is taken literally"
-                yield source.warning(entry.key.span, "template-key", message, _HELP)
-    for value in below:
-        if not isinstance(value, Scalar):
-            yield from _below(source, value)
+    waiting = [entry.value for owner in owners for name, entry in owner.by_name.items() if name in _TEMPLATED]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Sequence):
+            waiting += node.items
+        elif isinstance(node, Mapping):
+            for name, entry in node.by_name.items():
+                waiting.append(entry.value)
+                if contains_template(name):
+                    message = "a template in a key is taken literally"
+                    yield document.source.warning(entry.key.span, "template-key", message, _HELP)
