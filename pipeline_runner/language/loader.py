@@ -211,12 +211,13 @@ class _Composer:
             message = "a second document starts here, but a file holds one"
             raise self._stop(_span(event), "yaml-syntax", message)
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        span = _span(event)
+    def _scalar(self, event: Any) -> Scalar:
+        begin, end = event.start_mark, event.end_mark
+        span = Span(begin.line + 1, begin.column + 1, end.line + 1, end.column + 1)
         text: str = event.value
         if not text and span.line > len(self._lines):  # nothing after "---" at the end of the file
-            last, end = len(self._lines), len(self._lines[-1]) + 1
-            span = Span(last, end, last, end)
+            line, column = len(self._lines), len(self._lines[-1]) + 1
+            span = Span(line, column, line, column)
         value: Any = text
         try:
             if event.tag is None:
