@@ -30,7 +30,7 @@ from pipeline_runner.core.plain_nodes import (
 )
 
 _MAX_TOKENS = 150
-"""In an expression, each dot counted for one. Its tree is not much deeper than half of that."""
+"""In an expression, each key counted as two, with its dot. Its tree is not much deeper than half of that."""
 _MAX_BRACKETS = 30
 
 _TOKEN = re.compile(
@@ -210,7 +210,7 @@ class _Parser:
                 value = _READ[group](value)
             values.append(value)
             places.append(place + 1)
-        if len(kinds) + text.count(".", start, place) > _MAX_TOKENS:
+        if len(kinds) + 2 * text.count(".", start, place) > _MAX_TOKENS:
             raise _OtherError
         if text[start] in "-+":  # which trims the white space before it
             raise _OtherError

@@ -96,7 +96,7 @@ def test_nothing_plain_is_nested_too_deeply_for_the_rest() -> None:
         " == (".join("a" * 30) + ")" * 29,
         "a" + " + a" * 74,
         "a" + "|d" * 74,
-        "a" + ".a" * 74,
+        "a" + ".a" * 73,
     ):
         assert check(f"{{{{ {text} }}}}")
     # A name with its keys is one token, of which there may be many.
