@@ -15,9 +15,10 @@ from jinja2 import nodes as jinja
 from pipeline_runner.core.filters import FILTERS
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
-from pipeline_runner.language import signatures
+from pipeline_runner.language import operators, signatures
 from pipeline_runner.language.document import Document, Use
-from pipeline_runner.language.naming import filter_help, is_result, named, path_of, paths_in, plus_help
+from pipeline_runner.language.naming import filter_help, is_result, named, path_of, paths_in
+from pipeline_runner.language.operators import Mistake
 from pipeline_runner.language.types import (
     ANY,
     ANY_LIST,
@@ -31,14 +32,12 @@ from pipeline_runner.language.types import (
     List,
     Map,
     Plain,
-    Secret,
     Type,
     Union,
     base,
-    is_alike,
+    may_be,
     of_value,
     options,
-    shown,
     union,
     words,
 )
@@ -57,8 +56,6 @@ _UNSEEING = (
     "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping", "sequence",
 )  # fmt: skip
 """The tests that are false of what does not exist; the others fail."""
-_ORDERS = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
-_ARITHMETIC = (jinja.Add, jinja.Sub, jinja.Mul, jinja.Div, jinja.FloorDiv, jinja.Mod, jinja.Pow)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -147,7 +144,7 @@ class Evaluation:
 
     def _loop(self, node: jinja.For) -> Type:
         items = self._of(node.iter)
-        if not self._is_one_of(items, (ANY_LIST, ANY_MAP, STRING)):
+        if not may_be(items, (ANY_LIST, ANY_MAP, STRING)):
             self._report("not-a-list", node.iter, f"{named(node.iter)} is {words(items)}, not a list")
         before = self._bound
         names = [name.name for name in node.target.find_all(jinja.Name)]
@@ -232,8 +229,7 @@ class Evaluation:
 
     def _sign(self, node: jinja.UnaryExpr) -> Type:
         kind = self._of(node.node)
-        if not self._is_one_of(kind, (NUMBER, BOOLEAN)):
-            self._operands(node, f"{named(node.node)} is {words(kind)}, and has no sign")
+        self._tell(operators.sign(node, kind))
         return NUMBER
 
     def _call(self, node: jinja.Call) -> Type:  # the only function is range()
@@ -343,83 +339,18 @@ class Evaluation:
         left, right = self._of(node.left), self._of(node.right)
         if self._seen(node.left, left) or self._seen(node.right, right):
             return ANY
-        numbers = (NUMBER, BOOLEAN)
-        if isinstance(node, jinja.Add):
-            alike = [(STRING,), (ANY_LIST,), numbers]
-            fitting = [
-                kinds for kinds in alike if self._is_one_of(left, kinds) and self._is_one_of(right, kinds)
-            ]
-            if not fitting:
-                message = f'"+" does not add {words(right)} to {words(left)}'
-                lost = not any(self._is_one_of(left, kinds) for kinds in alike)
-                self._operands(node.left if lost else node.right, message, plus_help(left, right))
-            return ANY if len(fitting) != 1 else {0: STRING, 1: ANY_LIST, 2: NUMBER}[alike.index(fitting[0])]
-        for side, kind in ((node.left, left), (node.right, right)):
-            if not self._is_one_of(kind, numbers):
-                message = f'"{node.operator}" works on numbers, and {named(side)} is {words(kind)}'
-                self._operands(side, message)
-                break
-        return NUMBER
+        kind, mistake = operators.arithmetic(node, left, right)
+        self._tell(mistake)
+        return kind
 
     def _compare(self, node: jinja.Compare) -> Type:
-        left_node, left = node.expr, self._of(node.expr)
+        left = node.expr, self._of(node.expr)
         for operand in node.ops:
-            right = self._of(operand.expr)
-            if not self._seen(left_node, left) and not self._seen(operand.expr, right):
-                self._pair(left_node, left, operand.op, operand.expr, right)
-            left_node, left = operand.expr, right
+            right = operand.expr, self._of(operand.expr)
+            if not self._seen(*left) and not self._seen(*right):
+                self._tell(operators.comparison(left, operand.op, right))
+            left = right
         return BOOLEAN
-
-    def _pair(self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type) -> None:
-        if op in _ORDERS:
-            fits = [(NUMBER, BOOLEAN), (STRING,), (ANY_LIST,)]
-            if not any(self._is_one_of(left, kinds) and self._is_one_of(right, kinds) for kinds in fits):
-                sides = f"{named(left_node)} is {words(left)} and {named(right_node)} {words(right)}"
-                self._report("not-comparable", left_node, f'"{_ORDERS[op]}" cannot compare these: {sides}')
-        elif op in ("in", "notin"):
-            self._membership(left_node, left, op, right_node, right)
-        else:
-            self._equality(left_node, left, op, right_node, right)
-
-    def _membership(
-        self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
-    ) -> None:
-        if not self._is_one_of(right, (ANY_LIST, ANY_MAP, STRING)):
-            message = f'"in" looks into a list, a mapping or a string: {named(right_node)} is {words(right)}'
-            self._report("not-comparable", right_node, message)
-        elif base(right) == STRING and not self._is_one_of(left, (STRING,)):
-            message = f"{named(right_node)} is a string, and {named(left_node)} is {words(left)}"
-            self._report("not-comparable", left_node, f'"in" cannot compare these: {message}')
-        elif isinstance(right, List) and isinstance(left_node, jinja.Const):
-            self._equality(left_node, left, op, right_node, right.item)
-
-    def _equality(
-        self, left_node: jinja.Expr, left: Type, op: str, right_node: jinja.Expr, right: Type
-    ) -> None:
-        """Report two values that can never be equal."""
-        if NULL in (left, right) or ANY in (left, right):
-            return
-        pairs = [(one, other) for one in options(left) for other in options(right)]
-        if any(_may_be_equal(one, other) for one, other in pairs):
-            return
-        always = "true" if op in ("ne", "notin") else "false"
-        if base(left) == base(right):
-            constant, other = (left_node, right) if isinstance(left_node, jinja.Const) else (right_node, left)
-            other_node = right_node if constant is left_node else left_node
-            values = other.values if isinstance(other, Plain) else None
-            text = constant.value if isinstance(constant, jinja.Const) else None
-            what = named(other_node)
-            fact = f"an element of {what.replace('this', 'this list')} is" if "in" in op else f"{what} is"
-            if isinstance(other_node, jinja.Const):
-                fact += f" not {named(constant)}"
-            else:
-                fact += f"{' one of' if values and len(values) > 1 else ''} {shown(values or ())}"
-            message = f"this is always {always}: {fact}"
-            near = did_you_mean(text, map(str, values)) if isinstance(text, str) and values else None
-            self._report("constant-comparison", constant, message, near)
-        else:
-            sides = f"{named(left_node)} is {words(left)}, {named(right_node)} {words(right)}"
-            self._report("constant-comparison", left_node, f"this is always {always}: {sides}")
 
     def _test(self, node: jinja.Test) -> Type:
         before = self._lenient, self._unseen
@@ -447,7 +378,7 @@ class Evaluation:
         elif self._seen(node.node, kind, f'the filter "{node.name}"'):
             return ANY
         takes = signatures.takes(node.name, given)
-        if takes and not self._is_one_of(kind, takes):
+        if takes and not may_be(kind, takes):
             fact = f"{named(node.node)} is {words(kind)}"
             message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
             self._report("filter-type", node, message, filter_help(node, kind, takes), node.name)
@@ -473,16 +404,6 @@ class Evaluation:
 
     # Reports.
 
-    def _is_one_of(self, kind: Type, wanted: Sequence[Type]) -> bool:
-        """Tell whether a value may be of one of these types; a secret is a matter of its own."""
-        for option in options(kind):
-            if type(option) is Type or isinstance(option, Secret):
-                return True
-            for one in wanted:
-                if is_alike(option, one):
-                    return True
-        return False
-
     def _seen(self, node: jinja.Node | None, kind: Type, by: str = "") -> bool:
         """Report a secret that is looked at."""
         if SECRET not in options(kind):
@@ -493,8 +414,9 @@ class Evaluation:
         self._report("secret-use", node, message, "hand it to the activity as it is")
         return True
 
-    def _operands(self, node: jinja.Expr, message: str, help_: str | None = None) -> None:
-        self._report("operand-type", node, message, help_)
+    def _tell(self, mistake: Mistake | None) -> None:
+        if mistake:
+            self._report(mistake.rule, mistake.node, mistake.message, mistake.help)
 
     def _report(
         self, rule: str, node: jinja.Node | None, message: str, help_: str | None = None, word: str = ""
@@ -564,15 +486,6 @@ def _inner(kind: Type, key: Any) -> Type | None:
 
 def _text(node: jinja.Node | None) -> str:
     return node.value if isinstance(node, jinja.Const) and isinstance(node.value, str) else ""
-
-
-def _may_be_equal(one: Type, other: Type) -> bool:
-    if not isinstance(one, Plain) or not isinstance(other, Plain):
-        return type(one) is type(other) or Type in (type(one), type(other))
-    numbers = ("number", "boolean")  # 1 == true
-    if one.kind != other.kind:
-        return one.kind in numbers and other.kind in numbers
-    return one.values is None or other.values is None or bool(set(one.values) & set(other.values))
 
 
 def _run_keys(use: Use) -> tuple[str, ...]:

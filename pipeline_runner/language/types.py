@@ -101,6 +101,17 @@ def is_alike(one: Type, other: Type) -> bool:
     return type(one) is type(other)
 
 
+def may_be(kind: Type, wanted: Iterable[Type]) -> bool:
+    """Tell whether a value may be of one of these types; a secret is a matter of its own."""
+    for option in options(kind):
+        if type(option) is Type or isinstance(option, Secret):
+            return True
+        for one in wanted:
+            if is_alike(option, one):
+                return True
+    return False
+
+
 def _joined(one: Type, other: Type) -> Type:
     """Return the type of what is one or the other, of two that are alike."""
     if one is other or one == other:
