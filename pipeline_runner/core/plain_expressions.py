@@ -30,7 +30,7 @@ from pipeline_runner.core.plain_nodes import (
 )
 
 _MAX_TOKENS = 150
-"""In an expression, each key counted as two, with its dot. Its tree is not much deeper than half of that."""
+"""In an expression, each dot and each key counted for one. Its tree is not much deeper than half of that."""
 _MAX_BRACKETS = 30
 
 _TOKEN = re.compile(
@@ -162,9 +162,9 @@ offset_of = attrgetter("offset")
 
 
 def _of_path(path: Sequence[str], place: int) -> nodes.Expr:
-    """Return the node of a name with keys behind it."""
+    """Return the node of a name, or of a constant, with keys behind it."""
     name, *keys = path
-    node = name_node(name, place)
+    node = constant(_CONSTANTS[name], place) if name in _CONSTANTS else name_node(name, place)
     place += len(name)
     for key in keys:
         node = key_of(node, key, place)
@@ -190,13 +190,14 @@ class _Parser:
     def tokenize(self, text: str, start: int) -> int:
         """Read the tokens of an expression up to its closing braces; return the offset after these."""
         kinds, values, places = self._kinds, self._values, self._places
-        depth = 0
+        depth = keys = 0
         for match in _TOKEN.finditer(text, start):
             group = match.lastindex or 0
             value = match[group]
             place = match.start(group)
             if group == _NAME:
                 kinds.append(value if value in _KEYWORDS else "path" if "." in value else "name")
+                keys += value.count(".")
             elif group == _OPERATOR:
                 if value in _DEPTH:
                     if value == "}" and not depth and text[place : place + 2] == "}}":
@@ -210,7 +211,7 @@ class _Parser:
                 value = _READ[group](value)
             values.append(value)
             places.append(place + 1)
-        if len(kinds) + 2 * text.count(".", start, place) > _MAX_TOKENS:
+        if len(kinds) + 2 * keys > _MAX_TOKENS:
             raise _OtherError
         if text[start] in "-+":  # which trims the white space before it
             raise _OtherError
@@ -327,14 +328,14 @@ class _Parser:
         place, value = self._places[at], self._values[at]
         self._at = at + 1
         self.kind = self._kinds[at + 1]
-        named = kind == "path" or (kind == "name" and value not in _CONSTANTS)
-        path: list[str] = value.split(".") if named else []
-        if named:
-            if path[0] in _RESERVED:
+        path: list[str] = value.split(".") if kind in ("name", "path") else []
+        named = bool(path) and path[0] not in _CONSTANTS
+        if path:
+            if named and path[0] in _RESERVED:
                 raise _OtherError
             node = _of_path(path, place)
-        elif kind in ("constant", "name"):
-            node = constant(value if kind == "constant" else _CONSTANTS[value], place)
+        elif kind == "constant":
+            node = constant(value, place)
         elif inner := _BRACKETS.get(kind):
             node = inner(self, place)
         else:

@@ -32,7 +32,7 @@ TAGS = {
 }
 """The tags of scalars that the core schema knows, with their types."""
 
-STARTS = frozenset(["", "~", *"nNtTfF", *_NUMBER_START])
+STARTS = _NUMBER_START.union(word[:1] for word in _WORDS)
 """The first characters of what may be no text; what begins in another way need not be resolved."""
 
 

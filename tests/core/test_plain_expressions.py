@@ -58,7 +58,7 @@ def check(text: str) -> bool:
     "text",
     [
         "{{ a }}", "{{a.b}}", " {{ a.b['c'][0].d }}\n", "x {{ a[b.c]['d'].e }} y {{ f }}", "{{ a['}}'] }}", '{{ "a }} b" }}',
-        "{{ a.if.not.none }}", "{{ none .x }}", "{{ a[0].if.b }}", "{{ a [0] . b.c .d.e }}", "{{ a is eq b.c.d }}", "{{ {'a': {'b': []}} }}", "{{ {'a': {'b': 1,}} | tojson }}", "{{ [1, 2.5, 'x',] }}",
+        "{{ a.if.not.none }}", "{{ none.x }}", "{{ true.true }}", "{{ none .x }}", "{{ a[0].if.b }}", "{{ a [0] . b.c .d.e }}", "{{ a is eq b.c.d }}", "{{ {'a': {'b': []}} }}", "{{ {'a': {'b': 1,}} | tojson }}", "{{ [1, 2.5, 'x',] }}",
         "{{ a | default('x') | upper }}", "{{ a|combine({'b': c}, recursive=true) }}", "{{ a | map(attribute='x') | list }}",
         "{{ a is defined and b is not none or not c }}", "{{ a is divisibleby 3 }}", "{{ a is divisibleby(3) and b is in [1] }}",
         "{{ a if b else c if d else e }}", "{{ a if b if c }}", "{{ a + b - c * d // e % f ** g ** h }}", "{{ -a ** -b | abs }}",
@@ -96,7 +96,7 @@ def test_nothing_plain_is_nested_too_deeply_for_the_rest() -> None:
         " == (".join("a" * 30) + ")" * 29,
         "a" + " + a" * 74,
         "a" + "|d" * 74,
-        "a" + ".a" * 73,
+        "a" + ".a" * 74,
     ):
         assert check(f"{{{{ {text} }}}}")
     # A name with its keys is one token, of which there may be many.

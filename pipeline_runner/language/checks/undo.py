@@ -65,12 +65,12 @@ def _side(finals: list[int], step: Step) -> int:
 def _outputs(document: Document) -> Iterator[Diagnostic]:
     """Yield uses of an output that a step which is undone may not have."""
     for use in document.uses:
-        if use.place is not Place.COMPENSATION or use.step is None or use.tree is None:
+        undo = use.step.compensation if use.step and use.place is Place.COMPENSATION else None
+        if undo is None or use.step is None or use.tree is None:
             continue
-        undo = use.step.compensation
         if use.step.kind not in ("activity", "pipeline", "steps", "parallel"):
             continue  # there is no doubt about the others
-        after = (undo.text("after") if undo else None) or "uncertain"
+        after = undo.text("after") or "uncertain"
         if after == "completed" or all(one.path[:2] != ("step", "output") for one in use.references):
             continue
         for look in looks(use.tree, lone=use.is_lone):
