@@ -3,9 +3,11 @@
 Imports neither temporalio nor the engine, so that activities stay plain functions.
 """
 
+import os
 from contextvars import ContextVar
 
 _key: ContextVar[str | None] = ContextVar("pipeline_runner_idempotency_key", default=None)
+_directory: ContextVar[str | None] = ContextVar("pipeline_runner_directory", default=None)
 
 
 def idempotency_key() -> str:
@@ -31,3 +33,25 @@ def step_key() -> str | None:
 def set_idempotency_key(key: str | None) -> None:
     """Set the key for the current context. The worker does this; tests may."""
     _key.set(key)
+
+
+def working_directory() -> str:
+    """Return the directory that relative paths of this step refer to.
+
+    It is the directory in which the run was started, if the run has one; see the reference.
+    Otherwise it is the current directory of this process.
+
+    Raises:
+        OSError: The run has none, and the current directory of this process no longer exists.
+    """
+    return _directory.get() or os.getcwd()
+
+
+def absolute(path: str) -> str:
+    """Return a path that does not depend on where this process runs."""
+    return path if os.path.isabs(path) else os.path.join(working_directory(), path)
+
+
+def set_working_directory(directory: str | None) -> None:
+    """Set the run's directory for the current context. The worker does this; tests may."""
+    _directory.set(directory)

@@ -19,14 +19,14 @@ from msgspec import Meta
 from temporalio import activity
 
 from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.context import absolute, step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
 from pipeline_runner.activities.files import PATH, Key
 from pipeline_runner.activities.pulse import pulse
 from pipeline_runner.activities.strict import checked
 
-Path = Annotated[str, Meta(pattern=PATH, description="The directory. Relative: to the worker's folder.")]
+Path = Annotated[str, Meta(pattern=PATH, description="The directory. Relative: to the run's directory.")]
 AbsolutePath = Annotated[str, Meta(description="The directory's absolute path.")]
 
 
@@ -73,7 +73,7 @@ class Removed:
 @checked
 def create(parameters: CreateInput) -> Created:
     """Create a directory, and its parents; it is fine if it exists."""
-    path = os.path.realpath(parameters.path)
+    path = os.path.realpath(absolute(parameters.path))
     with explained(f"create {path}"):
         if os.path.lexists(path) and not os.path.isdir(path):
             raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
@@ -93,7 +93,7 @@ def create(parameters: CreateInput) -> Created:
 @checked
 def remove(parameters: RemoveInput) -> Removed:
     """Remove a directory, which must be empty unless ``recursive``; it is fine if there is none."""
-    path = os.path.realpath(parameters.path)
+    path = os.path.realpath(absolute(parameters.path))
     beat = pulse()
     beat()
     with explained(f"remove {path}"):

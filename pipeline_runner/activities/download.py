@@ -35,7 +35,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.context import absolute, step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained as system_explained
 from pipeline_runner.activities.errors import refused
@@ -101,7 +101,7 @@ async def download(parameters: DownloadInput) -> Downloaded:
     is the same. Heartbeats tell `done` and `total`, in bytes. Its undo removes the file or
     brings the old one back.
     """
-    target = os.path.realpath(parameters.path)  # noqa: ASYNC240 - a few system calls
+    target = os.path.realpath(absolute(parameters.path))  # noqa: ASYNC240 - a few system calls
     try:
         async with heartbeating() as heart:
             with system_explained(f"write {target}"):

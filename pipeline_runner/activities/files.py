@@ -27,7 +27,7 @@ from msgspec import Meta
 from temporalio import activity
 
 from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.context import absolute, step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
 from pipeline_runner.activities.kept import Beat
@@ -38,7 +38,7 @@ from pipeline_runner.activities.strict import checked
 PATH = r"^[^\x00]+$"
 """A path is any text without a NUL; as a regular expression for JSON Schema."""
 
-Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the worker's folder.")]
+Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]
 Source = Annotated[str, Meta(pattern=PATH, description="The file to take.")]
 Destination = Annotated[str, Meta(pattern=PATH, description="The file to become; its folder must exist.")]
 AbsolutePath = Annotated[str, Meta(description="The file's absolute path.")]
@@ -137,7 +137,7 @@ def write(parameters: WriteInput) -> Written:
 
     A retry of an addition starts from the original again, so nothing is added twice.
     """
-    target = os.path.realpath(parameters.path)
+    target = _followed(parameters.path)
     beat = pulse()
     with explained(f"write {target}"):
         check_target(target)
@@ -158,7 +158,7 @@ def write(parameters: WriteInput) -> Written:
 @checked
 def read(parameters: PathInput) -> Content:
     """Read a text file of at most 1 MiB, in UTF-8."""
-    path = os.path.realpath(parameters.path)
+    path = _followed(parameters.path)
     with explained(f"read {path}"), open(_check_regular(path), "rb") as file:
         data = file.read(MIB + 1)
     too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
@@ -179,7 +179,7 @@ def read(parameters: PathInput) -> Content:
 @checked
 def copy(parameters: TransferInput) -> Written:
     """Copy a file of any size. A new file gets the source's mode."""
-    source, target = os.path.realpath(parameters.source), os.path.realpath(parameters.destination)
+    source, target = _followed(parameters.source), _followed(parameters.destination)
     _check_different(source, target)
     beat = pulse()
     with explained(f"copy {source}"), open(_check_regular(source), "rb") as reading:
@@ -248,7 +248,7 @@ def restore(parameters: RestoreInput) -> Restored:
 
     Does nothing when the step changed nothing, or has been undone.
     """
-    itself, followed = _itself(parameters.path), os.path.realpath(parameters.path)
+    itself, followed = _itself(parameters.path), _followed(parameters.path)
     with explained(f"restore {itself}"):
         restored = [kept.put_back(path, parameters.key) for path in sorted({itself, followed})]
     return Restored(path=itself, restored=any(restored))
@@ -324,9 +324,14 @@ def adopt(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
+def _followed(path: str) -> str:
+    """Return the absolute path of what a path leads to."""
+    return os.path.realpath(absolute(path))
+
+
 def _itself(path: str) -> str:
     """Return an absolute path in which the last part may be a symbolic link."""
-    folder, name = os.path.split(os.path.abspath(path))
+    folder, name = os.path.split(os.path.abspath(absolute(path)))
     return os.path.join(os.path.realpath(folder), name)
 
 

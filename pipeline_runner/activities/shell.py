@@ -21,6 +21,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import reaper
+from pipeline_runner.activities.context import absolute, working_directory
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
 from pipeline_runner.activities.pulse import heartbeating
@@ -51,7 +52,7 @@ class RunInput:
         dict[str, Scalar],
         Meta(description="Environment variables, added to those of the worker."),
     ] = field(default_factory=dict)
-    cwd: Annotated[str | None, Meta(description="The folder to run in; default: the worker's.")] = None
+    cwd: Annotated[str | None, Meta(description="The directory to run in; default: the run's.")] = None
     stdin: Annotated[str | None, Meta(description="Text for standard input; default: nothing to read.")] = (
         None
     )
@@ -161,7 +162,8 @@ class _Program(asyncio.SubprocessProtocol):
 
 
 async def _start(parameters: RunInput) -> _Program:
-    command, cwd = [as_text(part) for part in parameters.command], parameters.cwd
+    command = [as_text(part) for part in parameters.command]
+    cwd = _directory(parameters.cwd)
     try:
         _, program = await asyncio.get_running_loop().subprocess_exec(
             _Program,
@@ -182,6 +184,13 @@ async def _start(parameters: RunInput) -> _Program:
     if parameters.stdin is not None:
         program.feed(parameters.stdin)
     return program
+
+
+def _directory(cwd: str | None) -> str:
+    try:
+        return working_directory() if cwd is None else absolute(cwd)
+    except OSError as error:
+        raise _start_error(error, "", None) from None
 
 
 def _start_error(error: OSError, name: str, cwd: str | None) -> ApplicationError:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 from temporalio import activity
 
+from pipeline_runner.activities.context import absolute
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
 from pipeline_runner.activities.pulse import heartbeating
@@ -184,7 +185,7 @@ def _affected(connection: "Connection", count: int) -> int:
 
 
 def _script(call: Call, connection: "Connection", given: ScriptInput) -> ScriptOutput:
-    text = given.script if given.script is not None else _file(given.path or "")
+    text = given.script if given.script is not None else _file(absolute(given.path or ""))
     tokens = TOKENS.get(connection.dialect.name)
     if tokens is None:
         call.check()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import extras
+from pipeline_runner.activities.context import absolute
 from pipeline_runner.activities.errors import refused
 from pipeline_runner.activities.secret_values import MASK, SecretNotFoundError, forms, masked, secret_value
 from pipeline_runner.activities.sizes import one_line
@@ -170,7 +171,7 @@ class Call:
                 "is not a database URL such as postgresql://user:password@host/name"
             ) from None
         self._private = _by_length({text, *_passwords(url)})
-        return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+        return _in_directory(url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
 
     def _bad_url(self, reason: str) -> ApplicationError:
         return refused(f'the secret "{self.what}" {reason}', "InvalidInput")
@@ -274,6 +275,17 @@ def _leave_transactions_alone(driver: Any, _: Any) -> None:
 
 def _begin(connection: "Connection") -> None:
     connection.exec_driver_sql("BEGIN")
+
+
+def _in_directory(url: "URL") -> "URL":
+    """Have the file of an SQLite database that is named by a relative path in the run's directory."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:":
+        return url
+    if name.startswith("file:"):
+        path = name.removeprefix("file:")
+        return url if path.startswith(("/", ":memory:")) else url.set(database=f"file:{absolute(path)}")
+    return url.set(database=absolute(name))
 
 
 def _driver_name(url: "URL") -> str:

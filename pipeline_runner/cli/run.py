@@ -127,6 +127,7 @@ async def _start_and_follow(
         task_queue=queue,
         description=pipeline.description,
         memo=_memo(loaded, queue) if own else None,
+        directory=None if where.embedded is None else os.getcwd(),
     )
     back = shlex.join(["run-pipeline", "watch", workflow_id])
     if not own:

@@ -128,6 +128,7 @@ async def serving(
     queues: Iterable[str],
     activities: list[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
+    directory: str | None = None,
     graceful_shutdown: timedelta = timedelta(0),
 ) -> AsyncIterator[None]:
     """Run a worker on each of these task queues.
@@ -144,6 +145,7 @@ async def serving(
                 task_queue=queue,
                 activities=activities,
                 bundles=bundles,
+                directory=directory,
                 graceful_shutdown=graceful_shutdown,
             )
             await stack.enter_async_context(worker)

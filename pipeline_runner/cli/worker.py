@@ -75,7 +75,8 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
         queues += [q for loaded in found for q in _own_queues(loaded)]
     activities = session.activities_of(modules, folders)
     stop = asyncio.Event()
-    async with session.serving(client, queues, activities, bundles, graceful_shutdown=GRACE):
+    directory = None if where.embedded is None else str(Path.cwd())
+    async with session.serving(client, queues, activities, bundles, directory, graceful_shutdown=GRACE):
         with session.interrupts() as caught:
             caught.handler = lambda _: stop.set()
             console.tell(f"serving the task queue {', '.join(dict.fromkeys(queues))}")

@@ -60,6 +60,8 @@ class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Key of the pipeline in the bundle."""
     task_queue: str
     """The task queue of the run, for compensations that name none."""
+    directory: str | None = None
+    """What relative paths refer to; None: the directory of whichever worker takes the step."""
     inputs: dict[str, Any] = {}
     steps: dict[str, StepResult] = {}
     run: dict[str, Any] = {}
@@ -135,4 +137,6 @@ class Options(Struct, frozen=True, kw_only=True):
     """The parent wants an :class:`Envelope`."""
     step: str | None = None
     """The parent's step, for readers of its history."""
+    directory: str | None = None
+    """The run's directory, if it is known at its start. Children have that of their parent."""
     continued: Continuation | None = None

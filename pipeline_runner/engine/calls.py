@@ -14,7 +14,7 @@ from temporalio.common import RawValue, RetryPolicy
 from pipeline_runner.core.expressions import render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.parsing import ExpressionError
-from pipeline_runner.core.record import Options
+from pipeline_runner.core.record import Options, ScopeLog
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine.outcomes import Ending
 from pipeline_runner.engine.payloads import encoded, measured
@@ -47,6 +47,7 @@ class StepInput:
     payloads: list[RawValue]
     key: str
     places: Places
+    directory: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def prepare_activity(
     activity_id: str,
     summary: str,
     key: str,
-    task_queue: str,
+    log: ScopeLog,
 ) -> PreparedActivity:
     """Render and measure an activity's input.
 
@@ -108,8 +109,8 @@ def prepare_activity(
         summary=summary_of(summary),
         value=value,
         places=places,
-        arguments=StepInput(payloads=payloads, key=key, places=sent),
-        task_queue=call.task_queue or task_queue,
+        arguments=StepInput(payloads=payloads, key=key, places=sent, directory=log.directory),
+        task_queue=call.task_queue or log.task_queue,
     )
 
 
@@ -150,7 +151,7 @@ def prepare_child(
     *,
     path: str,
     summary: str,
-    task_queue: str,
+    log: ScopeLog,
 ) -> PreparedChild:
     """Render and measure a child's inputs.
 
@@ -176,9 +177,9 @@ def prepare_child(
             f'the input of the child "{child.name}"',
             encoded(value),
             program.child_payload(call.pipeline),
-            encoded(Options(child=call.wait_for_completion, step=path)),
+            encoded(Options(child=call.wait_for_completion, step=path, directory=log.directory)),
         ),
-        task_queue=call.task_queue or child.task_queue or task_queue,
+        task_queue=call.task_queue or child.task_queue or log.task_queue,
     )
 
 

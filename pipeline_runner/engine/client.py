@@ -18,6 +18,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from pipeline_runner.core.model import bundle_hash
+from pipeline_runner.core.record import Options
 from pipeline_runner.engine.calls import summary_of
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 
@@ -116,6 +117,8 @@ class Start:
     task_queue: str
     description: str | None = None
     memo: Mapping[str, Any] | None = None
+    directory: str | None = None
+    """What its relative paths refer to; None: the directory of whichever worker takes a step."""
 
 
 async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
@@ -133,6 +136,8 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
         encoded(what.inputs),
         Payload(metadata={"encoding": b"json/plain"}, data=what.bundle),
     ]
+    if what.directory is not None:
+        arguments.append(encoded(Options(directory=what.directory)))
     size = sum(payload.ByteSize() for payload in arguments)
     if size > LIMIT:
         raise TooLargeError(too_large(f'the bundle of "{what.name}" with its inputs', size))

@@ -1,7 +1,7 @@
 """What goes between the interpreter and the activities of a worker of this package.
 
-On the way out, in the workflow, a step's idempotency key and the places of its secrets
-become headers: not part of the input, so nothing that a user writes can look like them.
+On the way out, in the workflow, a step's idempotency key, the places of its secrets and the
+run's directory become headers: not part of the input, so nothing that a user writes can look like them.
 On the way in, in the worker, the secrets' values are put in just before the activity runs,
 and masked in whatever it returns, heartbeats or raises. An activity that fails on a later
 attempt asks the server how the attempt before it ended, and says so with its failure.
@@ -34,7 +34,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
-from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.activities.context import set_idempotency_key, set_working_directory
 from pipeline_runner.activities.pulse import too_late
 from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, in_use, masked, secret_value
 from pipeline_runner.core import errors
@@ -46,6 +46,7 @@ from pipeline_runner.engine.placing import placed
 
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
+DIRECTORY_HEADER = "pipeline-runner-directory"
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class _WorkflowOutbound(WorkflowOutboundInterceptor):
             headers: dict[str, Payload] = {**input.headers, KEY_HEADER: encoded(step.key)}
             if step.places:
                 headers[SECRETS_HEADER] = encoded(step.places)
+            if step.directory is not None:
+                headers[DIRECTORY_HEADER] = encoded(step.directory)
             input.args = step.payloads
             input.headers = headers
         return super().start_activity(input)
@@ -98,6 +101,8 @@ class _ActivityInbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         key = input.headers.get(KEY_HEADER)
         set_idempotency_key(None if key is None else json.loads(key.data))
+        directory = input.headers.get(DIRECTORY_HEADER)
+        set_working_directory(None if directory is None else json.loads(directory.data))
         try:
             places = input.headers.get(SECRETS_HEADER)
             if places is not None:

@@ -103,15 +103,20 @@ async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
     if len(args) > 1:
         data = args[1].payload.data
     else:
-        data = await _loaded(workflow.info().workflow_type)
+        data, directory = await _loaded(workflow.info().workflow_type)
+        options = Options(directory=directory)
     try:
         return inputs, program_of(data), options
     except UnsupportedBundleError as error:
         raise _refused(errors.UNSUPPORTED_BUNDLE, str(error)) from None
 
 
-async def _loaded(name: str) -> bytes:
-    """Fetch the bundle of a pipeline by its name from this worker, else from one beside it."""
+async def _loaded(name: str) -> tuple[bytes, str | None]:
+    """Fetch a pipeline by its name from this worker, else from one beside it.
+
+    Returns:
+        Its bundle, and the directory that its relative paths refer to.
+    """
     try:
         raw = await workflow.execute_local_activity(
             LOAD,
@@ -126,8 +131,20 @@ async def _loaded(name: str) -> bytes:
         if not (isinstance(cause, ApplicationError) and cause.type == errors.UNKNOWN_PIPELINE):
             raise
         raw = await _loaded_elsewhere(name)
+    try:
+        served = msgspec.json.decode(raw.payload.data, type=_Served)
+    except msgspec.ValidationError:
+        # Workers of older versions answered with the bundle alone.
+        served = _Served(bundle=msgspec.Raw(raw.payload.data))
     # Canonical again, so that the bundle has the same hash however it came here.
-    return model.canonical(raw.payload.data)
+    return model.canonical(bytes(served.bundle)), served.directory
+
+
+class _Served(msgspec.Struct):
+    """What :data:`LOAD` answers."""
+
+    bundle: msgspec.Raw
+    directory: str | None = None
 
 
 async def _loaded_elsewhere(name: str) -> RawValue:

@@ -123,6 +123,7 @@ class Program:
         return ScopeLog(
             pipeline=log.pipeline,
             task_queue=log.task_queue,
+            directory=log.directory,
             inputs=log.inputs if any(path[0] == "inputs" for path in needs) else {},
             steps={k: v for k, v in log.steps.items() if all_steps or ("steps", k) in needs},
             run=log.run,

@@ -69,7 +69,12 @@ class Run:
             phase="steps",
             position=0,
             started_at=info.start_time.isoformat(),
-            log=ScopeLog(pipeline=program.bundle.root, task_queue=info.task_queue, inputs=inputs),
+            log=ScopeLog(
+                pipeline=program.bundle.root,
+                task_queue=info.task_queue,
+                directory=options.directory,
+                inputs=inputs,
+            ),
         )
         self._log = self._state.log
         self._log.run = {

@@ -167,7 +167,7 @@ class Steps:
             activity_id=step.id,
             summary=name,
             key=key,
-            task_queue=self._state.log.task_queue,
+            log=self._state.log,
         )
         entry = self._register(step, name, prepared.value, prepared.places, key)
         try:
@@ -185,7 +185,7 @@ class Steps:
             self._names,
             path=step.id,
             summary=name,
-            task_queue=self._state.log.task_queue,
+            log=self._state.log,
         )
         entry = self._register(step, name, prepared.value)
         attempt = 1

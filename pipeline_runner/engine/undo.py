@@ -116,7 +116,7 @@ class Undo:
             activity_id=f"undo:{path}",
             summary=f"undo {entry.name}",
             key=calls.idempotency_key(f"undo:{path}"),
-            task_queue=log.task_queue,
+            log=log,
         )
         await prepared.start()
 
@@ -129,7 +129,7 @@ class Undo:
             names,
             path=f"undo:{path}",
             summary=f"undo {entry.name}",
-            task_queue=log.task_queue,
+            log=log,
         )
         attempt = 1
         while True:

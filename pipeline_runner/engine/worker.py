@@ -28,6 +28,7 @@ def pipeline_worker(
     task_queue: str,
     activities: Sequence[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
+    directory: str | None = None,
     graceful_shutdown: timedelta = timedelta(seconds=5),
     **settings: Any,
 ) -> Worker:
@@ -38,6 +39,8 @@ def pipeline_worker(
         task_queue: Where it listens.
         activities: Functions and methods with ``@activity.defn``.
         bundles: Encoded bundles by pipeline name: what can be started by name alone.
+        directory: What relative paths of runs by name refer to, wherever they go on; None: the
+            directory of whichever worker takes a step.
         graceful_shutdown: How long running activities may go on when the worker stops.
         settings: Further settings of :class:`temporalio.worker.Worker`.
     """
@@ -53,7 +56,7 @@ def pipeline_worker(
                 # Asked over the task queue, another worker may know it.
                 non_retryable=activity.info().is_local,
             )
-        return msgspec.json.decode(served[name])
+        return {"bundle": msgspec.json.decode(served[name]), "directory": directory}
 
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.

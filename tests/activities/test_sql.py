@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from pipeline_runner.activities import extras, sql, sql_call
+from pipeline_runner.activities.context import set_working_directory
 from pipeline_runner.activities.door import catalogue_of
 from pipeline_runner.activities.sql import execute, script
 from pipeline_runner.core.errors import UNCERTAIN
@@ -960,3 +961,19 @@ steps:
     assert isinstance(cause, ApplicationError)
     assert cause.type == "StartToCloseTimeout"
     await asyncio.to_thread(eventually, lambda: not postgres.busy(), 2)
+
+
+def test_a_relative_path_is_in_the_runs_directory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a database file as of a file of statements."""
+    monkeypatch.setenv("HERE", "sqlite:///here.db")
+    monkeypatch.setenv("URI", "sqlite:///file:here.db?mode=rw&uri=true")
+    (tmp_path / "make.sql").write_text("CREATE TABLE t (x)")
+    set_working_directory(str(tmp_path))
+    try:
+        run(script, connection="HERE", path="make.sql")
+        assert run(execute, connection="URI", statement="SELECT count(*) AS n FROM t").rows == [{"n": 0}]
+    finally:
+        set_working_directory(None)
+    assert (tmp_path / "here.db").is_file()
