@@ -11,7 +11,7 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.context import idempotency_key, undone_outcome
 
 
 def note(log: str, line: str) -> None:
@@ -54,11 +54,14 @@ async def do(given: dict[str, Any]) -> dict[str, Any]:
 
 @activity.defn(name="effect.undo")
 async def undo(given: dict[str, Any]) -> None:
-    """Undo something named; ``then`` makes it fail, once or always, or kills the worker once."""
+    """Undo something named; ``then`` makes it fail, once or always, or kills the worker once.
+
+    With ``outcome`` it notes how the step ended that it undoes.
+    """
     log, name, then = given["log"], given["name"], given.get("then", "")
     if then == "fail" or (then == "fail-once" and activity.info().attempt == 1):
         raise ApplicationError(f"{name} cannot be undone", type="Stuck")
     if then == "die-once" and activity.info().attempt == 1:
         os._exit(9)
-    note(log, f"undo {name}")
+    note(log, f"undo {name} after {undone_outcome()}" if given.get("outcome") else f"undo {name}")
     await asyncio.sleep(given.get("seconds", 0))

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 _key: ContextVar[str | None] = ContextVar("pipeline_runner_idempotency_key", default=None)
 _directory: ContextVar[str | None] = ContextVar("pipeline_runner_directory", default=None)
+_outcome: ContextVar[str | None] = ContextVar("pipeline_runner_undone_outcome", default=None)
 
 
 def idempotency_key() -> str:
@@ -55,3 +56,18 @@ def absolute(path: str) -> str:
 def set_working_directory(directory: str | None) -> None:
     """Set the run's directory for the current context. The worker does this; tests may."""
     _directory.set(directory)
+
+
+def undone_outcome() -> str | None:
+    """Return how the step ended that this activity undoes: ``completed``, ``uncertain`` or ``failed``.
+
+    None: the activity is not a compensation. An undo that finds nothing to undo has to know it: after
+    ``completed`` something is missing, and the undo must fail; after ``uncertain`` the step may not have
+    come that far.
+    """
+    return _outcome.get()
+
+
+def set_undone_outcome(outcome: str | None) -> None:
+    """Set the outcome for the current context. The worker does this; tests may."""
+    _outcome.set(outcome)

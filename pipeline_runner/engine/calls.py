@@ -48,6 +48,8 @@ class StepInput:
     key: str
     places: Places
     directory: str | None = None
+    undone: str | None = None
+    """How the step ended that this activity undoes; None: it undoes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,9 @@ def prepare_activity(
     summary: str,
     key: str,
     log: ScopeLog,
+    undone: str | None = None,
 ) -> PreparedActivity:
-    """Render and measure an activity's input.
+    """Render and measure an activity's input; ``undone`` is the outcome of the step that it undoes.
 
     Raises:
         ExpressionError: A template cannot be evaluated.
@@ -109,7 +112,7 @@ def prepare_activity(
         summary=summary_of(summary),
         value=value,
         places=places,
-        arguments=StepInput(payloads=payloads, key=key, places=sent, directory=log.directory),
+        arguments=StepInput(payloads=payloads, key=key, places=sent, directory=log.directory, undone=undone),
         task_queue=call.task_queue or log.task_queue,
     )
 

@@ -34,7 +34,11 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
-from pipeline_runner.activities.context import set_idempotency_key, set_working_directory
+from pipeline_runner.activities.context import (
+    set_idempotency_key,
+    set_undone_outcome,
+    set_working_directory,
+)
 from pipeline_runner.activities.pulse import too_late
 from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, in_use, masked, secret_value
 from pipeline_runner.core import errors
@@ -47,6 +51,8 @@ from pipeline_runner.engine.placing import placed
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
 DIRECTORY_HEADER = "pipeline-runner-directory"
+OUTCOME_HEADER = "pipeline-runner-outcome"
+"""On a compensation: how the step ended that it undoes."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +91,8 @@ class _WorkflowOutbound(WorkflowOutboundInterceptor):
                 headers[SECRETS_HEADER] = encoded(step.places)
             if step.directory is not None:
                 headers[DIRECTORY_HEADER] = encoded(step.directory)
+            if step.undone is not None:
+                headers[OUTCOME_HEADER] = encoded(step.undone)
             input.args = step.payloads
             input.headers = headers
         return super().start_activity(input)
@@ -103,6 +111,8 @@ class _ActivityInbound(ActivityInboundInterceptor):
         set_idempotency_key(None if key is None else json.loads(key.data))
         directory = input.headers.get(DIRECTORY_HEADER)
         set_working_directory(None if directory is None else json.loads(directory.data))
+        outcome = input.headers.get(OUTCOME_HEADER)
+        set_undone_outcome(None if outcome is None else json.loads(outcome.data))
         try:
             places = input.headers.get(SECRETS_HEADER)
             if places is not None:

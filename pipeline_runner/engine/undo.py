@@ -117,6 +117,7 @@ class Undo:
             summary=f"undo {entry.name}",
             key=calls.idempotency_key(f"undo:{path}"),
             log=log,
+            undone=entry.outcome,
         )
         await prepared.start()
 
