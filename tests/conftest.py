@@ -23,6 +23,21 @@ from tests import effects, services
 # A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_SERVICES = frozenset(["engine", "name_server", "database"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of real services, and keep them in one process: each service starts once."""
+
+    def uses_services(item: pytest.Item) -> bool:
+        return not _SERVICES.isdisjoint(getattr(item, "fixturenames", ()))
+
+    for item in items:
+        if uses_services(item):
+            item.add_marker(pytest.mark.xdist_group("services"))
+    items.sort(key=lambda item: not uses_services(item))
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[devserver.DevServer]:
