@@ -1,7 +1,6 @@
 """List the activities that a step can name, with what goes in and what comes out."""
 
 import argparse
-import json
 from pathlib import Path
 
 import msgspec
@@ -37,14 +36,14 @@ def execute(args: argparse.Namespace) -> ExitCode:
         raise CommandError(f"there is no activity {', '.join(unknown)}", ExitCode.FAILED)
     entries = [found.catalogue[name] for name in args.name or sorted(found.catalogue)]
     if args.format == "json":
-        console.result(json.dumps(msgspec.to_builtins(entries), ensure_ascii=False, indent=2) + "\n")
+        console.result_json(msgspec.to_builtins(entries))
     elif args.name:
-        console.result("\n".join(_full(entry) for entry in entries))
+        console.result(console.plain("\n".join(_full(entry) for entry in entries)))
     else:
         width = max(len(entry.name) for entry in entries)
         for entry in entries:
             first = entry.description.partition("\n")[0]
-            console.result(f"{entry.name:<{width}}  {first}\n")
+            console.result(console.plain(f"{entry.name:<{width}}  {first}\n"))
     return ExitCode.OK
 
 

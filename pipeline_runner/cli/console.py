@@ -3,25 +3,45 @@
 Standard output is for JSON alone. What activities and modules print would land there too,
 so it is kept aside, and file descriptor 1 then leads to standard error. What cannot be
 written to standard error is lost, and never ends a run.
+
+Much of what is told comes from somewhere else: names, outputs, errors. None of it may
+steer the terminal, or be taken for a command by the service that reads the log.
 """
 
+import json
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_STEERING = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""Control characters beyond ASCII, line separators, and what turns the direction of a text."""
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_STEERING}]")
+# "##[error]" (GitHub, Azure), "##vso[" and "##teamcity[" are commands anywhere in a line.
+_HASHES = re.compile(r"##(?=\w*\[)")
+# "::error::" is one at the start of a line, white space aside.
+_COLONS = re.compile(r"^(?=[^\S\n]*::)", re.MULTILINE)
+_IN_JSON = re.compile(rf"[{_STEERING}]|(?<=#)#(?=\w*\[)")
 _kept: TextIO | None = None
+
+
+class OutputError(Exception):
+    """Standard output cannot be written. The message is the system's reason."""
 
 
 def keep_stdout() -> None:
     """Keep standard output for :func:`result`; everything else that writes to it is redirected."""
     global _kept  # noqa: PLW0603 - there is one per process
-    for descriptor in (1, 2):
+    for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed by whoever started us
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        except OSError:  # closed by whoever started us: nothing else may get its number
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     _kept = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
 
@@ -30,7 +50,7 @@ def result(text: str) -> None:
     """Write to standard output.
 
     Raises:
-        OSError: It cannot be written. Where the reader has gone, there is no error.
+        OutputError: It cannot be written. Where the reader has gone, there is no error.
     """
     stream = _kept or sys.stdout
     try:
@@ -38,6 +58,34 @@ def result(text: str) -> None:
         stream.flush()
     except BrokenPipeError:
         _lead_nowhere(stream)
+    except OSError as error:
+        _lead_nowhere(stream)
+        raise OutputError(error.strerror or str(error)) from None
+
+
+def result_json(value: Any) -> None:
+    """Write a value to standard output, as JSON.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    result(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON that neither steers a terminal nor is a command for one that reads logs."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """Return a text without what would steer a terminal or command a reader of logs."""
+    return harmless(_CONTROL.sub("\ufffd", text))
+
+
+def harmless(text: str) -> str:
+    """Return a text in which no line is a command for a service that reads logs."""
+    return _COLONS.sub("> ", _HASHES.sub("# #", text))
 
 
 def tell(text: str, *, steering: bool = False) -> None:
@@ -45,7 +93,7 @@ def tell(text: str, *, steering: bool = False) -> None:
     if sys.stderr is None:
         return
     try:
-        sys.stderr.write((text if steering else _CONTROL.sub("�", text)) + "\n")
+        sys.stderr.write((harmless(text) if steering else plain(text)) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         _lead_nowhere(sys.stderr)

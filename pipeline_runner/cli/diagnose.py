@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pipeline_runner.cli import console
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
@@ -25,8 +27,17 @@ def colour() -> bool:
 def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
     """Write diagnostics to standard error, as text."""
     for diagnostic in diagnostics:
-        text = render(diagnostic, sources.get(diagnostic.path, ""), colour=colour())
+        source = sources.get(diagnostic.path, "")
+        text = render(_plain(diagnostic), source, colour=colour())
         console.tell(text.rstrip("\n"), steering=True)
+
+
+def _plain(d: Diagnostic) -> Diagnostic:
+    """Return a diagnostic whose words, which may quote the file, steer no terminal."""
+    help_ = None if d.help is None else console.plain(d.help)
+    return msgspec.structs.replace(
+        d, path=console.plain(d.path), message=console.plain(d.message), help=help_
+    )
 
 
 def loaded(path: str, modules: Sequence[str]) -> Loaded:

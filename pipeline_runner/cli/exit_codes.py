@@ -18,5 +18,7 @@ class ExitCode(IntEnum):
     """The run was cancelled and is undone."""
     UNREACHABLE = 5
     """The Temporal server cannot be reached."""
+    INTERNAL = 70
+    """An error in ``run-pipeline`` itself (``EX_SOFTWARE``)."""
     DETACHED = 130
-    """Ctrl-C twice: the run is open still."""
+    """The command was left before its run had ended, or before anything was started."""

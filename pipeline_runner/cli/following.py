@@ -137,9 +137,9 @@ async def _tell(
     if report is not None:
         _write_report(_with_attempts(report, follower), report_file)
     try:
-        console.result(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-    except OSError as error:
-        console.tell(f"the run has completed, and its output cannot be written: {error.strerror}")
+        console.result_json(value)
+    except console.OutputError as error:
+        console.tell(f"the run has completed, and its output cannot be written: {error}")
         return ExitCode.FAILED
     return ExitCode.OK
 

@@ -3,13 +3,13 @@
 All of them go to standard output. The text that people read is written by :mod:`diagnose`.
 """
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
+from pipeline_runner.cli import console
 from pipeline_runner.language.diagnostics import Diagnostic, as_json
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -103,4 +103,4 @@ def _local(path: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    return console.json_text(value)

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
@@ -102,6 +104,25 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever fails is told on standard error."""
+    try:
+        return _dispatch(arguments)
+    except CommandError as error:
+        console.tell(f"run-pipeline: {error}")
+        return error.code
+    except console.OutputError as error:
+        console.tell(f"run-pipeline: the output cannot be written: {error}")
+        return ExitCode.FAILED
+    except _Helped:
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        console.tell("interrupted: nothing was started")
+        return ExitCode.DETACHED
+    except Exception as error:  # noqa: BLE001 - the last place where an error of our own can be told
+        _report(error)
+        return ExitCode.INTERNAL
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         console.result(_overview() + "\n")
         return ExitCode.OK if arguments else ExitCode.USAGE
@@ -110,29 +131,41 @@ def run(arguments: Sequence[str]) -> int:
 
         console.result(f"run-pipeline {version('pipeline-runner')}\n")
         return ExitCode.OK
+    _check_surroundings(arguments)
+    name, rest = _split(arguments)
+    module = importlib.import_module(f"pipeline_runner.cli.{name}")
+    parser = _Parser(
+        prog=f"run-pipeline {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return int(module.execute(parser.parse_args(rest)))
+
+
+def _report(error: Exception) -> None:
+    """Say in one line that this is our error, and write down where it happened."""
+    first = (str(error).splitlines() or [""])[0]
+    told = f"run-pipeline: this is an error in run-pipeline itself ({type(error).__name__}: {first})"
+    text = "".join(traceback.format_exception(error))
+    for directory in (_state_directory(), tempfile.gettempdir()):
+        with suppress(OSError):
+            descriptor, path = tempfile.mkstemp(prefix="error-", suffix=".txt", dir=directory)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            console.tell(f"{told}; please report it with {path}")
+            return
+    console.tell(f"{text}{told}; please report it")
+
+
+def _state_directory() -> Path:
+    from pipeline_runner.engine.devserver import ServerError
+    from pipeline_runner.engine.embedded import state_folder
+
     try:
-        _check_surroundings(arguments)
-        name, rest = _split(arguments)
-        module = importlib.import_module(f"pipeline_runner.cli.{name}")
-        parser = _Parser(
-            prog=f"run-pipeline {name}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
-        return int(module.execute(parser.parse_args(rest)))
-    except CommandError as error:
-        console.tell(f"run-pipeline: {error}")
-        return error.code
-    except _Helped:
-        return ExitCode.OK
-    except KeyboardInterrupt:
-        console.tell("interrupted: nothing was started")
-        return ExitCode.DETACHED
-    except Exception:  # noqa: BLE001 - the last place where a mistake of our own can be told
-        console.tell(traceback.format_exc())
-        console.tell("run-pipeline: this is a mistake in run-pipeline itself, please report it")
-        return ExitCode.DIRTY
+        return state_folder()
+    except ServerError:
+        return Path(tempfile.gettempdir())
 
 
 def _interrupt(number: int, _: object) -> NoReturn:

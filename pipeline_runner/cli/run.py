@@ -9,7 +9,6 @@ import asyncio
 import os
 import secrets
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.activities import extras
@@ -214,7 +213,7 @@ async def _expect_workers(client: "Client", where: session.Place, queue: str) ->
             " or name one with --address"
         )
     if not await has_workers(client, queue):
-        sys.stderr.write(
+        console.tell(
             f'no worker takes runs from the task queue "{queue}": start one with'
             f" run-pipeline worker --task-queue {shlex.quote(queue)}"
         )

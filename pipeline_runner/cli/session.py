@@ -9,19 +9,32 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, early
 from pipeline_runner.engine.devserver import ServerError
-from pipeline_runner.engine.embedded import Embedded, embedded_server, state_folder
+from pipeline_runner.engine.embedded import (
+    FOLDER_VARIABLE,
+    Embedded,
+    NoHomeError,
+    embedded_server,
+    is_temporary,
+    state_folder,
+)
 
 if TYPE_CHECKING:
     from temporalio.client import Client
+
+
+_NEW_SERVER = 4.0
+"""Seconds in which a server that was started a moment ago may still refuse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +62,8 @@ def place(args: argparse.Namespace) -> Iterator[Place]:
         settings = configured(args.address, args.namespace, args.profile)
     except ConfigurationError as error:
         raise CommandError(str(error)) from None
-    yield Place(settings=settings or {"target_host": "localhost:7233"}, embedded=None)
+    with _refusals_told():
+        yield Place(settings=settings or {"target_host": "localhost:7233"}, embedded=None)
 
 
 @contextlib.contextmanager
@@ -60,25 +74,59 @@ def embedded_place(**how: Any) -> Iterator[Place]:
         CommandError: It cannot be started.
     """
     # Importing the SDK and starting the server take as long as each other.
-    threading.Thread(target=importlib.import_module, args=("pipeline_runner.engine.worker",)).start()
+    importing = threading.Thread(target=_import_sdk, daemon=True)
+    importing.start()
     try:
-        with embedded_server(state_folder(), **how) as server:
-            yield Place(settings={"target_host": server.address}, embedded=server)
+        folder = state_folder()
+        if is_temporary(folder):
+            console.tell(
+                f"the user's state directory cannot be written: runs are kept in {folder};"
+                f" {FOLDER_VARIABLE} names another directory"
+            )
+        with embedded_server(folder, **how) as server:
+            # Two threads that import it at once, by two of its names, wait for each other's locks.
+            importing.join()
+            with _refusals_told():
+                yield Place(settings={"target_host": server.address}, embedded=server)
+    except NoHomeError as error:
+        raise CommandError(str(error)) from None
     except ServerError as error:
         raise CommandError(str(error), ExitCode.UNREACHABLE) from None
 
 
+@contextlib.contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Turn what the server refuses, wherever in a command, into one line and an exit code."""
+    from temporalio.service import RPCError
+
+    from pipeline_runner.engine.client import unreachable
+
+    try:
+        yield
+    except RPCError as error:
+        code = ExitCode.UNREACHABLE if unreachable(error) else ExitCode.FAILED
+        raise CommandError(f"the Temporal server refuses: {error.message}", code) from None
+
+
+def _import_sdk() -> None:
+    with contextlib.suppress(ImportError):  # whoever needs it next gets the error
+        importlib.import_module("pipeline_runner.engine.worker")
+
+
 def _names_a_server(args: argparse.Namespace) -> bool:
-    if args.address or args.namespace or args.profile:
+    if any(name is not None for name in (args.address, args.namespace, args.profile)):
         return True
     if any(name.startswith("TEMPORAL_") for name in os.environ):
         return True
     # Temporal's default configuration file, as its documentation of environment
     # configuration places it.
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    try:
+        if sys.platform == "darwin":
+            base = Path.home() / "Library" / "Application Support"
+        else:
+            base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    except RuntimeError:  # the user has no home directory
+        return False
     return (base / "temporalio" / "temporal.toml").is_file()
 
 
@@ -86,19 +134,34 @@ async def connected(where: Place) -> "Client":
     """Connect.
 
     Raises:
-        CommandError: The server cannot be reached.
+        CommandError: The server cannot be reached, or the time for which it keeps runs is not one.
     """
+    from pipeline_runner.engine import retention
     from pipeline_runner.engine.client import UnreachableError, connect
 
     # A server that was started a moment ago may not know its namespace yet.
-    for left in range(40 if where.embedded else 0, -1, -1):
+    kept = _retention() if where.embedded else 0
+    end = time.monotonic() + (_NEW_SERVER if where.embedded else 0.0)
+    while True:
         try:
-            return await connect(where.settings)
+            client = await connect(where.settings)
         except UnreachableError as error:
-            if left == 0:
+            if time.monotonic() >= end:
                 raise CommandError(str(error), ExitCode.UNREACHABLE) from None
             await asyncio.sleep(0.1)
-    raise AssertionError
+        else:
+            if where.embedded is not None:
+                await retention.keep_runs(client, kept)
+            return client
+
+
+def _retention() -> int:
+    from pipeline_runner.engine import retention
+
+    try:
+        return retention.chosen()
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def activities_of(modules: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Callable[..., Any]]:

@@ -1,6 +1,8 @@
 """Clients: where the server is, and how runs are started and found."""
 
+import asyncio
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 
 from pipeline_runner.core.model import bundle_hash
 from pipeline_runner.core.record import Options
@@ -25,6 +27,13 @@ from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 MEMO = "pipeline_runner"
 """Memo of a run that the command started: how another command can take it up."""
 
+ANSWER = 10.0
+"""Seconds in which a server must answer a command that has just come."""
+_KEEP_ALIVE = KeepAliveConfig(interval_millis=15_000, timeout_millis=5_000)
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):[0-9]{1,5}")
+_CERTIFICATE = re.compile(r"(?:InvalidCertificate|CertificateError)\((\w+)")
+_RUST_MESSAGE = re.compile(r'(?:message|error): "([^"]*)"')
+_RUST_STRING = re.compile(r'"([^"]+)"')
 _UNREACHABLE = (
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
@@ -73,13 +82,17 @@ def configured(
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"Temporal's configuration cannot be used: {error}") from None
-    if address:
+    if address is not None:
         settings["target_host"] = address
-    if namespace:
+    if namespace is not None:
         settings["namespace"] = namespace
     if not settings:
         return None
-    settings.setdefault("target_host", "localhost:7233")
+    target = settings.setdefault("target_host", "localhost:7233")
+    if not _ADDRESS.fullmatch(target) or int(target.rpartition(":")[2]) > 65535:
+        raise ConfigurationError(
+            f'a server\'s address is HOST:PORT, such as temporal.example.org:7233, not "{target}"'
+        )
     return settings
 
 
@@ -91,14 +104,29 @@ async def connect(settings: Mapping[str, Any]) -> Client:
     """
     where = settings["target_host"]
     try:
-        client = await Client.connect(**settings)
-        await client.count_workflows("WorkflowType = 'pipeline-runner'")
+        async with asyncio.timeout(ANSWER):
+            client = await Client.connect(**{"keep_alive_config": _KEEP_ALIVE, **settings})
+            await client.count_workflows("WorkflowType = 'pipeline-runner'")
+    except TimeoutError:
+        raise UnreachableError(f"the Temporal server at {where} has not answered for {ANSWER:g} s") from None
     except RPCError as error:
         raise UnreachableError(f"the Temporal server at {where} refuses: {error.message}") from None
-    except RuntimeError as error:
-        reason = str(error).rsplit("Caused by:", 1)[-1].strip().splitlines()[-1]
-        raise UnreachableError(f"the Temporal server at {where} cannot be reached: {reason}") from None
+    except (RuntimeError, ValueError) as error:
+        raise UnreachableError(
+            f"the Temporal server at {where} cannot be reached: {_reason(error)}"
+        ) from None
     return client
+
+
+def _reason(error: Exception) -> str:
+    """Return for people what the SDK's core has to say in the words of its debugger."""
+    text = str(error)
+    if found := _CERTIFICATE.search(text):
+        return f"its certificate is not accepted: {found[1]}"
+    if found_all := _RUST_MESSAGE.findall(text):
+        return str(found_all[-1])
+    quoted = _RUST_STRING.findall(text)
+    return str(quoted[-1]) if quoted else text.strip().splitlines()[0]
 
 
 def unreachable(error: RPCError) -> bool:

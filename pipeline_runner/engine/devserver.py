@@ -122,6 +122,7 @@ def start(
         chosen = port or free_port()
         process = subprocess.Popen(
             _command(binary, database, chosen, ui_port, (*_SETTINGS, *settings)),
+            env=_environment(database),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -137,6 +138,17 @@ def start(
             break
     state = f"ended with exit code {process.returncode}" if ended else f"did not answer in {timeout:g} s"
     raise ServerError(f"the Temporal server ({binary}) {state}")
+
+
+def _environment(database: Path | None) -> dict[str, str]:
+    """Return the server's environment, in which it finds a user and a home directory.
+
+    It asks for both, and knows a user whom the system has no entry for by these variables alone.
+    The home is its own, so that no configuration of Temporal's command, readable or not, is its.
+    """
+    kept = {key: value for key, value in os.environ.items() if key != "XDG_CONFIG_HOME"}
+    home = "/nonexistent" if database is None else str(database.parent)
+    return {**kept, "USER": os.environ.get("USER") or "run-pipeline", "HOME": home}
 
 
 def _command(

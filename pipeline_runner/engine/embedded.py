@@ -2,11 +2,13 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,10 +32,63 @@ class Embedded:
     folder: Path
 
 
+class NoHomeError(ServerError):
+    """Nothing says where the state directory is."""
+
+
 def state_folder() -> Path:
-    """Return the folder of the database file: the user's state folder, or RUN_PIPELINE_STATE."""
+    """Return the directory of the database file.
+
+    That is what RUN_PIPELINE_STATE names, else the user's state directory, else, where
+    that cannot be written, one of the user's own among the temporary files.
+
+    Raises:
+        NoHomeError: The user has no home directory.
+        ServerError: The temporary directory belongs to somebody else.
+    """
     chosen = os.environ.get(FOLDER_VARIABLE)
-    return Path(chosen) if chosen else platformdirs.user_state_path("run-pipeline", appauthor=False)
+    if chosen:
+        return Path(chosen)
+    own = _users_own()
+    return own if _usable(own) else _temporary()
+
+
+def is_temporary(folder: Path) -> bool:
+    """Tell whether a state directory stands in for the user's own, which cannot be written."""
+    return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary()
+
+
+def _users_own() -> Path:
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # empty, it would stand for the root directory
+    try:
+        path = platformdirs.user_state_path("run-pipeline", appauthor=False)
+    except RuntimeError:
+        path = Path()
+    if not path.is_absolute():
+        raise NoHomeError(f"there is no home directory: set HOME, or {FOLDER_VARIABLE} to a directory")
+    return path
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _temporary() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"run-pipeline-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        # Anybody may have made it first.
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
+            return folder
+    raise ServerError(
+        f"neither the user's state directory nor {folder} can be used: set {FOLDER_VARIABLE} to a directory"
+    )
 
 
 @contextmanager
@@ -83,10 +138,7 @@ def _joined(folder: Path, port: int, ui_port: int) -> Embedded:
     with (folder / "start.lock").open("ab") as starting:
         if not lock(starting, timeout=_WAIT):
             raise ServerError(f"another command is starting the server of {folder}, and does not finish")
-        with (folder / "keeper.lock").open("ab") as keeper:
-            alone = lock(keeper)
-        process = _spawn(folder, port, ui_port) if alone else None
-        return _ready(folder, process)
+        return _ready(folder, port, ui_port)
 
 
 def _spawn(folder: Path, port: int, ui_port: int) -> "subprocess.Popen[bytes]":
@@ -103,17 +155,37 @@ def _spawn(folder: Path, port: int, ui_port: int) -> "subprocess.Popen[bytes]":
         )
 
 
-def _ready(folder: Path, process: "subprocess.Popen[bytes] | None") -> Embedded:
+def _ready(folder: Path, port: int, ui_port: int) -> Embedded:
+    """Wait for the server, and start a keeper where there is none, or none any more."""
+    process = None
     end = time.monotonic() + _WAIT
     while time.monotonic() < end:
+        if process is None and _has_no_keeper(folder):
+            process = _spawn(folder, port, ui_port)
+        ended = process is not None and process.poll() is not None
         try:
             card = json.loads((folder / "server.json").read_text())
         except FileNotFoundError:
-            if process is not None and process.poll() is not None:
+            if ended:
                 break
             time.sleep(0.02)
         else:
             return Embedded(address=card["address"], ui=card["ui"], folder=folder)
     log = folder / "server.log"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
-    raise ServerError(f"the embedded server did not start:\n{tail}\n(log: {log})")
+    raise ServerError(f"the embedded server did not start:\n{_tail(log)}\n(log: {log})")
+
+
+def _has_no_keeper(folder: Path) -> bool:
+    with (folder / "keeper.lock").open("ab") as keeper:
+        return lock(keeper)
+
+
+def _tail(log: Path) -> str:
+    """Return the end of a log, its last error first, in lines that people can read."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line for line in lines if line.startswith("Error:")][-1:]
+    rest = [line for line in lines[-4:] if line not in errors]
+    return "\n".join(line if len(line) <= 200 else f"{line[:199]}…" for line in (*errors, *rest))

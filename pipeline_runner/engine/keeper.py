@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -87,12 +88,39 @@ def _deserted(users: IO[bytes]) -> bool:
 
 
 def _start(folder: Path, port: int, ui_port: int) -> devserver.DevServer:
-    return devserver.start(
-        database=folder / "temporal.db",
+    database, made = folder / "temporal.db", folder / "temporal.db.made"
+    if not made.exists():
+        _remove_half_made(database)
+    server = devserver.start(
+        database=database,
         port=port or None,
         ui_port=ui_port or devserver.free_port(),
         log=sys.stderr.fileno(),
     )
+    made.touch()
+    return server
+
+
+def _remove_half_made(database: Path) -> None:
+    """Remove a database whose first server was killed while it made the tables.
+
+    The server would take the file as it is, and never answer. One that holds runs is sound,
+    and was made by a version that did not mark it.
+    """
+    if not database.exists() or _holds_runs(database):
+        return
+    for end in ("", "-wal", "-shm", "-journal"):
+        Path(f"{database}{end}").unlink(missing_ok=True)
+
+
+def _holds_runs(database: Path) -> bool:
+    import sqlite3
+
+    with closing(sqlite3.connect(database, timeout=5)) as connection:
+        try:
+            return connection.execute("SELECT 1 FROM executions LIMIT 1").fetchone() is not None
+        except sqlite3.DatabaseError:  # no such table, or no database
+            return False
 
 
 def _announce(card: Path, server: devserver.DevServer) -> None:
