@@ -44,7 +44,9 @@ from pipeline_runner.activities.pulse import Heart, heartbeating
 from pipeline_runner.activities.sizes import MIB
 from pipeline_runner.activities.strict import Scalar, as_text, checked
 from pipeline_runner.activities.threads import in_thread
-from pipeline_runner.activities.web import CONNECT_TIMEOUT, MAX_REDIRECTS, addressed, explained, status_error
+from pipeline_runner.activities.web import CONNECT_TIMEOUT, addressed, explained, status_error
+from pipeline_runner.activities.web_client import http_client, send
+from pipeline_runner.activities.web_coding import is_packed, unpacked
 from pipeline_runner.core.model import Timeouts
 
 STALLED = 30.0
@@ -198,8 +200,7 @@ class _Fetch:
 
     async def run(self) -> None:
         """Fetch what is missing, and flush it to the file."""
-        timeout = httpx.Timeout(STALLED, connect=CONNECT_TIMEOUT)
-        async with httpx.AsyncClient(timeout=timeout, max_redirects=MAX_REDIRECTS) as client:
+        async with http_client(httpx.Timeout(STALLED, connect=CONNECT_TIMEOUT)) as client:
             with explained(self._what):
                 source = self._source()
                 if source is None or not await self._ask(client, source):
@@ -233,7 +234,13 @@ class _Fetch:
             self._file.truncate(min(self._file.tell(), max((source.total or _FOREVER) - 1, 0)))
             start = self._file.seek(0, os.SEEK_END)
             headers |= {"Range": f"bytes={start}-", "If-Range": source.etag}
-        async with client.stream("GET", self._url, headers=headers, follow_redirects=True) as response:
+        try:
+            request = client.build_request("GET", self._url, headers=headers)
+        except (ValueError, TypeError):
+            # from None: the cause shows the value.
+            raise refused(f"{self._what}: a header is not plain ASCII text", "InvalidInput") from None
+        response = await send(client, request, follow=True)
+        try:
             if response.status_code == HTTPStatus.OK:
                 self._start_over()
             elif source is not None and response.status_code in _ABOUT_RANGES:
@@ -244,6 +251,8 @@ class _Fetch:
             else:
                 raise status_error(response, self._what, await _start_of(response))
             await self._take(response)
+        finally:
+            await response.aclose()
         return True
 
     async def _reread(self) -> None:
@@ -254,7 +263,7 @@ class _Fetch:
         self.resumed = self.done
 
     async def _take(self, response: httpx.Response) -> None:
-        encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+        encoded = is_packed(response)
         length = response.headers.get("content-length", "")
         if length.isdigit() and not encoded and self._total is None:
             self._total = self.done + int(length)
@@ -263,7 +272,7 @@ class _Fetch:
         if etag.startswith('"') and not encoded and step_key() is not None:
             note = _Source(url=self._hidden_url, etag=etag, total=self._total)
             self._note.write_bytes(msgspec.json.encode(note))
-        async for piece in response.aiter_bytes():
+        async for piece in unpacked(response):
             self._limit(self.done + len(piece))
             self._file.write(piece)
             self._add(piece)
@@ -305,11 +314,10 @@ class _Fetch:
 def _goes_on(response: httpx.Response, source: _Source, start: int) -> bool:
     """Tell whether an answer goes on where the part ends; not every server heeds If-Range."""
     same = response.headers.get("etag") == source.etag
-    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
     return (
         response.status_code == HTTPStatus.PARTIAL_CONTENT
         and same
-        and plain
+        and not is_packed(response)
         and _range_fits(response.headers.get("content-range", ""), start, source.total)
     )
 
@@ -332,7 +340,7 @@ def _size_in(response: httpx.Response) -> int | None:
 
 async def _start_of(response: httpx.Response) -> bytes:
     data = b""
-    async for piece in response.aiter_bytes():
+    async for piece in unpacked(response):
         data += piece
         if len(data) >= _ERROR_BODY:
             break

@@ -8,7 +8,6 @@ is to live on must be started by something that stays, such as the service manag
 
 import asyncio
 import errno
-import json
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
@@ -24,6 +23,7 @@ from pipeline_runner.activities import reaper
 from pipeline_runner.activities.context import absolute, working_directory
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.json_text import parse
 from pipeline_runner.activities.pulse import heartbeating
 from pipeline_runner.activities.sizes import RESULT_LIMIT, clip, encoded_size, one_line
 from pipeline_runner.activities.strict import Scalar, as_text, checked
@@ -249,14 +249,10 @@ def _parsed(stdout: str, parse: str, *, truncated: bool) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return parse(text)
     except RecursionError:
         reason = "nested too deeply"
     except ValueError as error:
         # The position, but not the text: an error's cause would carry all of it.
         reason = str(error) if text.strip() else "it is empty"
     raise refused(f"standard output is not JSON: {reason}", "OutputNotJson")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not in JSON")

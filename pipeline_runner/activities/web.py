@@ -5,6 +5,7 @@ request bodies are in none. A server's ``Retry-After`` sets the time of the next
 """
 
 import base64
+import codecs
 import json
 import logging
 import os
@@ -25,17 +26,20 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities.context import idempotency_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.json_text import mend, parse
 from pipeline_runner.activities.pulse import heartbeating
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
 from pipeline_runner.activities.strict import Scalar, as_text, checked
+from pipeline_runner.activities.web_client import MAX_REDIRECTS, SAFE, http_client, send
+from pipeline_runner.activities.web_coding import CODINGS, unpacked
 from pipeline_runner.core.model import Timeouts
 
 CONNECT_TIMEOUT = 10.0
-MAX_REDIRECTS = 5
 LONGEST_RETRY_AFTER = timedelta(days=1)
 """A server may ask for a pause, but not for ever."""
 
-_SAFE = {"GET", "HEAD", "OPTIONS"}
+_NO_CHARSETS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
+"""Python's codecs that are the charset of no text; one always fails, one may take hours."""
 _RETRIED = {408, 409, 425, 429}
 
 # At these levels the libraries log whole URLs, queries included, and headers.
@@ -94,17 +98,11 @@ async def request(parameters: RequestInput) -> RequestOutput:
     all but GET, HEAD and OPTIONS. Retried: statuses 408, 409, 425, 429 and 5xx, and errors
     of the connection.
     """
-    async with (
-        heartbeating(),
-        httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT), max_redirects=MAX_REDIRECTS
-        ) as client,
-    ):
+    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
+    async with heartbeating(), http_client(timeout) as client:
         prepared, what = _prepare(client, parameters)
         with explained(what):
-            response = await client.send(
-                prepared, stream=True, follow_redirects=parameters.method in {"GET", "HEAD"}
-            )
+            response = await send(client, prepared, follow=parameters.method in {"GET", "HEAD"})
             try:
                 data = await _read(response, what)
             finally:
@@ -126,18 +124,26 @@ def _prepare(client: httpx.AsyncClient, parameters: RequestInput) -> tuple[httpx
     url, what = addressed(parameters.method, parameters.url)
     if parameters.query:
         url = url.copy_merge_params(parameters.query)
+    content, headers = _content(parameters), _headers(parameters)
     try:
-        prepared = client.build_request(
-            parameters.method,
-            url,
-            headers=_headers(parameters),
-            json=parameters.json,
-            content=parameters.body,
-        )
+        prepared = client.build_request(parameters.method, url, headers=headers, content=content)
     except (ValueError, TypeError):
         # from None: the cause shows the value.
         raise refused(f"{what}: a header is not plain ASCII text", "InvalidInput") from None
+    if parameters.json is not None:
+        prepared.headers.setdefault("Content-Type", "application/json")
     return prepared, what
+
+
+def _content(parameters: RequestInput) -> bytes | None:
+    body = parameters.body
+    if parameters.json is not None:
+        body = json.dumps(parameters.json, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return None if body is None else body.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair. From None: the error holds all the text.
+        raise refused("the body is not valid Unicode", "InvalidInput") from None
 
 
 def addressed(method: str, text: str) -> tuple[httpx.URL, str]:
@@ -155,7 +161,9 @@ def addressed(method: str, text: str) -> tuple[httpx.URL, str]:
 def _headers(parameters: RequestInput) -> dict[str, str]:
     headers = {name: as_text(value) for name, value in parameters.headers.items()}
     given = {name.lower() for name in headers}
-    if parameters.method not in _SAFE and "idempotency-key" not in given:
+    if "accept-encoding" not in given:
+        headers["Accept-Encoding"] = CODINGS
+    if parameters.method not in SAFE and "idempotency-key" not in given:
         with suppress(LookupError):  # not the step of a pipeline
             headers["Idempotency-Key"] = idempotency_key()
     return headers
@@ -171,16 +179,21 @@ def explained(what: str) -> Iterator[None]:
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
         # The cause may show a header, or where a redirect led.
         raise refused(f"{what}: the request is not valid HTTP", "InvalidInput") from None
-    except httpx.ConnectTimeout:
-        raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s") from None
-    except httpx.ReadTimeout:
-        raise _connection_error(what, "no data for too long") from None
+    except httpx.ConnectTimeout as error:
+        raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s", error) from None
+    except httpx.ReadTimeout as error:
+        raise _connection_error(what, "no data for too long", error) from None
     except httpx.RequestError as error:
-        raise _connection_error(what, _reason(error)) from None
+        raise _connection_error(what, _reason(error), error) from None
 
 
-def _connection_error(what: str, reason: str) -> ApplicationError:
-    return ApplicationError(f"{what}: {reason}", type="HttpConnectionError")
+def _connection_error(what: str, reason: str, error: httpx.RequestError) -> ApplicationError:
+    try:
+        proxy = error.request.extensions.get("proxy")
+    except RuntimeError:  # of no request
+        proxy = None
+    by_way = f" (by way of {proxy})" if proxy else ""
+    return ApplicationError(f"{what}: {reason}{by_way}", type="HttpConnectionError")
 
 
 def _reason(error: BaseException) -> str:
@@ -200,7 +213,7 @@ def _reason(error: BaseException) -> str:
 
 async def _read(response: httpx.Response, what: str) -> bytes:
     data = bytearray()
-    async for piece in response.aiter_bytes():
+    async for piece in unpacked(response):
         data += piece
         if len(data) > MIB:
             raise _too_large(what)
@@ -217,17 +230,14 @@ def _decode(response: httpx.Response, data: bytes) -> tuple[Any, Literal["json",
     kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            return json.loads(data, parse_constant=_no_constant), "json"
+            return parse(data), "json"
         except (ValueError, RecursionError):
             pass  # it says JSON and is not: then it is what it is
     for charset in (response.charset_encoding or "utf-8", "utf-8"):
-        with suppress(UnicodeDecodeError, LookupError):
-            return data.decode(charset), "text"
+        with suppress(UnicodeError, LookupError):
+            if codecs.lookup(charset).name not in _NO_CHARSETS:
+                return mend(data.decode(charset)), "text"
     return base64.b64encode(data).decode(), "base64"
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not in JSON")
 
 
 def _expected(status: int, expected: list[Any]) -> bool:

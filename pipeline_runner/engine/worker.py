@@ -9,8 +9,10 @@ import msgspec
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
+from temporalio.plugin import SimplePlugin
 from temporalio.worker import Worker
 
+from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
@@ -58,6 +60,7 @@ def pipeline_worker(
             )
         return {"bundle": msgspec.json.decode(served[name]), "directory": directory}
 
+    plugins = [SimplePlugin("pipeline-runner.connections", run_context=shared_connections)]
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.
         "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
@@ -65,6 +68,7 @@ def pipeline_worker(
         "max_heartbeat_throttle_interval": timedelta(seconds=1),
         "default_heartbeat_throttle_interval": timedelta(seconds=1),
         **settings,
+        "plugins": [*settings.get("plugins", ()), *plugins],
     }
     return Worker(
         client,

@@ -179,6 +179,7 @@ def test_output_too_large_to_parse_is_an_error(run: Run, parse: str) -> None:
         ("", "it is empty"),
         ("hunter2", "Expecting value: line 1 column 1 (char 0)"),
         ("[NaN]", "NaN is not in JSON"),
+        ('{"a": -1e400}', "a number is too large"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

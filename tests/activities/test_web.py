@@ -104,6 +104,24 @@ def test_a_json_response_is_a_value(run: Run, server: Server) -> None:
         ("text/plain; charset=nonsense", b"plain", ("plain", "text")),
         ("application/json", b"{not json", ("{not json", "text")),
         ("application/json", b"NaN", ("NaN", "text")),
+        ("application/json", b"[-Infinity]", ("[-Infinity]", "text")),
+        ("application/json", b'{"a": 1e400}', ('{"a": 1e400}', "text")),
+        ("application/json", b"[-1e309, 1.5]", ("[-1e309, 1.5]", "text")),
+        ("application/json", b"[1e300, 1.5, -0.5]", ([1e300, 1.5, -0.5], "json")),
+        (
+            "application/json",
+            rb'{"a\ud83d": ["\uDE00b", "\ud83d\ude00"]}',
+            ({"a\ufffd": ["\ufffdb", "😀"]}, "json"),
+        ),
+        ("application/json", b'"\xed\xa0\x80"', ("Iu2ggCI=", "base64")),
+        ("application/json", b"[" * 100_000, ("[" * 100_000, "text")),
+        ("text/plain; charset=undefined", b"plain", ("plain", "text")),
+        ("text/plain; charset=undefined", b"\xff\x00", ("/wA=", "base64")),
+        ("text/plain; charset=idna", b"xn--a.-b", ("xn--a.-b", "text")),
+        ("text/plain; charset=punycode", b"abc-" + b"d" * 200_000, ("abc-" + "d" * 200_000, "text")),
+        ("text/plain; charset=unicode_escape", rb"C:\new", (r"C:\new", "text")),
+        ("text/plain; charset=base64", b"plain", ("plain", "text")),
+        ("text/plain; charset=utf-7", b"+2D0-", ("\ufffd", "text")),
         ("application/octet-stream", b"\xff\x00", ("/wA=", "base64")),
         ("application/json", b"", (None, "none")),
         ("", b"plain", ("plain", "text")),
@@ -300,6 +318,16 @@ def test_a_url_that_cannot_be_asked_is_refused(run: Run, url: str) -> None:
     error = _failure(run, url=url)
     assert error.message == "url is not an http or https URL such as https://example.org/path"
     assert (error.type, error.non_retryable) == ("InvalidUrl", True)
+
+
+@pytest.mark.parametrize("given", [{"json": {"a": "\ud800"}}, {"body": "a\ud800"}])
+def test_a_body_that_is_not_valid_unicode_is_refused(run: Run, server: Server, given: Any) -> None:
+    error = _failure(run, url=server.url, method="POST", **given)
+    assert (error.message, error.type, error.non_retryable) == (
+        "the body is not valid Unicode",
+        "InvalidInput",
+        True,
+    )
 
 
 def test_json_and_body_exclude_each_other(run: Run, server: Server) -> None:

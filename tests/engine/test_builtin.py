@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from pipeline_runner.activities import files, shell
+from pipeline_runner.activities import files, shell, web
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import eventually, failure
+from tests.rawserver import RawServer, ok
 
 FILES = """
 version: 1
@@ -95,3 +96,38 @@ async def test_a_cancelled_command_is_killed_before_it_is_undone(pipelines: Pipe
         assert gone(root)
     assert (root / "undone").exists()
     assert not (root / "late").exists()
+
+
+ASK_TWICE = """
+version: 1
+name: ask-twice
+inputs: {url: {type: string}}
+secrets: [ASK_TOKEN]
+steps:
+  - id: one
+    activity: http.request
+    with: {url: "{{ inputs.url }}", headers: {X-Token: "{{ secrets.ASK_TOKEN }}"}}
+  - id: two
+    activity: http.request
+    with: {url: "{{ inputs.url }}"}
+output: "{{ steps.two.output.body }}"
+"""
+
+
+async def test_a_worker_shares_connections_and_closes_them(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the secret of the first step goes to the host that it is meant for, and to no other."""
+    monkeypatch.setenv("ASK_TOKEN", "t0psecret")
+    bundle = pipelines.bundle(ASK_TWICE)
+    with RawServer(lambda *_: ok(b"fine")) as other:
+        location = f"Location: {other.url}/"
+        with RawServer(lambda *_: ok(b"", location, status="302 Found")) as server:
+            async with pipelines.worker(web.request):
+                handle = await pipelines.start(bundle, url=server.url)
+                assert await result_of(handle) == "fine"
+            for one in (server, other):
+                assert await asyncio.to_thread(one.closed.acquire, timeout=10)
+                assert one.opened == 1
+    assert [headers.get("x-token") for _, _, headers, _ in server.seen] == ["t0psecret", None]
+    assert [headers.get("x-token") for _, _, headers, _ in other.seen] == [None, None]

@@ -1,0 +1,74 @@
+"""What a server packed by Content-Encoding, unpacked piece by piece to its very end.
+
+httpx does not notice that packed data is cut off, and drops all members of a gzip file but
+the first. A coding other than gzip and deflate is not asked for; where a server uses one
+all the same, the data stays as it is.
+"""
+
+import zlib
+from collections.abc import AsyncIterator
+
+import httpx
+
+CODINGS = "gzip, deflate"
+"""What to ask for, as Accept-Encoding."""
+
+_PIECE = 256 * 1024
+"""Bytes at a time: a small packed piece may become a thousand times as large."""
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+def is_packed(response: httpx.Response) -> bool:
+    """Tell whether the bytes that are sent are not those that are meant."""
+    return bool(_codings(response))
+
+
+async def unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the bytes of an answer.
+
+    Raises:
+        httpx.DecodingError: The packed data ends too early, or is not what it should be.
+    """
+    pieces = response.aiter_raw()
+    codings = _codings(response)
+    if set(codings) <= {"gzip", "deflate"}:
+        for coding in reversed(codings):
+            pieces = _unpack(pieces, coding)
+    try:
+        async for piece in pieces:
+            yield piece
+    except zlib.error as error:
+        raise httpx.DecodingError(f"the data is not packed as it should be: {error}") from None
+
+
+def _codings(response: httpx.Response) -> list[str]:
+    names = (name.strip().lower() for name in response.headers.get("content-encoding", "").split(","))
+    return [name for name in names if name not in {"", "identity"}]
+
+
+async def _unpack(pieces: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+    member: zlib._Decompress | None = None  # of gzip data there may be several, one after the other
+    async for rest in pieces:
+        while rest:
+            if member is None:
+                rest = rest.lstrip(b"\0") if coding == "gzip" else rest  # noqa: PLW2901 - padding
+                if not rest:
+                    break
+                member = _member(coding, rest)
+            if data := member.decompress(rest, _PIECE):
+                yield data
+            rest = member.unconsumed_tail  # noqa: PLW2901
+            if member.eof:
+                rest, member = member.unused_data, None  # noqa: PLW2901
+    while member is not None and not member.eof:
+        data = member.decompress(b"", _PIECE)
+        if not data and not member.eof:
+            raise httpx.DecodingError(f"the {coding} data is cut off")
+        yield data
+
+
+def _member(coding: str, start: bytes) -> "zlib._Decompress":
+    if coding == "gzip":
+        return zlib.decompressobj(_GZIP)
+    # By the standard there is a zlib header, which some servers leave out.
+    return zlib.decompressobj(_ZLIB if start[0] & 0x0F == 8 else _RAW)
