@@ -241,10 +241,16 @@ def _parsed(stdout: str, parse: str, *, truncated: bool) -> Any:
     too_large = refused("standard output is too large to be parsed", "OutputTooLarge")
     if truncated:
         raise too_large
-    parsed = stdout.splitlines() if parse == "lines" else _json(stdout)
+    parsed = _lines(stdout) if parse == "lines" else _json(stdout)
     if encoded_size(parsed) > STDOUT_ENCODED:
         raise too_large
     return parsed
+
+
+def _lines(text: str) -> list[str]:
+    """Return lines that end with LF or CRLF: the name of a file may have any other character in it."""
+    *lines, rest = text.replace("\r\n", "\n").split("\n")
+    return [*lines, rest] if rest else lines
 
 
 def _json(text: str) -> Any:

@@ -1,11 +1,13 @@
-"""How much one evaluation of an expression may do."""
+"""How much work the expressions of one step may do."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 MAX_UNITS = 1_000_000
-"""Elements, and blocks of 16 characters, that one evaluation may handle: well under a
-second of work, and far more than a payload of Temporal's two MiB needs."""
+"""Units of work that one rendering may take: elements, blocks of 16 characters, operations. That is well
+under a second, and far more than a payload of Temporal's two MiB needs."""
 
 MAX_TEXT = 4 * 1024 * 1024
 """Characters that one string may have."""
@@ -13,13 +15,16 @@ MAX_TEXT = 4 * 1024 * 1024
 MAX_BITS = 1024
 """Bits of an integer."""
 
+CALL = 3
+"""Units of one operation, such as a look-up or the call of a filter, beside what its operands count."""
+
 
 class BudgetError(Exception):
     """An expression did too much."""
 
 
 class Budget:
-    """Counts what one evaluation handles, and stops it when it is too much."""
+    """Counts what the expressions of one step handle, and stops them when it is too much."""
 
     __slots__ = ("_left",)
 
@@ -27,7 +32,7 @@ class Budget:
         self._left = MAX_UNITS
 
     def spend(self, value: Any) -> None:
-        """Count a value that was handled.
+        """Count a value that was handled, without what is in it.
 
         Raises:
             BudgetError: The budget is used up.
@@ -42,6 +47,24 @@ class Budget:
             raise BudgetError("the number is too large")
         self.units(units)
 
+    def weigh(self, value: Any, times: int = 1) -> None:
+        """Count a value with all that is in it, as often as it is gone through.
+
+        Raises:
+            BudgetError: The budget is used up.
+        """
+        before = self._left
+        waiting = [value]
+        while waiting:
+            one = waiting.pop()
+            self.spend(one)
+            if isinstance(one, dict):
+                waiting += one
+                waiting += one.values()
+            elif isinstance(one, list | tuple):
+                waiting += one
+        self.units((before - self._left) * (times - 1))
+
     def units(self, number: int) -> None:
         """Count so many units.
 
@@ -50,7 +73,7 @@ class Budget:
         """
         self._left -= number
         if self._left < 0:
-            raise BudgetError("the expression does too much work")
+            raise BudgetError("this expression takes too long")
 
     def text(self, length: int) -> None:
         """Check the length of a string before it is made.
@@ -72,3 +95,24 @@ class Budget:
         for value in values:
             self.spend(value)
             yield value
+
+
+_CURRENT: ContextVar[Budget | None] = ContextVar("pipeline_runner_expression_budget", default=None)
+
+
+def current() -> Budget:
+    """Return the budget of the rendering that is going on, a new one if there is none."""
+    return _CURRENT.get() or Budget()
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let all that is rendered inside have one budget: that of the rendering around it, else a new one."""
+    if _CURRENT.get() is not None:
+        yield
+        return
+    token = _CURRENT.set(Budget())
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

@@ -5,7 +5,6 @@ their first token in the text. That is how the checker knows where in a text a m
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
@@ -15,12 +14,9 @@ from jinja2.runtime import LoopContext, StrictUndefined, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline_runner.core import filters
-from pipeline_runner.core.budget import Budget
+from pipeline_runner.core.budget import CALL, current
 from pipeline_runner.core.secrets import SecretText
 from pipeline_runner.core.values import joined, kind_of
-
-BUDGET: ContextVar[Budget] = ContextVar("pipeline_runner_expression_budget")
-"""The budget of the evaluation that is going on."""
 
 _LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
@@ -29,6 +25,12 @@ class Missing(StrictUndefined):
     """What an undefined name or key gives: usable with ``default`` and ``is defined`` only."""
 
     __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        """Say what is missing: a function says it when somebody asks, since most are never asked."""
+        hint: Any = self._undefined_hint
+        return str(hint()) if callable(hint) else super()._undefined_message
 
 
 class _Generator(NativeCodeGenerator):
@@ -49,8 +51,10 @@ class Environment(SandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
         self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
-        self.filters["_concat"] = joined
-        self.tests = {name: self.tests[name] for name in filters.TESTS}
+        self.filters |= {"_concat": joined, "_compare": _compare, "_each": _each, "_no_else": _no_else}
+        self.filters["_slice"] = lambda value, *bounds: self.getitem(value, slice(*bounds))
+        tests: dict[str, Any] = {name: self.tests[name] for name in filters.TESTS}
+        self.tests = {name: _metered_test(name, function) for name, function in tests.items()}
         self.globals = {"range": filters.bounded_range}
 
     def _tokenize(
@@ -82,31 +86,39 @@ class Environment(SandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Look up a key or an index, never an attribute of a Python object."""
+        budget = current()
+        budget.units(CALL)
         if isinstance(obj, Undefined):
             return obj
         if isinstance(obj, Mapping):
             if isinstance(argument, str) and argument in obj:
                 return obj[argument]
-            return Missing(hint=f'"{argument}" is not there: {_listed("it has", obj)}')
+            return _missing(lambda: f'"{argument}" is not there: {_listed("it has", obj)}')
+        if isinstance(obj, SecretText):
+            obj.refuse()
         if isinstance(obj, LoopContext) and argument in _LOOP_ATTRIBUTES:
             return getattr(obj, str(argument))
         if isinstance(obj, list | tuple | str) and isinstance(argument, int | slice):
             try:
-                return obj[argument]
+                found = obj[argument]
             except IndexError:
-                return Missing(hint=f"there is no element {argument}: it has {len(obj)} elements")
-        return Missing(hint=f'"{argument}" is not there: {kind_of(obj)} has no such key')
+                return _missing(lambda: f"there is no element {argument}: it has {len(obj)} elements")
+            if isinstance(argument, slice):
+                budget.spend(found)
+            return found
+        return _missing(lambda: f'"{argument}" is not there: {kind_of(obj)} has no such key')
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator, within bounds."""
-        return filters.arithmetic(BUDGET.get(), operator, left, right)
+        return filters.arithmetic(current(), operator, left, right)
 
 
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a filter so that its work counts against the evaluation's budget."""
 
     def metered(*args: Any, **kwargs: Any) -> Any:
-        budget = BUDGET.get()
+        budget = current()
+        budget.units(CALL)
         for arg in args:
             if isinstance(arg, SecretText) and name != "default":
                 arg.refuse()
@@ -117,6 +129,57 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     if hasattr(function, "jinja_pass_arg"):
         metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
     return metered
+
+
+def _metered_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a test so that its work counts against the rendering's budget."""
+    if comparison := filters.COMPARING_TESTS.get(name):
+        return _comparing_test(comparison)
+
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        budget.units(CALL)
+        for arg in args:
+            budget.spend(arg)
+        return function(*args, **kwargs)
+
+    if hasattr(function, "jinja_pass_arg"):
+        metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+    return metered
+
+
+def _comparing_test(comparison: str) -> Callable[[Any, Any], bool]:
+    return lambda value, other: filters.compared([value, other], comparison)
+
+
+def _compare(values: list[Any], operators: str) -> bool:
+    return filters.compared(values, *operators.split())
+
+
+def _each(values: Any, cost: int) -> Any:
+    """Count what a loop does in all its turns, each of which costs so much."""
+    budget = current()
+    if isinstance(values, Iterator):
+        return _counted_turns(values, cost)
+    if isinstance(values, str | list | tuple | Mapping):
+        budget.units(len(values) * cost)
+    return values
+
+
+def _counted_turns(values: Iterator[Any], cost: int) -> Iterator[Any]:
+    budget = current()
+    for value in values:
+        budget.units(cost)
+        yield value
+
+
+def _no_else(_: None) -> Missing:
+    return Missing(hint='the condition of "if" is false, and there is no "else"')
+
+
+def _missing(message: Callable[[], str]) -> Missing:
+    hint: Any = message  # a function, see Missing
+    return Missing(hint=hint)
 
 
 ENVIRONMENT = Environment()

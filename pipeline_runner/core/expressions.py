@@ -19,8 +19,8 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
-from pipeline_runner.core.budget import Budget, BudgetError
-from pipeline_runner.core.environment import BUDGET, ENVIRONMENT, Missing
+from pipeline_runner.core.budget import BudgetError, current, shared
+from pipeline_runner.core.environment import ENVIRONMENT, Missing
 from pipeline_runner.core.parsing import (
     ExpressionError,
     Parsed,
@@ -46,16 +46,9 @@ class _Compiled:
         self._template = jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.globals)
 
     def render(self, names: Mapping[str, Any]) -> Any:
-        budget = Budget()
-        token = BUDGET.set(budget)
-        try:
-            with _told(self._text):
-                pieces = budget.counted(
-                    self._template.root_render_func(self._template.new_context(dict(names)))
-                )
-                return plain(next(pieces), budget) if self._lone else joined(pieces)
-        finally:
-            BUDGET.reset(token)
+        with _told(self._text):
+            pieces = self._template.root_render_func(self._template.new_context(dict(names)))
+            return plain(next(pieces), current()) if self._lone else joined(pieces)
 
 
 class _Path:
@@ -76,7 +69,7 @@ class _Path:
         with _told(self._text):
             for key in self._keys:
                 value = ENVIRONMENT.getitem(value, key)
-            return plain(value, Budget())
+            return plain(value, current())
 
 
 def _path(tree: nodes.Template) -> list[str] | None:
@@ -113,6 +106,8 @@ def _told(text: str) -> Iterator[None]:
 def render(value: Any, names: Mapping[str, Any]) -> Any:
     """Render every template in JSON data; the keys of mappings are literal.
 
+    All of them together have one budget: see :mod:`pipeline_runner.core.budget`.
+
     Args:
         value: JSON data with templates in its strings.
         names: What the expressions see.
@@ -123,12 +118,17 @@ def render(value: Any, names: Mapping[str, Any]) -> Any:
     Raises:
         ExpressionError: A template cannot be evaluated.
     """
+    with shared():
+        return _render(value, names)
+
+
+def _render(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, str):
         return _template(value).render(names) if contains_template(value) else value
     if isinstance(value, dict):
-        return {key: render(item, names) for key, item in value.items()}
+        return {key: _render(item, names) for key, item in value.items()}
     if isinstance(value, list):
-        return [render(item, names) for item in value]
+        return [_render(item, names) for item in value]
     return value
 
 
@@ -148,7 +148,8 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     Raises:
         ExpressionError: It cannot be parsed or evaluated.
     """
-    return _expression(expression).render(names)
+    with shared():
+        return _expression(expression).render(names)
 
 
 @lru_cache(maxsize=20_000)
@@ -162,20 +163,48 @@ def _expression(text: str) -> _Path | _Compiled:
 
 
 def _prepared(tree: nodes.Template) -> nodes.Template:
-    """Make ``~`` join as templates do, and every turn of a loop count."""
-    for parent in list(tree.find_all(nodes.Node)):
+    """Make ``~`` join as templates do, ``if`` want its ``else``, and loops, comparisons and slices count."""
+    for parent in reversed(list(tree.find_all(nodes.Node))):  # what is inside first
+        _replace_fields(parent)
         if isinstance(parent, nodes.For):
-            parent.body.insert(0, nodes.Output([nodes.Const("")]))
-        for field, value in list(parent.iter_fields()):
-            if isinstance(value, nodes.Concat):
-                setattr(parent, field, _concat(value))
-            elif isinstance(value, list):
-                value[:] = [_concat(item) if isinstance(item, nodes.Concat) else item for item in value]
+            parent.iter = _filter("_each", parent.iter, nodes.Const(_cost_of_turn(parent)))
+    _replace_fields(tree)
     return tree
 
 
-def _concat(node: nodes.Concat) -> nodes.Filter:
-    return nodes.Filter(nodes.List(node.nodes), "_concat", [], [], None, None, lineno=node.lineno)
+def _replace_fields(parent: nodes.Node) -> None:
+    for field, value in list(parent.iter_fields()):
+        if isinstance(value, nodes.Node):
+            setattr(parent, field, _replaced(value))
+        elif isinstance(value, list):
+            value[:] = [_replaced(item) for item in value]
+
+
+def _replaced(node: Any) -> Any:
+    match node:
+        case nodes.Concat():
+            return _filter("_concat", nodes.List(node.nodes))
+        case nodes.Compare():
+            operators = nodes.Const(" ".join(operand.op for operand in node.ops))
+            return _filter(
+                "_compare", nodes.List([node.expr, *(operand.expr for operand in node.ops)]), operators
+            )
+        case nodes.Getitem(arg=nodes.Slice() as part):
+            bounds = [bound or nodes.Const(None) for bound in (part.start, part.stop, part.step)]
+            return _filter("_slice", node.node, *bounds)
+        case nodes.CondExpr(expr2=None):
+            node.expr2 = _filter("_no_else", nodes.Const(None))
+    return node
+
+
+def _cost_of_turn(loop: nodes.For) -> int:
+    """Return what one turn of a loop counts: the more there is in it, the more."""
+    inner = [*loop.body, *([loop.test] if loop.test else [])]
+    return 1 + sum(1 for part in inner for _ in part.find_all(nodes.Node)) // 2
+
+
+def _filter(name: str, value: Any, *arguments: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
 
 
 def _public_text(value: Any, template: str) -> str:

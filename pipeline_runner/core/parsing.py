@@ -5,6 +5,7 @@ The grammar is Jinja's, cut down to an allow-list: no methods, no clock, no rand
 :mod:`plain_expressions`, all others by Jinja, whose complaints are put into words of the language.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -83,7 +84,7 @@ _TOKENS = {
 }
 
 
-Kind = Literal["syntax", "filter", "test", "function", "nondeterminism"]
+Kind = Literal["syntax", "filter", "test", "function", "nondeterminism", "number"]
 
 
 class ExpressionError(Exception):
@@ -263,7 +264,10 @@ def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
 def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
     """Yield what keeps a node from the allow-list."""
     place = (node.lineno or 1) - 1  # an operand of a comparison has none
-    if isinstance(node, nodes.Call):
+    if isinstance(node, nodes.Const):
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            yield ExpressionError("this number is too large", place, "number")
+    elif isinstance(node, nodes.Call):
         called = node.node
         if not (isinstance(called, nodes.Name) and called.name in ENVIRONMENT.globals):
             yield _no_function(called)

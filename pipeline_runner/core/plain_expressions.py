@@ -7,6 +7,7 @@ statements and comments, calls, slices, tuples, escapes in texts, numbers that a
 ways, white space control, whatever is nested deeply, and every mistake.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -107,8 +108,15 @@ def _refuse(_: str) -> Any:
     raise _OtherError
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if number == math.inf:
+        raise _OtherError
+    return number
+
+
 _READ: dict[int, Callable[[str], Any]] = {
-    _NUMBER: lambda text: float(text) if "." in text else int(text),
+    _NUMBER: lambda text: _finite(text) if "." in text else int(text),
     _TEXT: lambda text: text[1:-1],
     _OTHER: _refuse,
 }

@@ -2,15 +2,17 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jinja2.runtime import Undefined
 
-from pipeline_runner.core.budget import Budget, BudgetError
+from pipeline_runner.core.budget import Budget, BudgetError, current
 from pipeline_runner.core.secrets import Secret, SecretMisuse, SecretText
 
 _MAX_DEPTH = 64
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class ExpressionValueError(ValueError):
@@ -25,15 +27,26 @@ def defined(value: Any) -> None:
 
 def joined(pieces: Iterable[Any]) -> str | SecretText:
     """Put the pieces of a template together."""
+    budget, length = current(), 0
     parts: list[str | Secret] = []
     for piece in pieces:
         if isinstance(piece, SecretText):
+            budget.units(len(piece.parts))
             parts += piece.parts
         else:
-            parts.append(text(piece))
+            part = text(piece)
+            budget.spend(part)
+            length += len(part)
+            budget.text(length)
+            parts.append(part)
     if all(isinstance(part, str) for part in parts):
-        return "".join(part for part in parts if isinstance(part, str))
+        return whole("".join(part for part in parts if isinstance(part, str)))
     return SecretText(tuple(part for part in parts if part != ""))
+
+
+def whole(text: str) -> str:
+    """Return a text that UTF-8 can encode: half of a surrogate pair becomes U+FFFD."""
+    return text if text.isascii() else _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def text(value: Any) -> str:
@@ -46,7 +59,7 @@ def text(value: Any) -> str:
         return value
     if value is None:
         raise ExpressionValueError("null has no place in text, use default('') or a condition")
-    return json.dumps(plain(value, Budget()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
+    return json.dumps(plain(value, current()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
 
 
 def _no_secret(_: Any) -> Any:
@@ -63,7 +76,9 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         raise BudgetError("the result is nested too deeply")
     budget.spend(value)
-    if value is None or isinstance(value, bool | str | SecretText):
+    if isinstance(value, str):
+        return whole(value)
+    if value is None or isinstance(value, bool | SecretText):
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -84,7 +99,7 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
 def _key(key: Any) -> str:
     if not isinstance(key, str):
         raise ExpressionValueError(f"the keys of a mapping must be strings, not {text(key)}")
-    return key
+    return whole(key)
 
 
 def kind_of(value: Any) -> str:

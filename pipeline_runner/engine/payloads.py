@@ -7,6 +7,8 @@ from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
+from pipeline_runner.core.values import whole
+
 LIMIT = 2 * 1024 * 1024 - 64 * 1024
 """Bytes that the payloads of one command may have. Temporal's servers refuse 2 MiB
 (``limit.blobSize.error``); what remains is for headers and a codec's overhead."""
@@ -59,7 +61,7 @@ def decoded(value: RawValue) -> Any:
 def _whole(value: Any) -> Any:
     """Replace lone surrogates: JSON escapes may hold them, and nothing can encode them again."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return whole(value)
     if isinstance(value, dict):
         return {_whole(key): _whole(item) for key, item in value.items()}
     return [_whole(item) for item in value] if isinstance(value, list) else value

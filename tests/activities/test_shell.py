@@ -81,6 +81,14 @@ def test_environment_is_added_and_folder_and_input_are_used(run: Run, tmp_path: 
     assert result.parsed == ["1", str(tmp_path.resolve()), "déjà", "vu"]
 
 
+def test_lines_end_with_lf_or_crlf_alone(run: Run) -> None:
+    """Other breaks may be in the name of a file."""
+    shown = "one\\ftwo\\none\\302\\205two\\r\\none\\rtwo\\n\\nend"
+    result = run(shell_run, command=["printf", shown], parse="lines")
+    assert result.parsed == ["one\ftwo", "one\x85two", "one\rtwo", "", "end"]
+    assert run(shell_run, command=["true"], parse="lines").parsed == []
+
+
 def test_without_stdin_there_is_nothing_to_read(run: Run) -> None:
     assert run(shell_run, command=["cat"]).stdout == ""
 

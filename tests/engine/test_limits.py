@@ -122,6 +122,19 @@ async def test_a_chosen_id_that_the_server_refuses_is_an_error(pipelines: Pipeli
     assert pipelines.effects == ["do a", "undo a"]
 
 
+async def test_an_expression_that_takes_too_long_fails_its_step(pipelines: Pipelines) -> None:
+    """The workflow task would be tried again for ever, with neither an undo nor a cancellation."""
+    search = "{% for i in range(9000) %}{% if (i ~ 'b') in inputs.n %}{{ i }}{% endif %}{% endfor %}"
+    bundle = pipelines.bundle(
+        pipeline(effect("a"), f'  - {{id: c, set: {{found: "{search}"}}}}\n', head=N),
+    )
+    async with pipelines.worker():
+        cause, _ = await failed(await pipelines.start(bundle, n="a" * 700_000))
+    assert cause.type == "ExpressionError"
+    assert cause.message.startswith("c: this expression takes too long, in")
+    assert pipelines.effects == ["do a", "undo a"]
+
+
 async def test_large_results_end_a_run_before_its_history_is_full(pipelines: Pipelines) -> None:
     """At 50 MiB the server would terminate it, without its undo; and the state is too large to go on."""
     large = "".join(step(pipelines, "test.value").replace("{id: o", f"{{id: o{k}", 1) for k in range(40))
@@ -277,7 +290,7 @@ async def test_an_unknown_attempt_is_not_forgotten_when_the_error_after_it_is_to
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        ("a\udcff", "PipelineFailure", "n a?: a?"),
+        ("a\udcff", "PipelineFailure", "n a\ufffd: a\ufffd"),
         (2**70, "ExpressionError", "f: the result has more than the 64 bits of an integer"),
         (math.nan, "ExpressionError", "f: the result is not a finite number"),
     ],

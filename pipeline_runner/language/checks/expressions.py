@@ -18,6 +18,7 @@ RULES = {
     "test": "unknown-test",
     "function": "unknown-function",
     "nondeterminism": "not-deterministic",
+    "number": "bad-number",
 }
 """By the kind of an error."""
 
