@@ -138,13 +138,16 @@ async def connected(where: Place) -> "Client":
     """
     from pipeline_runner.engine import retention
     from pipeline_runner.engine.client import UnreachableError, connect
+    from pipeline_runner.engine.signing import signed
+
+    settings = where.settings if where.embedded is None else signed(where.settings, where.embedded.key)
 
     # A server that was started a moment ago may not know its namespace yet.
     kept = _retention() if where.embedded else 0
     end = time.monotonic() + (_NEW_SERVER if where.embedded else 0.0)
     while True:
         try:
-            client = await connect(where.settings)
+            client = await connect(settings)
         except UnreachableError as error:
             if time.monotonic() >= end:
                 raise CommandError(str(error), ExitCode.UNREACHABLE) from None

@@ -17,6 +17,8 @@ from pipeline_runner.cli.main import CommandError
 if TYPE_CHECKING:
     from temporalio.client import WorkflowExecutionDescription
 
+    from pipeline_runner.engine.embedded import Embedded
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -51,7 +53,7 @@ async def _find_and_follow(
     except LookupError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
     back = shlex.join(["run-pipeline", "watch", args.run])
-    memo = await _memo(description) if where.embedded else None
+    memo = _memo(description, where.embedded)
     if memo is None:
         return await follow(client, handle, caught, back=back, report_file=args.report)
     try:
@@ -64,10 +66,27 @@ async def _find_and_follow(
         return await follow(client, handle, caught, back=back, report_file=args.report)
 
 
-async def _memo(description: "WorkflowExecutionDescription") -> dict[str, Any] | None:
-    """Return what the command that started the run noted down for this one."""
-    from pipeline_runner.engine.client import MEMO
+def _memo(description: "WorkflowExecutionDescription", embedded: "Embedded | None") -> dict[str, Any] | None:
+    """Return what the command that started an open run noted down for this one.
+
+    It says where to go and which modules to import, so it must come from this user.
+    """
+    from pipeline_runner.engine.client import MEMO, is_open
+    from pipeline_runner.engine.signing import MEMO_FIELD, Signer, same
 
     payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
-    memo = json.loads(payload.data) if payload is not None else {}
+    if embedded is None or payload is None or not is_open(description):
+        return None
+    try:
+        memo = json.loads(payload.data)
+    except ValueError:
+        memo = None
+    if not isinstance(memo, dict):
+        return None
+    if not same(memo.get(MEMO_FIELD), Signer(embedded.key).memo(description.id, memo)):
+        console.tell(
+            f"the run {description.id} was not started by a command of this user and this version:"
+            " it is followed, but not served"
+        )
+        return None
     return memo if "cwd" in memo else None

@@ -15,6 +15,7 @@
       ├─ WorkflowAlreadyStarted                        a child's workflow id is taken
       ├─ UnsupportedBundle                             written by another version
       ├─ UnknownPipeline                               no worker serves a pipeline of that name
+      ├─ NotSigned                                     nothing that this user's commands have started
       ├─ Cancelled                                     a cancelled run that is dirty
       └─ PipelineFailure                               the ``fail`` step's default
 """
@@ -37,6 +38,7 @@ CHILD_CANCELLED = "ChildCancelled"
 WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
 UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 UNKNOWN_PIPELINE = "UnknownPipeline"
+NOT_SIGNED = "NotSigned"
 CANCELLED = "Cancelled"
 
 

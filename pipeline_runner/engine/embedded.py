@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,7 @@ import platformdirs
 
 from pipeline_runner.engine.devserver import ServerError, find_binary
 from pipeline_runner.engine.keeper import lock
+from pipeline_runner.engine.key import signing_key
 
 FOLDER_VARIABLE = "RUN_PIPELINE_STATE"
 _WAIT = 40.0
@@ -30,6 +31,8 @@ class Embedded:
     ui: str
     """URL of the web UI."""
     folder: Path
+    key: bytes = field(repr=False)
+    """Signs what the workers of this user's commands run."""
 
 
 class NoHomeError(ServerError):
@@ -170,7 +173,7 @@ def _ready(folder: Path, port: int, ui_port: int) -> Embedded:
                 break
             time.sleep(0.02)
         else:
-            return Embedded(address=card["address"], ui=card["ui"], folder=folder)
+            return Embedded(address=card["address"], ui=card["ui"], folder=folder, key=signing_key(folder))
     log = folder / "server.log"
     raise ServerError(f"the embedded server did not start:\n{_tail(log)}\n(log: {log})")
 

@@ -23,6 +23,7 @@ from pipeline_runner.core import errors, model
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.record import Options, Report
 from pipeline_runner.core.values import kind_of
+from pipeline_runner.engine import signing
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
@@ -137,7 +138,9 @@ async def _loaded(name: str) -> tuple[bytes, str | None]:
         # Workers of older versions answered with the bundle alone.
         served = _Served(bundle=msgspec.Raw(raw.payload.data))
     # Canonical again, so that the bundle has the same hash however it came here.
-    return model.canonical(bytes(served.bundle)), served.directory
+    bundle = model.canonical(bytes(served.bundle))
+    _check_signature(name, bundle, served)
+    return bundle, served.directory
 
 
 class _Served(msgspec.Struct):
@@ -145,6 +148,18 @@ class _Served(msgspec.Struct):
 
     bundle: msgspec.Raw
     directory: str | None = None
+    signature: str | None = None
+
+
+def _check_signature(name: str, bundle: bytes, served: _Served) -> None:
+    signer = signing.current()
+    if signer is None:
+        return
+    expected = signer.bundle(workflow.info().workflow_id, name, bundle, served.directory)
+    if not signing.same(served.signature, expected):
+        raise signing.not_signed(
+            f'the pipeline "{name}" was not answered with by a worker of the user whose worker took the run'
+        )
 
 
 async def _loaded_elsewhere(name: str) -> RawValue:

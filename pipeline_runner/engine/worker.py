@@ -14,6 +14,7 @@ from temporalio.worker import Worker
 
 from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
+from pipeline_runner.engine import signing
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
 
@@ -58,7 +59,11 @@ def pipeline_worker(
                 # Asked over the task queue, another worker may know it.
                 non_retryable=activity.info().is_local,
             )
-        return {"bundle": msgspec.json.decode(served[name]), "directory": directory}
+        answer = {"bundle": msgspec.json.decode(served[name]), "directory": directory}
+        if (signer := signing.current()) is not None:
+            workflow_id = activity.info().workflow_id or ""
+            answer["signature"] = signer.bundle(workflow_id, name, served[name], directory)
+        return answer
 
     plugins = [SimplePlugin("pipeline-runner.connections", run_context=shared_connections)]
     options: dict[str, Any] = {

@@ -1,0 +1,58 @@
+"""The key of a state directory: by it the commands of a user know each other's runs.
+
+Imports no temporalio.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from pipeline_runner.engine.devserver import ServerError
+
+NAME = "signing.key"
+SIZE = 32
+"""Bytes."""
+
+
+def signing_key(directory: Path) -> bytes:
+    """Return the key of a state directory, and make it if there is none.
+
+    The caller holds a lock, so that no two commands make one.
+
+    Raises:
+        ServerError: It cannot be read or made, belongs to another user, or is damaged.
+    """
+    file = directory / NAME
+    try:
+        if not os.path.lexists(file):
+            _make(file)
+        return _read(file)
+    except OSError as error:
+        raise ServerError(f"the key {file} cannot be used: {error.strerror}") from None
+
+
+def _make(file: Path) -> None:
+    draft = file.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(draft, flags, 0o600), "wb") as new:
+        os.fchmod(new.fileno(), 0o600)
+        new.write(secrets.token_bytes(SIZE))
+        new.flush()
+        os.fsync(new.fileno())
+    draft.replace(file)
+
+
+def _read(file: Path) -> bytes:
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
+        owner = os.fstat(opened.fileno()).st_uid
+        key = opened.read(SIZE + 1)
+    if owner not in (os.geteuid(), 0):
+        # Whoever knows the key has this user run things.
+        raise ServerError(
+            f"the key {file} belongs to another user (uid {owner}): use a state directory of your own"
+        )
+    if len(key) != SIZE:
+        raise ServerError(
+            f"the key {file} is damaged. Remove it; runs that are open can then not be taken up any more"
+        )
+    return key
