@@ -234,7 +234,7 @@ async def test_runs_are_kept_for_thirty_days_or_as_long_as_is_said(
     for chosen, days in ((None, 30), ("2d", 2), ("", 30)):
         if chosen is not None:
             monkeypatch.setenv(retention.VARIABLE, chosen)
-        embedded = Embedded(address=server.address, ui="", folder=Path())
+        embedded = Embedded(key=b"", address=server.address, ui="", folder=Path())
         await session.connected(session.Place(settings={"target_host": server.address}, embedded=embedded))
         described = await client.workflow_service.describe_namespace(
             DescribeNamespaceRequest(namespace="default")
