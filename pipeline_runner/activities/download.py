@@ -14,7 +14,6 @@ When it is clear that no attempt follows, because the error is final or the step
 cancelled, the activity undoes itself: a step that failed is not undone by its pipeline.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import os
@@ -23,7 +22,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO
@@ -35,18 +33,19 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import kept
+from pipeline_runner.activities.arriving import given_up_at_last, keep, seal
 from pipeline_runner.activities.context import absolute, step_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained as system_explained
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.files import AbsolutePath, Bytes, Path, Replaced, adopt, check_target
+from pipeline_runner.activities.files import AbsolutePath, Bytes, Path, Replaced, check_target
 from pipeline_runner.activities.pulse import Heart, heartbeating
 from pipeline_runner.activities.sizes import MIB
 from pipeline_runner.activities.strict import Scalar, as_text, checked
 from pipeline_runner.activities.threads import in_thread
 from pipeline_runner.activities.web import CONNECT_TIMEOUT, addressed, explained, status_error
 from pipeline_runner.activities.web_client import http_client, send
-from pipeline_runner.activities.web_coding import is_packed, unpacked
+from pipeline_runner.activities.web_coding import is_packed, size_of, unpacked
 from pipeline_runner.core.model import Timeouts
 
 STALLED = 30.0
@@ -104,19 +103,9 @@ async def download(parameters: DownloadInput) -> Downloaded:
     brings the old one back.
     """
     target = os.path.realpath(absolute(parameters.path))  # noqa: ASYNC240 - a few system calls
-    try:
-        async with heartbeating() as heart:
-            with system_explained(f"write {target}"):
-                return await _download(parameters, target, heart)
-    except ApplicationError as error:
-        if _is_final(error):
-            _give_up(target)
-        raise
-    except asyncio.CancelledError:
-        details = activity.cancellation_details()
-        if details is not None and details.cancel_requested:
-            _give_up(target)
-        raise
+    async with given_up_at_last(target), heartbeating() as heart:
+        with system_explained(f"write {target}"):
+            return await _download(parameters, target, heart)
 
 
 async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Downloaded:
@@ -124,13 +113,13 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
     check_target(target)
     key = step_key()
     # Where the file system has no hard links the old file is copied, which may take long.
-    old, folder = await in_thread(lambda: _keep(target, key))
+    old, folder = await in_thread(lambda: keep(target, key))
     part = os.path.join(folder, "part" if key else f".{os.path.basename(target)}.{secrets.token_hex(4)}.part")
     try:
         with _opened(part) as file:
             fetched = _Fetch(parameters, part, file, heart)
             await fetched.run()
-            await in_thread(lambda: _seal(file, old))
+            await in_thread(lambda: seal(file, old))
             fetched.forget()
             os.replace(part, target)
     finally:
@@ -144,15 +133,6 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
         replaced=old is not None,
         resumed=fetched.resumed,
     )
-
-
-def _keep(target: str, key: str | None) -> tuple[os.stat_result | None, str]:
-    """Keep what is at the path; return its facts, and the folder to work in."""
-    if key is None:
-        return (os.stat(target) if os.path.exists(target) else None), os.path.dirname(target)
-    record = kept.keep(target, key, lambda: None)
-    old = os.stat(kept.original(target, key)) if record.existed else None
-    return old, kept.kept_folder(target, key)
 
 
 @contextmanager
@@ -169,12 +149,6 @@ def _opened(part: str) -> Iterator[BinaryIO]:
             raise ApplicationError("an earlier attempt has just ended", type="StillWriting")
         file.seek(0, os.SEEK_END)
         yield file
-
-
-def _seal(file: BinaryIO, old: os.stat_result | None) -> None:
-    if old is not None:
-        adopt(file.fileno(), old)
-    os.fsync(file.fileno())
 
 
 class _Fetch:
@@ -264,9 +238,9 @@ class _Fetch:
 
     async def _take(self, response: httpx.Response) -> None:
         encoded = is_packed(response)
-        length = response.headers.get("content-length", "")
-        if length.isdigit() and not encoded and self._total is None:
-            self._total = self.done + int(length)
+        size = size_of(response)
+        if size is not None and self._total is None:
+            self._total = self.done + size
         self._limit(self._total or 0)
         etag = response.headers.get("etag", "")
         if etag.startswith('"') and not encoded and step_key() is not None:
@@ -345,35 +319,3 @@ async def _start_of(response: httpx.Response) -> bytes:
         if len(data) >= _ERROR_BODY:
             break
     return data[:_ERROR_BODY]
-
-
-def _is_final(error: ApplicationError) -> bool:
-    """Tell whether no attempt follows this one."""
-    info = activity.info()
-    policy = info.retry_policy
-    if error.non_retryable or policy is None:
-        return error.non_retryable
-    last = 0 < policy.maximum_attempts <= info.attempt
-    return last or error.type in (policy.non_retryable_error_types or ()) or _too_late_for_another(error)
-
-
-def _too_late_for_another(error: ApplicationError) -> bool:
-    """Tell whether the next attempt would come after ``schedule_to_close``: then there is none."""
-    info = activity.info()
-    limit, policy = info.schedule_to_close_timeout, info.retry_policy
-    if not limit or policy is None:
-        return False
-    pause = error.next_retry_delay
-    if pause is None:
-        longest = policy.maximum_interval or 100 * policy.initial_interval
-        exponent = min(info.attempt - 1, 64)
-        seconds = policy.initial_interval.total_seconds() * policy.backoff_coefficient**exponent
-        pause = timedelta(seconds=min(seconds, longest.total_seconds()))
-    return datetime.now(UTC) + pause >= info.scheduled_time + limit
-
-
-def _give_up(target: str) -> None:
-    """Remove what has arrived, and put back what was there."""
-    key = step_key()
-    if key is not None:
-        kept.put_back(target, key)

@@ -12,10 +12,11 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -23,15 +24,20 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.arriving import given_up_at_last
+from pipeline_runner.activities.context import absolute, idempotency_key
 from pipeline_runner.activities.door import describe
+from pipeline_runner.activities.errors import explained as system_explained
 from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.files import PATH, check_target
 from pipeline_runner.activities.json_text import mend, parse
-from pipeline_runner.activities.pulse import heartbeating
+from pipeline_runner.activities.pulse import Heart, heartbeating
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
 from pipeline_runner.activities.strict import Scalar, as_text, checked
+from pipeline_runner.activities.web_answer import Saved, save
+from pipeline_runner.activities.web_body import OCTETS, Body, Part, of_file, of_form
 from pipeline_runner.activities.web_client import MAX_REDIRECTS, SAFE, http_client, send
-from pipeline_runner.activities.web_coding import CODINGS, unpacked
+from pipeline_runner.activities.web_coding import CODINGS, size_of, unpacked
 from pipeline_runner.core.model import Timeouts
 
 CONNECT_TIMEOUT = 10.0
@@ -62,7 +68,25 @@ class RequestInput:
         Meta(description="Query parameters, added to those of the URL; a list repeats one."),
     ] = field(default_factory=dict)
     json: Annotated[Any, Meta(description="The body, sent as JSON; null: no such body.")] = None
-    body: Annotated[str | None, Meta(description="The body as text, sent as UTF-8; excludes `json`.")] = None
+    body: Annotated[str | None, Meta(description="The body as text, sent as UTF-8.")] = None
+    file: Annotated[
+        Annotated[str, Meta(pattern=PATH)] | None,
+        Meta(description="A file that is sent as the body, of any size. Relative: to the run's directory."),
+    ] = None
+    multipart: Annotated[
+        dict[str, Part | list[Part]],
+        Meta(
+            description="A form (multipart/form-data) that is sent as the body: values, or files as"
+            " `{file: PATH}`, also with `filename` and `content_type`; a list repeats a field."
+        ),
+    ] = field(default_factory=dict)
+    save_as: Annotated[
+        Annotated[str, Meta(pattern=PATH)] | None,
+        Meta(
+            description="A file for the body of a good answer, of any size, put in place when it is whole."
+            " Relative: to the run's directory."
+        ),
+    ] = None
     expect_status: Annotated[
         list[Annotated[int, Meta(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]],
         Meta(min_length=1, description="Statuses that are a success; any other fails the step."),
@@ -83,9 +107,13 @@ class RequestOutput:
         Literal["json", "text", "base64", "none"],
         Meta(
             description="How to read `body`: the value of a JSON response, text, base64 of a"
-            " response that is neither, or none because it is empty."
+            " response that is neither, or none because it is empty or in a file."
         ),
     ]
+    saved: Annotated[
+        Saved | None,
+        Meta(description="With `save_as`: the file's `path` and `bytes`, and whether it `replaced` one."),
+    ] = None
 
 
 @describe(timeouts=Timeouts(heartbeat=10.0))
@@ -96,51 +124,89 @@ async def request(parameters: RequestInput) -> RequestOutput:
 
     Sends the step's idempotency key as Idempotency-Key, unless that header is given, with
     all but GET, HEAD and OPTIONS. Retried: statuses 408, 409, 425, 429 and 5xx, and errors
-    of the connection.
+    of the connection. The undo of `save_as` is `file.restore`.
     """
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
-    async with heartbeating(), http_client(timeout) as client:
-        prepared, what = _prepare(client, parameters)
-        with explained(what):
-            response = await send(client, prepared, follow=parameters.method in {"GET", "HEAD"})
-            try:
-                data = await _read(response, what)
-            finally:
-                await response.aclose()
+    given = sum(one is not None for one in (parameters.json, parameters.body, parameters.file))
+    if given + bool(parameters.multipart) > 1:
+        raise refused("give one of json, body, file and multipart", "InvalidInput")
+    if parameters.save_as is None:
+        return await _request(parameters, None)
+    target = os.path.realpath(absolute(parameters.save_as))  # noqa: ASYNC240 - a few system calls
+    async with given_up_at_last(target):
+        with system_explained(f"write {target}"):
+            check_target(target)
+        return await _request(parameters, target)
+
+
+async def _request(parameters: RequestInput, target: str | None) -> RequestOutput:
+    timeouts = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
+    with ExitStack() as files:
+        async with heartbeating() as heart, http_client(timeouts) as client:
+            prepared, what = _prepare(client, parameters, files, heart)
+            with explained(what):
+                response = await send(client, prepared, follow=parameters.method in {"GET", "HEAD"})
+                try:
+                    return await _answer(response, what, parameters, target, heart)
+                finally:
+                    await response.aclose()
+
+
+async def _answer(
+    response: httpx.Response, what: str, parameters: RequestInput, target: str | None, heart: Heart
+) -> RequestOutput:
+    good = _expected(response.status_code, parameters.expect_status)
+    answer = partial(RequestOutput, status=response.status_code, headers=dict(response.headers))
+    if good and target is not None:
+        saved = await save(unpacked(response), target, size_of(response), heart)
+        return answer(body=None, encoding="none", saved=saved)
+    data = await _read(response, what)
     body, encoding = _decode(response, data)
-    if not _expected(response.status_code, parameters.expect_status):
+    if not good:
         raise status_error(response, what, data if encoding in {"json", "text"} else b"")
     if encoded_size(body) > RESULT_LIMIT:
         raise _too_large(what)
-    return RequestOutput(
-        status=response.status_code, headers=dict(response.headers), body=body, encoding=encoding
-    )
+    return answer(body=body, encoding=encoding)
 
 
-def _prepare(client: httpx.AsyncClient, parameters: RequestInput) -> tuple[httpx.Request, str]:
+def _prepare(
+    client: httpx.AsyncClient, parameters: RequestInput, files: ExitStack, heart: Heart
+) -> tuple[httpx.Request, str]:
     """Return the request, and how messages call it."""
-    if parameters.json is not None and parameters.body is not None:
-        raise refused("give json or body, not both", "InvalidInput")
     url, what = addressed(parameters.method, parameters.url)
     if parameters.query:
         url = url.copy_merge_params(parameters.query)
-    content, headers = _content(parameters), _headers(parameters)
+    (content, kind), headers = _content(parameters, files, heart), _headers(parameters)
     try:
-        prepared = client.build_request(parameters.method, url, headers=headers, content=content)
+        prepared = client.build_request(parameters.method, url, headers=headers)
     except (ValueError, TypeError):
         # from None: the cause shows the value.
         raise refused(f"{what}: a header is not plain ASCII text", "InvalidInput") from None
-    if parameters.json is not None:
-        prepared.headers.setdefault("Content-Type", "application/json")
+    if content is None:
+        return prepared, what
+    for name in [name for name in ("content-length", "transfer-encoding") if name in prepared.headers]:
+        del prepared.headers[name]
+    length = len(content) if isinstance(content, bytes) else content.length
+    prepared.headers["Content-Length"] = str(length)
+    if kind is not None:
+        prepared.headers.setdefault("Content-Type", kind)
+    prepared.stream = httpx.ByteStream(content) if isinstance(content, bytes) else content
     return prepared, what
 
 
-def _content(parameters: RequestInput) -> bytes | None:
-    body = parameters.body
+def _content(
+    parameters: RequestInput, files: ExitStack, heart: Heart
+) -> tuple[bytes | Body | None, str | None]:
+    """Return the body of the request, and its media type."""
+    if parameters.file is not None:
+        return of_file(parameters.file, files, heart), OCTETS
+    if parameters.multipart:
+        return of_form(parameters.multipart, files, heart)
+    body, kind = parameters.body, None
     if parameters.json is not None:
         body = json.dumps(parameters.json, ensure_ascii=False, separators=(",", ":"))
+        kind = "application/json"
     try:
-        return None if body is None else body.encode()
+        return (None if body is None else body.encode()), kind
     except UnicodeEncodeError:
         # Half of a surrogate pair. From None: the error holds all the text.
         raise refused("the body is not valid Unicode", "InvalidInput") from None

@@ -23,6 +23,12 @@ def is_packed(response: httpx.Response) -> bool:
     return bool(_codings(response))
 
 
+def size_of(response: httpx.Response) -> int | None:
+    """Return how many bytes are to come; None: that is not known."""
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and not is_packed(response) else None
+
+
 async def unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
     """Yield the bytes of an answer.
 

@@ -332,7 +332,7 @@ def test_a_body_that_is_not_valid_unicode_is_refused(run: Run, server: Server, g
 
 def test_json_and_body_exclude_each_other(run: Run, server: Server) -> None:
     error = _failure(run, url=server.url, method="POST", json=1, body="x")
-    assert (error.message, error.type) == ("give json or body, not both", "InvalidInput")
+    assert (error.message, error.type) == ("give one of json, body, file and multipart", "InvalidInput")
 
 
 @pytest.mark.parametrize("value", ["hunter2\r\nX: y", "hunter2é", "hunter2\0"])

@@ -1,0 +1,53 @@
+"""The answer to a request as a file: put in place when it is whole, and undone like any file."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from pipeline_runner.activities import kept
+from pipeline_runner.activities.arriving import keep, seal
+from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.errors import explained
+from pipeline_runner.activities.files import AbsolutePath, Bytes, Replaced
+from pipeline_runner.activities.pulse import Heart
+from pipeline_runner.activities.threads import in_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """The file with the answer's body."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    replaced: Replaced
+
+
+async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, heart: Heart) -> Saved:
+    """Write what arrives to a file.
+
+    Args:
+        pieces: What arrives.
+        target: The file's absolute path.
+        total: How many bytes are expected; None: it is not known.
+        heart: Is told of the progress.
+
+    Raises:
+        ApplicationError: The system refuses.
+    """
+    done = 0
+    with explained(f"write {target}"):
+        # Where the file system has no hard links the old file is copied, which may take long.
+        old, folder = await in_thread(lambda: keep(target, step_key()))
+        new = kept.new_name(folder)
+        try:
+            with open(new, "xb") as file:  # noqa: ASYNC230 - as quick as a write to it
+                async for piece in pieces:
+                    file.write(piece)
+                    done += len(piece)
+                    heart.tell({"done": done, "total": total, "unit": "bytes"})
+                await in_thread(lambda: seal(file, old))
+            os.replace(new, target)
+        finally:
+            kept.remove_file(new)
+        kept.sync_folder(os.path.dirname(target))
+    return Saved(path=target, bytes=done, replaced=old is not None)
