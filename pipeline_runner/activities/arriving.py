@@ -15,18 +15,18 @@ from typing import BinaryIO
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import kept
 from pipeline_runner.activities.context import step_key
-from pipeline_runner.activities.files import adopt
+from pipeline_runner.activities.copying import adopt
+from pipeline_runner.activities.kept import Kept
 
 
-def keep(target: str, key: str | None) -> tuple[os.stat_result | None, str]:
-    """Keep what is at the path; return its facts, and the folder to work in."""
+def keep(target: str, key: str | None) -> tuple[os.stat_result | None, Kept | None]:
+    """Keep what is at the path; return its facts, and what is kept."""
     if key is None:
-        return (os.stat(target) if os.path.exists(target) else None), os.path.dirname(target)
-    record = kept.keep(target, key, lambda: None)
-    old = os.stat(kept.original(target, key)) if record.existed else None
-    return old, kept.kept_folder(target, key)
+        return (os.stat(target) if os.path.exists(target) else None), None
+    kept = Kept(target, key)
+    record = kept.keep(lambda: None)
+    return (os.stat(kept.original) if record.existed else None), kept
 
 
 def seal(file: BinaryIO, old: os.stat_result | None) -> None:
@@ -82,4 +82,4 @@ def _give_up(target: str) -> None:
     """Remove what has arrived, and put back what was there."""
     key = step_key()
     if key is not None:
-        kept.put_back(target, key)
+        Kept(target, key).put_back()

@@ -9,7 +9,6 @@
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from typing import Annotated
 from msgspec import Meta
 from temporalio import activity
 
-from pipeline_runner.activities import kept
 from pipeline_runner.activities.context import absolute, step_key
+from pipeline_runner.activities.copying import sync_folder
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
-from pipeline_runner.activities.files import PATH, Key
+from pipeline_runner.activities.files import PATH, Key, itself, put_back
+from pipeline_runner.activities.kept import Kept, beside, new_name, remove_directory
 from pipeline_runner.activities.pulse import pulse
 from pipeline_runner.activities.strict import checked
 
@@ -78,31 +78,36 @@ def create(parameters: CreateInput) -> Created:
         if os.path.lexists(path) and not os.path.isdir(path):
             raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
         key = step_key()
-        made = (key and _recorded(path, key)) or _missing(path)
-        if made and key:
-            kept.keep_made(made[0], key, made)
-            _make_first(made[0], kept.kept_folder(made[0], key))
+        made = _missing(path) if key is None else _make_first(path, key)
         for directory in made[1:] if key else made:
             with suppress(FileExistsError):
                 os.mkdir(directory)
-            kept.sync_folder(os.path.dirname(directory))
+            sync_folder(os.path.dirname(directory))
     return Created(path=path, created=bool(made))
 
 
 @activity.defn(name="directory.remove", no_thread_cancel_exception=True)
 @checked
 def remove(parameters: RemoveInput) -> Removed:
-    """Remove a directory, which must be empty unless ``recursive``; it is fine if there is none."""
-    path = os.path.realpath(absolute(parameters.path))
+    """Remove a directory, which must be empty unless ``recursive``; it is fine if there is none.
+
+    A symbolic link is no directory, and is never followed: `file.remove` removes links.
+    """
+    path = itself(parameters.path)
     beat = pulse()
     beat()
     with explained(f"remove {path}"):
         if parameters.key is not None:
-            return Removed(path=path, removed=_undo(path, parameters.key, parameters.recursive))
+            return Removed(path=path, removed=_undo(parameters, parameters.key))
         if not os.path.lexists(path):
             return Removed(path=path, removed=False)
-        (shutil.rmtree if parameters.recursive else os.rmdir)(path)
-        kept.sync_folder(os.path.dirname(path))
+        if os.path.islink(path):
+            raise refused(
+                f"cannot remove {path}: it is a symbolic link, not a directory (file.remove removes links)",
+                "NotADirectory",
+            )
+        remove_directory(path, recursive=parameters.recursive)
+        sync_folder(os.path.dirname(path))
     return Removed(path=path, removed=True)
 
 
@@ -115,28 +120,47 @@ def _missing(path: str) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _recorded(path: str, key: str) -> tuple[str, ...]:
-    """Return what an earlier attempt of this step set out to create; empty: nothing."""
+def _kept(path: str, key: str) -> Kept:
+    """Return what is kept of a path; versions before these kept it with the outermost directory made."""
     for top in _upwards(path):
-        kept.finish_undo(top, key)
-        record = kept.find(top, key)
-        if record is not None:
-            return record.made
-    return ()
+        if beside(top, key).taken:
+            return Kept(top, key)
+    return Kept(path, key)
 
 
-def _make_first(directory: str, folder: str) -> None:
-    """Make the outermost directory by way of the kept folder: after an undo it is not made."""
-    if os.path.isdir(directory):
-        return
-    new = kept.new_name(folder)
-    os.mkdir(new)
-    os.rename(new, directory)
+def _make_first(path: str, key: str) -> tuple[str, ...]:
+    """Record what this step is about to make, and make the outermost of it.
+
+    Return what this step makes, whichever attempt began with it. The outermost is made by way of
+    the record: after an undo it is not made.
+    """
+    kept = _kept(path, key)
+    kept.begin()
+    if kept.path != path and kept.find() is None:
+        kept = Kept(path, key)
+    record = kept.find()
+    made = record.made if record is not None else ()
+    made = made or _missing(path)
+    if not made:
+        kept.keep_nothing()
+        return ()
+    try:
+        kept.keep_made(made)
+        if not os.path.isdir(made[0]):
+            new = new_name(kept.near)
+            os.mkdir(new)
+            os.rename(new, made[0])
+            sync_folder(os.path.dirname(made[0]))
+    finally:
+        kept.close()
+    return made
 
 
-def _undo(path: str, key: str, recursive: bool) -> bool:
-    # The record stands beside the outermost directory that was created.
-    return any(kept.put_back(top, key, recursive=recursive) for top in _upwards(path))
+def _undo(parameters: RemoveInput, key: str) -> bool:
+    followed = os.path.realpath(absolute(parameters.path))
+    paths = sorted({itself(parameters.path), followed})
+    kept = [_kept(path, key) for path in paths]
+    return put_back(kept, f"remove {paths[0]}", recursive=parameters.recursive, beat=pulse())
 
 
 def _upwards(path: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """``http.download``: a file from the web, put in place whole or not at all.
 
-What arrives is collected in the step's kept folder (see ``kept.py``), so that undo is that
+What arrives is collected in the step's record, or near the file (see ``kept.py``), so that undo is that
 of the file family, and so that a retry goes on from what is there::
 
     part        what has arrived so far
@@ -32,13 +32,21 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import kept
 from pipeline_runner.activities.arriving import given_up_at_last, keep, seal
-from pipeline_runner.activities.context import absolute, step_key
+from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.copying import remove_file, sync_folder
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained as system_explained
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.files import AbsolutePath, Bytes, Path, Replaced, check_target
+from pipeline_runner.activities.files import (
+    AbsolutePath,
+    Bytes,
+    Path,
+    Replaced,
+    check_target,
+    followed,
+    named,
+)
 from pipeline_runner.activities.pulse import Heart, heartbeating
 from pipeline_runner.activities.sizes import MIB
 from pipeline_runner.activities.strict import Scalar, as_text, checked
@@ -102,7 +110,7 @@ async def download(parameters: DownloadInput) -> Downloaded:
     is the same. Heartbeats tell `done` and `total`, in bytes. Its undo removes the file or
     brings the old one back.
     """
-    target = os.path.realpath(absolute(parameters.path))  # noqa: ASYNC240 - a few system calls
+    target = followed(named(parameters.path))
     async with given_up_at_last(target), heartbeating() as heart:
         with system_explained(f"write {target}"):
             return await _download(parameters, target, heart)
@@ -113,7 +121,8 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
     check_target(target)
     key = step_key()
     # Where the file system has no hard links the old file is copied, which may take long.
-    old, folder = await in_thread(lambda: keep(target, key))
+    old, kept = await in_thread(lambda: keep(target, key))
+    folder = os.path.dirname(target) if kept is None else kept.near
     part = os.path.join(folder, "part" if key else f".{os.path.basename(target)}.{secrets.token_hex(4)}.part")
     try:
         with _opened(part) as file:
@@ -124,8 +133,10 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
             os.replace(part, target)
     finally:
         if key is None:
-            kept.remove_file(part)
-    kept.sync_folder(os.path.dirname(target))
+            remove_file(part)
+    if kept is not None:
+        kept.close()
+    sync_folder(os.path.dirname(target))
     return Downloaded(
         path=target,
         bytes=fetched.done,

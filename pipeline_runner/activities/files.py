@@ -2,7 +2,7 @@
 
 New content is put in place by one rename, so that nobody ever sees half a file; a replaced
 file's mode stays, and its owner where the worker may give files away. What is replaced or
-removed is kept beside it under the step's idempotency key (how: see ``kept.py``), and
+removed is kept outside of the tree under the step's idempotency key (how: see ``kept.py``), and
 ``file.restore`` puts it back, after any crash or timeout::
 
     compensate:
@@ -10,7 +10,8 @@ removed is kept beside it under the step's idempotency key (how: see ``kept.py``
       with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}
 
 For a copy and a move ``path`` is the destination; a move's source comes back with it.
-Called outside a pipeline the activities work as well, but keep nothing.
+Called outside a pipeline the activities work as well, but keep nothing; nor does a removal
+that undoes a step.
 
 Writing to a symbolic link writes the file that it points to; moving or removing one moves
 or removes the link.
@@ -18,22 +19,27 @@ or removes the link.
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, BinaryIO
 
 from msgspec import Meta
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import kept
-from pipeline_runner.activities.context import absolute, step_key
+from pipeline_runner.activities.context import absolute, step_key, undone_outcome
+from pipeline_runner.activities.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
-from pipeline_runner.activities.kept import Beat
+from pipeline_runner.activities.kept import Kept, NothingKeptError, new_name
 from pipeline_runner.activities.pulse import pulse
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size
 from pipeline_runner.activities.strict import checked
+
+_ASK_AGAIN = timedelta(seconds=1)
+"""Where several workers take turns, the next attempt may come to the one that has it."""
 
 PATH = r"^[^\x00]+$"
 """A path is any text without a NUL; as a regular expression for JSON Schema."""
@@ -126,7 +132,7 @@ class Restored:
     """What was put back."""
 
     path: AbsolutePath
-    restored: Annotated[bool, Meta(description="False: there was nothing to undo.")]
+    restored: Annotated[bool, Meta(description="False: the step changed nothing, or is undone.")]
 
 
 @describe(inverse="file.restore")
@@ -137,19 +143,19 @@ def write(parameters: WriteInput) -> Written:
 
     A retry of an addition starts from the original again, so nothing is added twice.
     """
-    target = _followed(parameters.path)
+    target = followed(named(parameters.path))
     beat = pulse()
     with explained(f"write {target}"):
         check_target(target)
-        before = _Before.of(target, beat)
+        with _before(target, beat, _begun(target)) as before:
 
-        def fill(file: BinaryIO) -> None:
-            if parameters.append and before.file is not None:
-                with open(before.file, "rb") as reading:
-                    kept.pour(reading, file, beat)
-            file.write(parameters.content.encode())
+            def fill(file: BinaryIO) -> None:
+                if parameters.append and before.file is not None:
+                    with open(before.file, "rb") as reading:
+                        pour(reading, file, beat)
+                file.write(parameters.content.encode())
 
-        size = _put(target, before, fill, beat)
+            size = _put(target, before, fill, beat)
     return Written(path=target, bytes=size, replaced=before.file is not None)
 
 
@@ -158,7 +164,7 @@ def write(parameters: WriteInput) -> Written:
 @checked
 def read(parameters: PathInput) -> Content:
     """Read a text file of at most 1 MiB, in UTF-8."""
-    path = _followed(parameters.path)
+    path = followed(named(parameters.path))
     with explained(f"read {path}"), open(_check_regular(path), "rb") as file:
         data = file.read(MIB + 1)
     too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
@@ -179,15 +185,15 @@ def read(parameters: PathInput) -> Content:
 @checked
 def copy(parameters: TransferInput) -> Written:
     """Copy a file of any size. A new file gets the source's mode."""
-    source, target = _followed(parameters.source), _followed(parameters.destination)
+    source, target = followed(named(parameters.source)), followed(named(parameters.destination))
     _check_different(source, target)
     beat = pulse()
     with explained(f"copy {source}"), open(_check_regular(source), "rb") as reading:
         mode = stat.S_IMODE(os.fstat(reading.fileno()).st_mode)
         with explained(f"copy {source} to {target}"):
             check_target(target)
-            before = _Before.of(target, beat)
-            size = _put(target, before, lambda file: kept.pour(reading, file, beat), beat, mode & 0o777)
+            with _before(target, beat, _begun(target)) as before:
+                size = _put(target, before, lambda file: pour(reading, file, beat), beat, mode & 0o777)
     return Written(path=target, bytes=size, replaced=before.file is not None)
 
 
@@ -200,24 +206,20 @@ def move(parameters: TransferInput) -> Moved:
     The undo takes the destination; the file comes back to where it was, with any change
     made to it in place since, and what the move had replaced comes back too.
     """
-    source, target = _itself(parameters.source), _itself(parameters.destination)
+    source, target = itself(named(parameters.source)), itself(named(parameters.destination))
     _check_different(source, target)
     beat = pulse()
-    key = step_key()
     moving = source
     with explained(f"move {source}"):
-        if key:
-            kept.finish_undo(target, key)
-        if not os.path.lexists(source) and key and kept.find(source, key):
-            moving = kept.original(source, key)  # an earlier attempt has taken it away
+        kept, taken = _begun(target), _begun(source)  # in this order: with the target the source comes back
+        if not os.path.lexists(source) and taken is not None and taken.find():
+            moving = taken.original  # an earlier attempt has taken it away
         _check_regular(moving, links=True)
     with explained(f"move {source} to {target}"):
         check_target(target, links=True)
-        before = _Before.of(target, beat, moved_from=source)
-        if key:
-            kept.keep(source, key, beat)
-        _place(target, before, lambda new: kept.link_or_copy(moving, new, beat), beat)
-        _take_away(source, key)
+        with _before(target, beat, kept, moved_from=source) as before, _before(source, beat, taken):
+            _place(target, before, lambda new: link_or_copy(moving, new, beat), beat)
+            _take_away(source, taken)
         size = os.lstat(target).st_size
     return Moved(path=target, source=source, bytes=size, replaced=before.file is not None)
 
@@ -227,17 +229,16 @@ def move(parameters: TransferInput) -> Moved:
 @checked
 def remove(parameters: PathInput) -> Removed:
     """Remove a file; it is fine if there is none."""
-    path = _itself(parameters.path)
+    path, beat = itself(named(parameters.path)), pulse()
     with explained(f"remove {path}"):
-        key = step_key()
+        kept = _begun(path) if undone_outcome() is None else None
         removed = os.path.lexists(path)
-        if removed:
+        if not removed:
+            removed = _was_removed(kept)
+        else:
             _check_regular(path, links=True)
-            if key:
-                kept.keep(path, key, pulse())
-            _take_away(path, key)
-        elif key:
-            removed = kept.find(path, key) is not None
+            with _before(path, beat, kept):
+                _take_away(path, kept)
     return Removed(path=path, removed=removed)
 
 
@@ -246,12 +247,15 @@ def remove(parameters: PathInput) -> Removed:
 def restore(parameters: RestoreInput) -> Restored:
     """Undo what a step of the file family did, as far as it came.
 
-    Does nothing when the step changed nothing, or has been undone.
+    Does nothing when the step changed nothing, or has been undone. When the step completed and
+    nothing is kept of it here, that is an error of the type `NothingKept`.
     """
-    itself, followed = _itself(parameters.path), _followed(parameters.path)
-    with explained(f"restore {itself}"):
-        restored = [kept.put_back(path, parameters.key) for path in sorted({itself, followed})]
-    return Restored(path=itself, restored=any(restored))
+    path, beat = itself(parameters.path), pulse()
+    doing = f"restore {path}"
+    with explained(doing):
+        kept = [Kept(one, parameters.key) for one in sorted({path, followed(parameters.path)})]
+        restored = put_back(kept, doing, beat=beat)
+    return Restored(path=path, restored=restored)
 
 
 @dataclass(frozen=True)
@@ -260,16 +264,71 @@ class _Before:
 
     file: str | None
     """Where that file can be read now; None: there was none."""
-    folder: str | None
-    """Where new content is prepared; None: outside a pipeline, beside the file."""
+    kept: Kept | None
+    """What is kept of it; None: nothing, outside a pipeline."""
 
-    @classmethod
-    def of(cls, target: str, beat: Beat, *, moved_from: str | None = None) -> "_Before":
-        key = step_key()
-        if key is None:
-            return cls(target if os.path.lexists(target) else None, None)
-        record = kept.keep(target, key, beat, moved_from=moved_from)
-        return cls(kept.original(target, key) if record.existed else None, kept.kept_folder(target, key))
+
+def _begun(path: str) -> Kept | None:
+    """Begin an attempt; None: nothing is kept, outside a pipeline."""
+    key = step_key()
+    if key is None:
+        return None
+    kept = Kept(path, key)
+    kept.begin()
+    return kept
+
+
+@contextmanager
+def _before(
+    target: str, beat: Beat, kept: Kept | None, *, moved_from: str | None = None
+) -> Iterator[_Before]:
+    """Keep what there is before a step changes it, unless nothing is to be kept."""
+    if kept is None:
+        yield _Before(target if os.path.lexists(target) else None, None)
+        return
+    record = kept.keep(beat, moved_from=moved_from)
+    try:
+        yield _Before(kept.original if record.existed else None, kept)
+    finally:
+        kept.close()
+
+
+def _was_removed(kept: Kept | None) -> bool:
+    """Tell whether an earlier attempt has removed a file that is not there; if none has, record that."""
+    if kept is None:
+        return False
+    kept.keep_nothing()
+    record = kept.find()
+    return record is not None and not record.unchanged
+
+
+def put_back(kept: list[Kept], doing: str, *, recursive: bool = False, beat: Beat = lambda: None) -> bool:
+    """Undo what the step of a key did at one of these paths; False if there is nothing to undo.
+
+    Raises:
+        ApplicationError: The step is known to have completed, and nothing is kept of it.
+    """
+    completed = undone_outcome() == "completed"
+    restored, missing = False, []
+    for one in kept:
+        try:
+            restored |= one.put_back(completed=completed, recursive=recursive, beat=beat)
+        except NothingKeptError as error:
+            missing.append(error)
+            if error.path != one.path or len(missing) == len(kept):
+                raise _lost(error, doing) from None
+    return restored
+
+
+def _lost(error: NothingKeptError, doing: str) -> ApplicationError:
+    """Return the error for a record that is not here; another worker may have it."""
+    return ApplicationError(
+        f"cannot {doing}: the step completed, but nothing is kept here of what was at {error.path}: "
+        "it ran on another host, as another user or with another state directory, or what was kept is gone "
+        f"(looked in {', '.join(error.looked)})",
+        type="NothingKept",
+        next_retry_delay=_ASK_AGAIN,
+    )
 
 
 def _put(
@@ -294,7 +353,7 @@ def _put(
 def _place(target: str, before: _Before, make: Callable[[str], None], beat: Beat) -> None:
     """Have a new file made beside the target, and rename it into its place."""
     folder = os.path.dirname(target)
-    new = kept.new_name(before.folder or folder)
+    new = new_name(folder if before.kept is None else before.kept.near)
     try:
         make(new)
         beat()  # too late, or cancelled: then nothing may change any more
@@ -302,34 +361,31 @@ def _place(target: str, before: _Before, make: Callable[[str], None], beat: Beat
     finally:
         # Left over after an error, and when a move's source and target are one file by links:
         # such a rename does nothing.
-        kept.remove_file(new)
-    kept.sync_folder(folder)
+        remove_file(new)
+    sync_folder(folder)
 
 
-def _take_away(path: str, key: str | None) -> None:
-    if key is None:
-        kept.remove_file(path)
+def _take_away(path: str, kept: Kept | None) -> None:
+    if kept is None:
+        remove_file(path)
     elif os.path.lexists(path):
-        kept.take_away(path, kept.kept_folder(path, key))
-    kept.sync_folder(os.path.dirname(path))
+        kept.take_away()
+    sync_folder(os.path.dirname(path))
 
 
-def adopt(descriptor: int, old: os.stat_result) -> None:
-    """Give an open file the owner and the mode of the one that it replaces, where that may be."""
-    mine = os.fstat(descriptor)
-    if (mine.st_uid, mine.st_gid) != (old.st_uid, old.st_gid):
-        # An ordinary user cannot give files away: the new file then is the worker's.
-        with suppress(PermissionError):
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+def named(path: str) -> str:
+    """Return the path of a file as it was given; refuse one that can only be a directory's."""
+    if os.path.basename(path) in {"", os.curdir, os.pardir}:
+        raise refused(f"{path} is the path of a directory, not of a file", "IsADirectory")
+    return path
 
 
-def _followed(path: str) -> str:
+def followed(path: str) -> str:
     """Return the absolute path of what a path leads to."""
     return os.path.realpath(absolute(path))
 
 
-def _itself(path: str) -> str:
+def itself(path: str) -> str:
     """Return an absolute path in which the last part may be a symbolic link."""
     folder, name = os.path.split(os.path.abspath(absolute(path)))
     return os.path.join(os.path.realpath(folder), name)

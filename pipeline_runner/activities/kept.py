@@ -1,24 +1,31 @@
-"""What a file step replaces is kept beside it, so that the step can be undone at any moment.
+"""What a file step replaces is kept, so that the step can be undone at any moment.
 
-Before a step touches ``DIR/NAME`` it makes the folder ``DIR/.NAME.KEY.kept``, where KEY is
-the step's idempotency key::
+Before a step touches a path it makes a record, a directory of a store (where: see
+``stores.py``) that belongs to the step's idempotency key and the path::
 
-    record.json   what was there: a file or nothing; what a move took away; what was created
-    original      the file that was there: a hard link to it, a copy where links do not work
-    new.XXXX      what an attempt is about to put in place
+    STORE/KEY/HASH.kept/
+        record.json   what was there: a file or nothing; what a move took away; what was created
+        original      the file that was there: a hard link to it, a copy where links do not work
+        new.XXXX      what an attempt is about to put in place
 
-* The folder is prepared under another name and appears by one rename, which fails when it
+* The record is prepared under another name and appears by one rename, which fails when it
   exists already. So the first attempt's record wins: a retry cannot take the result of
   the attempt before for the original.
-* New content is written inside the folder and put in place by one rename; what is removed
-  is renamed into the folder first.
-* Undo first renames the folder to ``.NAME.KEY.undoing``. Both renames of an attempt that is
+* New content is written inside the record and put in place by one rename; what is removed
+  is renamed into the record first.
+* Undo first renames the record to ``HASH.undoing``. Both renames of an attempt that is
   still alive then fail, and it can no longer change anything.
-* Every step of undo may be repeated, and the folder goes last. Without a folder there is
-  nothing to undo: the step did nothing, or has been undone.
+* Every step of undo may be repeated. ``HASH.undone`` is written when all is back, and the record
+  goes last. A completed step without either of them has its record somewhere else.
+* The undo of a step that may not have come so far writes ``HASH.undone`` as well. An attempt
+  removes that when it begins, and does nothing if it is there when the record has appeared.
 
-A completed run may be undone later, so its kept folders stay. Who will not undo runs older
-than a month may delete them: ``find DIR -name '.*.kept' -prune -mtime +30 -exec rm -r {} +``.
+From a store on another file system nothing can be renamed into place. There a hidden directory
+beside the path, ``.NAME.KEY.near``, takes the part of the record in the second and third rule,
+while an attempt runs. The undo removes it after it has renamed the record, and an attempt looks
+for its record after it has made the directory.
+
+Versions before these kept the record beside the path, ``.NAME.KEY.kept``. It is still found there.
 
 Raises plain OSErrors. Imports no temporalio.
 """
@@ -31,18 +38,24 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
-Beat = Callable[[], None]
-CHUNK = 4 * 1024 * 1024
-LONGEST_NAME = 128
-"""Bytes of a name that go into its kept folder's, which may have 255; else a hash stands for it."""
+from pipeline_runner.activities import stores
+from pipeline_runner.activities.copying import Beat, link_or_copy, remove_file, sync_folder
 
-_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system without hard links, or a kernel that forbids this one, answers."""
+LONGEST_NAME = 128
+"""Bytes of a name that go into the name of what lies beside it, which may have 255; else a hash does."""
+
+
+class NothingKeptError(Exception):
+    """There is no record of what a completed step did at a path, and it has not been undone."""
+
+    def __init__(self, path: str, looked: list[str]) -> None:
+        super().__init__(path)
+        self.path, self.looked = path, looked
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,80 +63,307 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     existed: bool
     """False: undo removes what is there."""
+    unchanged: bool = False
+    """The step had nothing to change, and neither has its undo."""
     moved_from: str | None = None
     """The source of a move, which has a record of its own under the same key."""
     made: tuple[str, ...] = ()
     """Directories to be created, outermost first."""
+    near: str | None = None
+    """The directory from which changes are renamed into place; None: the record itself."""
 
 
-def kept_folder(path: str, key: str) -> str:
-    """Return the folder that keeps what was at this path, whether it exists or not."""
-    return _beside(path, key, "kept")
+@dataclass(frozen=True)
+class _Place:
+    """A name for records in a directory."""
+
+    folder: str
+    stem: str
+
+    def named(self, ending: str) -> str:
+        return os.path.join(self.folder, f"{self.stem}.{ending}")
+
+    @property
+    def taken(self) -> bool:
+        return os.path.isdir(self.named("kept")) or os.path.isdir(self.named("undoing"))
+
+    def new_draft(self) -> str:
+        return self.named(f"{secrets.token_hex(4)}.tmp")
+
+    def remove_drafts(self) -> None:
+        # Where nobody may look, or there is no folder, nothing was prepared.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for name in os.listdir(self.folder):
+                if name.startswith(f"{self.stem}.") and name.endswith(".tmp"):
+                    remove_all(os.path.join(self.folder, name))
 
 
-def find(path: str, key: str) -> Record | None:
-    """Return what is recorded of a path under a key, None if nothing is."""
-    return _read(kept_folder(path, key))
+class Kept:
+    """What is kept of one path for one step, whether there is a record yet or not."""
 
+    def __init__(self, path: str, key: str) -> None:
+        """Look for the record of a path, absolute and resolved, under a step's idempotency key."""
+        self.path, self._key = path, key
+        self._record: Record | None = None
+        self._begun = False
+        self._look()
 
-def original(path: str, key: str) -> str:
-    """Return where the file is kept that was at this path."""
-    return os.path.join(kept_folder(path, key), "original")
+    def _look(self) -> None:
+        self._directory = stores.nearest(self.path)
+        in_stores = [self._in_store(store) for store in stores.stores_about(self._directory)]
+        self._places = [*in_stores, self._beside]
+        self._place = next((place for place in self._places if place.taken), None)
 
+    def _in_store(self, store: str) -> _Place:
+        name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:32]
+        return _Place(os.path.join(store, self._key), name)
 
-def keep(path: str, key: str, beat: Beat, *, moved_from: str | None = None) -> Record:
-    """Record what is at a path before a step changes it, unless an earlier attempt has."""
-    draft = _beside(path, key, f"{secrets.token_hex(4)}.tmp")
+    @property
+    def _beside(self) -> _Place:
+        """Where versions before these kept records, and where changes are prepared otherwise."""
+        return beside(self.path, self._key)
 
-    def preserve() -> Record:
-        return Record(existed=_preserve(path, os.path.join(draft, "original"), beat), moved_from=moved_from)
+    @property
+    def folder(self) -> str:
+        """The record."""
+        assert self._place is not None
+        return self._place.named("kept")
 
-    return _record(path, key, draft, preserve)
+    @property
+    def original(self) -> str:
+        """Where the file is kept that was at the path."""
+        return os.path.join(self.folder, "original")
 
+    @property
+    def near(self) -> str:
+        """The directory from which the path is changed, by renames, once there is a record."""
+        assert self._record is not None
+        return self._record.near or self.folder
 
-def keep_made(path: str, key: str, made: tuple[str, ...]) -> Record:
-    """Record that a step is about to create directories, the first of which is ``path``."""
-    draft = _beside(path, key, f"{secrets.token_hex(4)}.tmp")
-    return _record(path, key, draft, lambda: Record(existed=False, made=made))
+    def find(self) -> Record | None:
+        """Return what is recorded, None if nothing is."""
+        if self._place is None:
+            return None
+        self._record = _read(self.folder)
+        return self._record
 
+    def keep(self, beat: Beat, *, moved_from: str | None = None) -> Record:
+        """Record what is at the path before a step changes it, unless an earlier attempt has."""
 
-def finish_undo(path: str, key: str) -> None:
-    """Complete an undo that was cut off, before the step runs again."""
-    if os.path.lexists(_beside(path, key, "undoing")):
-        put_back(path, key)
+        def preserve(draft: str, near: str | None) -> Record:
+            existed = _preserve(self.path, os.path.join(draft, "original"), beat)
+            return Record(existed=existed, moved_from=moved_from, near=near)
 
+        return self._keep(preserve, near=self.path)
 
-def put_back(path: str, key: str, *, recursive: bool = False) -> bool:
-    """Undo what a step did at a path; False if there is nothing to undo.
+    def keep_made(self, made: tuple[str, ...]) -> Record:
+        """Record that a step is about to create directories, the last of which is the path."""
+        return self._keep(lambda _, near: Record(existed=False, made=made, near=near), near=made[0])
 
-    Args:
-        path: Where the record is: the file, or the outermost directory that was made.
-        key: The idempotency key of the step.
-        recursive: Remove a directory that the step made with whatever is in it now.
-    """
-    undoing = _start_undo(path, key)
-    if undoing is None:
-        return False
-    record = _read(undoing)
-    if record is not None:  # else only the folder was left
+    def keep_nothing(self) -> None:
+        """Record that a step found nothing to change, unless an earlier attempt has changed something."""
+        if self.find() is None:
+            self._keep(lambda _, __: Record(existed=False, unchanged=True), near=None)
+        self.close()
+
+    def begin(self) -> None:
+        """Begin an attempt of the step: complete an undo of before, should it have been cut off.
+
+        An undo that comes after this stops the attempt. So it is done once, before anything is looked at.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        if self._place is not None and os.path.lexists(self._place.named("undoing")):
+            self.put_back()
+            self._look()
+        for place in self._places:
+            remove_file(place.named("undone"))
+
+    def put_back(
+        self, *, completed: bool = False, recursive: bool = False, beat: Beat = lambda: None
+    ) -> bool:
+        """Undo what a step did at the path; False if there is nothing to undo.
+
+        Args:
+            completed: The step is known to have completed: there must be a record.
+            recursive: Remove a directory that the step made with whatever is in it now.
+            beat: Called between pieces of a file that has to be copied.
+
+        Raises:
+            NothingKeptError: There is none, and the step has not been undone.
+        """
+        undoing = self._start_undo()
+        if undoing is None and not completed:
+            self._note_undone()
+            self._look()  # an attempt that came in between knows nothing of the note
+            undoing = self._start_undo()
+        if undoing is None:
+            if not self._is_undone():
+                raise NothingKeptError(self.path, [place.folder for place in self._places[:-1]])
+            return False
+        record = _read(undoing)
+        if record is not None and not record.unchanged:  # else only the folder was left
+            self._put_back(record, undoing, completed=completed, recursive=recursive, beat=beat)
+        self._note_undone()
+        shutil.rmtree(undoing)
+        self._place = None
+        return record is None or not record.unchanged
+
+    def take_away(self) -> None:
+        """Remove the file by way of the record: when that is gone, the file stays."""
+        taken = new_name(self.near)
+        os.rename(self.path, taken)
+        os.unlink(taken)
+
+    def close(self) -> None:
+        """Remove what an attempt leaves beside the path: to be called when it has ended."""
+        if self._record is not None and self._record.near is not None:
+            remove_all(self._record.near)
+
+    def _keep(self, preserve: Callable[[str, str | None], Record], *, near: str | None) -> Record:
+        """Make the record unless there is one.
+
+        Args:
+            preserve: Fills a draft; gets it, and the directory near by if there has to be one.
+            near: The path that is going to be changed.
+        """
+        self.begin()
+        record = self.find()
+        if record is not None and record.unchanged:
+            remove_all(self.folder)  # there is something to change by now
+            record = None
+        if record is None:
+            self._make(preserve, near)
+        record = self._open()
+        if self._is_undone():  # meanwhile; the record stays, in case that undo or another attempt uses it
+            self.close()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.folder)
+        return record
+
+    def _make(self, preserve: Callable[[str, str | None], Record], near: str | None) -> None:
+        store = stores.store_for(self._directory)
+        place = self._place = self._in_store(store.path)
+        if place not in self._places:
+            self._places.insert(0, place)
+        with suppress(FileExistsError):
+            os.mkdir(place.folder, 0o700)
+            sync_folder(store.path)
+        place.remove_drafts()
+        prepared = None if store.joined or near is None else beside(near, self._key).named("near")
+        draft = place.new_draft()
+        _prepare(draft, lambda: preserve(draft, prepared))
+        _publish(draft, place.named("kept"))
+
+    def _open(self) -> Record:
+        """Return the record, with nothing left of attempts that died or are to be stopped."""
+        record = self.find()
+        if record is not None and record.near is not None:
+            with suppress(FileExistsError):
+                os.mkdir(record.near, 0o700)
+            if not os.path.isdir(self.folder):
+                remove_all(record.near)  # an undo has begun meanwhile, and may not have seen it
+                record = None
+        if record is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.folder)
+        for entry in os.scandir(self.near):
+            if entry.name.startswith("new."):
+                remove_all(entry.path)
+        return record
+
+    def _start_undo(self) -> str | None:
+        """Take the record out of the hands of attempts that may still run; None: there is none."""
+        for place in self._places:
+            place.remove_drafts()
+        if self._place is None:
+            return None
+        undoing = self._place.named("undoing")
+        with suppress(FileNotFoundError):
+            if not os.path.isdir(undoing):
+                os.rename(self.folder, undoing)
+        return undoing if os.path.isdir(undoing) else None
+
+    def _put_back(
+        self, record: Record, undoing: str, *, completed: bool, recursive: bool, beat: Beat
+    ) -> None:
+        if record.near is not None:
+            _remove_near(record.near)
         if record.moved_from is not None:  # first, so that the file is never in neither place
-            put_back(record.moved_from, key)
+            Kept(record.moved_from, self._key).put_back(completed=completed, beat=beat)
         if record.made:
             _remove_made(record.made, recursive=recursive)
         elif record.existed:
-            with suppress(FileNotFoundError):  # it is back already
-                os.replace(os.path.join(undoing, "original"), path)
+            self._bring_back(os.path.join(undoing, "original"), beat)
         else:
-            remove_file(path)
-        sync_folder(os.path.dirname(path))
-    shutil.rmtree(undoing)
-    return True
+            remove_file(self.path)
+        sync_folder(stores.nearest(self.path))
+
+    def _bring_back(self, original: str, beat: Beat) -> None:
+        if not os.path.lexists(original):
+            return  # it is back already
+        try:
+            os.replace(original, self.path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            draft = self._beside.new_draft()
+            try:
+                link_or_copy(original, draft, beat)
+                os.replace(draft, self.path)
+            finally:
+                remove_file(draft)
+
+    def _is_undone(self) -> bool:
+        return any(os.path.lexists(place.named("undone")) for place in self._places)
+
+    def _note_undone(self) -> None:
+        """Leave word for an undo that is tried again because its answer was lost."""
+        place = self._place
+        if place is None or place == self._beside:  # not in the tree that the pipeline works on
+            place = self._in_store(stores.store_for(self._directory).path)
+            with suppress(FileExistsError):
+                os.mkdir(place.folder, 0o700)
+        os.close(os.open(place.named("undone"), os.O_WRONLY | os.O_CREAT, 0o600))
+        sync_folder(place.folder)
+
+
+def beside(path: str, key: str) -> _Place:
+    """Return what names hidden files and directories beside a path."""
+    folder, name = os.path.split(path)
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return _Place(folder, f".{name}.{key}")
+
+
+def new_name(folder: str) -> str:
+    """Return an unused name in a directory, which the next attempt or the undo cleans up."""
+    return os.path.join(folder, f"new.{secrets.token_hex(4)}")
+
+
+def remove_all(path: str) -> None:
+    """Remove a file, a link or a directory with all that is in it; none is fine."""
+    with suppress(FileNotFoundError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def _remove_near(near: str) -> None:
+    """Remove the directory near a path at once, for an attempt that may still write to it."""
+    gone = f"{near.removesuffix('near')}{secrets.token_hex(4)}.tmp"
+    with suppress(FileNotFoundError):
+        os.rename(near, gone)
+    remove_all(gone)
 
 
 def _remove_made(made: tuple[str, ...], *, recursive: bool) -> None:
     *parents, directory = made
+    above = os.path.dirname(directory)
+    if os.path.realpath(above) != above:  # somebody has put a link in: it leads to what is not ours
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), above)
     with suppress(FileNotFoundError):
-        (shutil.rmtree if recursive else os.rmdir)(directory)
+        remove_directory(directory, recursive=recursive)
     for parent in reversed(parents):
         try:
             os.rmdir(parent)
@@ -134,78 +374,11 @@ def _remove_made(made: tuple[str, ...], *, recursive: bool) -> None:
                 raise
 
 
-def take_away(path: str, folder: str) -> None:
-    """Remove a file by way of its kept folder: when that is gone, the file stays."""
-    taken = new_name(folder)
-    os.rename(path, taken)
-    os.unlink(taken)
-
-
-def new_name(folder: str) -> str:
-    """Return an unused name in a kept folder, which the next attempt or the undo cleans up."""
-    return os.path.join(folder, f"new.{secrets.token_hex(4)}")
-
-
-def remove_file(path: str) -> None:
-    """Remove a file; none is fine."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def link_or_copy(source: str, target: str, beat: Beat) -> None:
-    """Make ``target`` the same file as ``source``, or where that cannot be, one like it."""
-    if os.path.islink(source):
-        os.symlink(os.readlink(source), target)
-        return
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        with open(source, "rb") as reading, open(target, "xb") as writing:
-            pour(reading, writing, beat)
-            writing.flush()
-            shutil.copystat(source, target)
-            os.fsync(writing.fileno())
-
-
-def pour(reading: BinaryIO, writing: BinaryIO, beat: Beat) -> None:
-    """Copy a stream piece by piece, with a sign of life after each."""
-    while piece := reading.read(CHUNK):
-        writing.write(piece)
-        beat()
-
-
-def sync_folder(folder: str) -> None:
-    """Make the names in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _beside(path: str, key: str, ending: str) -> str:
-    folder, name = os.path.split(path)
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return os.path.join(folder, f".{name}.{key}.{ending}")
-
-
-def _record(path: str, key: str, draft: str, preserve: Callable[[], Record]) -> Record:
-    finish_undo(path, key)
-    folder = kept_folder(path, key)
-    if not os.path.isdir(folder):
-        _remove_drafts(path, key)
-        _prepare(draft, preserve)
-        _publish(draft, folder)
-    for entry in os.scandir(folder):  # of attempts that died, or are to be stopped
-        if entry.name.startswith("new."):
-            (shutil.rmtree if entry.is_dir(follow_symlinks=False) else remove_file)(entry.path)
-    record = _read(folder)
-    if record is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-    return record
+def remove_directory(path: str, *, recursive: bool) -> None:
+    """Remove a directory; a link to one is none."""
+    if os.path.islink(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    (shutil.rmtree if recursive else os.rmdir)(path)
 
 
 def _prepare(draft: str, preserve: Callable[[], Record]) -> None:
@@ -241,25 +414,6 @@ def _preserve(path: str, target: str, beat: Beat) -> bool:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     link_or_copy(path, target, beat)
     return True
-
-
-def _start_undo(path: str, key: str) -> str | None:
-    """Take a record out of the hands of attempts that may still run; None: there is none."""
-    undoing = _beside(path, key, "undoing")
-    with suppress(FileNotFoundError):
-        if not os.path.isdir(undoing):
-            os.rename(kept_folder(path, key), undoing)
-    _remove_drafts(path, key)
-    return undoing if os.path.isdir(undoing) else None
-
-
-def _remove_drafts(path: str, key: str) -> None:
-    folder, start = os.path.split(_beside(path, key, ""))
-    # Where nobody may look, or there is no folder, nothing was prepared.
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for name in os.listdir(folder):
-            if name.startswith(start) and name.endswith(".tmp"):
-                shutil.rmtree(os.path.join(folder, name))
 
 
 def _read(folder: str) -> Record | None:

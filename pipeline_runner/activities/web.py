@@ -25,11 +25,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.arriving import given_up_at_last
-from pipeline_runner.activities.context import absolute, idempotency_key
+from pipeline_runner.activities.context import idempotency_key
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained as system_explained
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.files import PATH, check_target
+from pipeline_runner.activities.files import PATH, check_target, followed, named
 from pipeline_runner.activities.json_text import mend, parse
 from pipeline_runner.activities.pulse import Heart, heartbeating
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
@@ -131,7 +131,7 @@ async def request(parameters: RequestInput) -> RequestOutput:
         raise refused("give one of json, body, file and multipart", "InvalidInput")
     if parameters.save_as is None:
         return await _request(parameters, None)
-    target = os.path.realpath(absolute(parameters.save_as))  # noqa: ASYNC240 - a few system calls
+    target = followed(named(parameters.save_as))
     async with given_up_at_last(target):
         with system_explained(f"write {target}"):
             check_target(target)

@@ -4,11 +4,12 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from pipeline_runner.activities import kept
 from pipeline_runner.activities.arriving import keep, seal
 from pipeline_runner.activities.context import step_key
+from pipeline_runner.activities.copying import remove_file, sync_folder
 from pipeline_runner.activities.errors import explained
 from pipeline_runner.activities.files import AbsolutePath, Bytes, Replaced
+from pipeline_runner.activities.kept import new_name
 from pipeline_runner.activities.pulse import Heart
 from pipeline_runner.activities.threads import in_thread
 
@@ -37,8 +38,8 @@ async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, hea
     done = 0
     with explained(f"write {target}"):
         # Where the file system has no hard links the old file is copied, which may take long.
-        old, folder = await in_thread(lambda: keep(target, step_key()))
-        new = kept.new_name(folder)
+        old, kept = await in_thread(lambda: keep(target, step_key()))
+        new = new_name(os.path.dirname(target) if kept is None else kept.near)
         try:
             with open(new, "xb") as file:  # noqa: ASYNC230 - as quick as a write to it
                 async for piece in pieces:
@@ -48,6 +49,8 @@ async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, hea
                 await in_thread(lambda: seal(file, old))
             os.replace(new, target)
         finally:
-            kept.remove_file(new)
-        kept.sync_folder(os.path.dirname(target))
+            remove_file(new)
+            if kept is not None:
+                kept.close()
+        sync_folder(os.path.dirname(target))
     return Saved(path=target, bytes=done, replaced=old is not None)

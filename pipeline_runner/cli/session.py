@@ -16,18 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline_runner.activities.state import FOLDER_VARIABLE, is_temporary
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, early
 from pipeline_runner.engine.devserver import ServerError
-from pipeline_runner.engine.embedded import (
-    FOLDER_VARIABLE,
-    Embedded,
-    NoHomeError,
-    embedded_server,
-    is_temporary,
-    state_folder,
-)
+from pipeline_runner.engine.embedded import Embedded, NoHomeError, embedded_server, state_folder
 
 if TYPE_CHECKING:
     from temporalio.client import Client

@@ -1,25 +1,20 @@
 """The embedded server as commands see it: there while somebody uses it, gone afterwards."""
 
 import json
-import os
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
+from pipeline_runner.activities import state
 from pipeline_runner.engine.devserver import ServerError, find_binary
 from pipeline_runner.engine.keeper import lock
 from pipeline_runner.engine.key import signing_key
 
-FOLDER_VARIABLE = "RUN_PIPELINE_STATE"
 _WAIT = 40.0
 
 
@@ -40,58 +35,18 @@ class NoHomeError(ServerError):
 
 
 def state_folder() -> Path:
-    """Return the directory of the database file.
-
-    That is what RUN_PIPELINE_STATE names, else the user's state directory, else, where
-    that cannot be written, one of the user's own among the temporary files.
+    """Return the directory of the database file, which is the state directory.
 
     Raises:
         NoHomeError: The user has no home directory.
-        ServerError: The temporary directory belongs to somebody else.
+        ServerError: It cannot be used.
     """
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    own = _users_own()
-    return own if _usable(own) else _temporary()
-
-
-def is_temporary(folder: Path) -> bool:
-    """Tell whether a state directory stands in for the user's own, which cannot be written."""
-    return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary()
-
-
-def _users_own() -> Path:
-    if not os.environ.get("HOME"):
-        os.environ.pop("HOME", None)  # empty, it would stand for the root directory
     try:
-        path = platformdirs.user_state_path("run-pipeline", appauthor=False)
-    except RuntimeError:
-        path = Path()
-    if not path.is_absolute():
-        raise NoHomeError(f"there is no home directory: set HOME, or {FOLDER_VARIABLE} to a directory")
-    return path
-
-
-def _usable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-def _temporary() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"run-pipeline-{os.getuid()}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        # Anybody may have made it first.
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
-            return folder
-    raise ServerError(
-        f"neither the user's state directory nor {folder} can be used: set {FOLDER_VARIABLE} to a directory"
-    )
+        return state.state_folder()
+    except state.NoHomeError as error:
+        raise NoHomeError(str(error)) from None
+    except state.StateError as error:
+        raise ServerError(str(error)) from None
 
 
 @contextmanager

@@ -2,13 +2,18 @@
 
 import asyncio
 import dataclasses
+import os
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from pipeline_runner.activities import stores
 from pipeline_runner.activities.context import set_idempotency_key
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -35,6 +40,26 @@ def run() -> Callable[..., Any]:
         return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
     return call
+
+
+@pytest.fixture
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory of the test's own, on the file system of its other directories."""
+    made = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("RUN_PIPELINE_STATE", str(made))
+    return made
+
+
+@pytest.fixture
+def far_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory on another file system, and no store on the file system of the test."""
+    made = Path("/dev/shm", f"pipeline-runner-{uuid.uuid4().hex}")
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("needs a second file system at /dev/shm")
+    monkeypatch.setenv("RUN_PIPELINE_STATE", str(made))
+    monkeypatch.setattr(stores, "_at_root", lambda _: None)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -51,6 +51,12 @@ def failure(run: Run, **parameters: Any) -> ApplicationError:
     return caught.value
 
 
+def part_of(state: Path) -> Path:
+    """Return the one part that there is."""
+    (found,) = state.rglob("part")
+    return found
+
+
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -87,14 +93,16 @@ def test_the_undo_brings_back_what_was_there(
     assert names(target.parent) == ([] if before is None else ["file.bin"])
 
 
-def test_a_retry_goes_on_from_what_is_there(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_a_retry_goes_on_from_what_is_there(
+    run: Run, server: FileServer, target: Path, key: str, state: Path
+) -> None:
     server.breaks = [PIECE, 2 * PIECE - 50]
     for there in (PIECE, 3 * PIECE - 50):
         error = failure(run, url=server.url, path=str(target), checksum=SHA256)
         assert (error.type, error.non_retryable) == ("HttpConnectionError", False)
         assert error.message.startswith(f"GET {server.url}: peer closed connection")
         assert not target.exists()
-        assert (target.parent / f".file.bin.{key}.kept/part").stat().st_size == there
+        assert part_of(state).stat().st_size == there
     result = run(download, url=server.url, path=str(target), checksum=SHA256)
     assert target.read_bytes() == BODY
     assert (result.resumed, result.checksum) == (3 * PIECE - 50, SHA256)
@@ -143,30 +151,32 @@ def test_a_server_that_sends_less_than_it_was_asked_for(
     assert (result.resumed, target.read_bytes()) == (PIECE + 1000, BODY)
 
 
-def test_the_size_is_learnt_from_the_range(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_the_size_is_learnt_from_the_range(
+    run: Run, server: FileServer, target: Path, key: str, state: Path
+) -> None:
     """The first answer did not say how large the file is, and the next is short."""
     server.breaks, server.short = [PIECE], [1000]
     failure(run, url=server.url, path=str(target))
-    (note,) = target.parent.rglob("part.json")
+    (note,) = state.rglob("part.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), "total": None}))
     assert failure(run, url=server.url, path=str(target)).message.endswith(f" of {len(BODY):,} bytes came")
     assert not target.exists()
 
 
-def test_the_url_is_not_kept(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_the_url_is_not_kept(run: Run, server: FileServer, target: Path, key: str, state: Path) -> None:
     """It may hold what is secret, and kept folders stay for a while."""
     url = f"{server.url}?signature=hidden-away"
     server.breaks = [PIECE]
     failure(run, url=url, path=str(target))
-    notes = [path.read_bytes() for path in target.parent.rglob("*.json")]
+    notes = [path.read_bytes() for path in state.rglob("*.json")]
     assert len(notes) == 2  # the kept file's record, and the part's
     assert not any(b"hidden-away" in note for note in notes)
     assert run(download, url=url, path=str(target)).resumed == PIECE
-    assert [path.name for path in target.parent.rglob("*.json")] == ["record.json"]
+    assert [path.name for path in state.rglob("*.json")] == ["record.json"]
 
 
 def test_a_part_that_was_put_in_place_is_let_go(
-    run: Run, server: FileServer, target: Path, key: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, server: FileServer, target: Path, key: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An earlier attempt ends between the opening of the part and its lock."""
     server.breaks = [PIECE]
@@ -174,7 +184,7 @@ def test_a_part_that_was_put_in_place_is_let_go(
     lock = fcntl.flock
 
     def late(file: Any, how: int) -> None:
-        part = target.parent / f".file.bin.{key}.kept/part"
+        part = part_of(state)
         part.write_bytes(b"whole")
         part.rename(target)
         lock(file, how)
@@ -193,12 +203,12 @@ def test_another_url_is_another_file(run: Run, server: FileServer, target: Path,
 
 
 def test_a_part_that_is_whole_is_not_fetched_again(
-    run: Run, server: FileServer, target: Path, key: str
+    run: Run, server: FileServer, target: Path, key: str, state: Path
 ) -> None:
     """The attempt died between the last byte and the rename."""
     server.breaks = [PIECE]
     failure(run, url=server.url, path=str(target))
-    (target.parent / f".file.bin.{key}.kept/part").write_bytes(BODY)
+    part_of(state).write_bytes(BODY)
     result = run(download, url=server.url, path=str(target), checksum=SHA256)
     assert (result.resumed, target.read_bytes()) == (len(BODY) - 1, BODY)
     assert server.seen == [None, f"bytes={len(BODY) - 1}-"]
@@ -221,10 +231,12 @@ def test_a_wrong_checksum_leaves_nothing(run: Run, server: FileServer, target: P
     assert (names(target.parent), target.read_text()) == (["file.bin"], "old")
 
 
-def test_a_part_that_went_bad_is_fetched_again(run: Run, server: FileServer, target: Path, key: str) -> None:
+def test_a_part_that_went_bad_is_fetched_again(
+    run: Run, server: FileServer, target: Path, key: str, state: Path
+) -> None:
     server.breaks = [PIECE]
     failure(run, url=server.url, path=str(target))
-    (target.parent / f".file.bin.{key}.kept/part").write_bytes(b"x" * PIECE)
+    part_of(state).write_bytes(b"x" * PIECE)
     error = failure(run, url=server.url, path=str(target), checksum=SHA256)
     assert (error.type, error.non_retryable) == ("ChecksumMismatch", False)
     assert run(download, url=server.url, path=str(target), checksum=SHA256).resumed == 0
@@ -297,7 +309,7 @@ def test_progress_is_told(
 
 
 def test_the_last_attempt_cleans_up(
-    environment: NewEnvironment, server: FileServer, target: Path, key: str
+    environment: NewEnvironment, server: FileServer, target: Path, key: str, state: Path
 ) -> None:
     """A step that failed is not undone: what it fetched would stay."""
     from temporalio.common import RetryPolicy
@@ -314,7 +326,7 @@ def test_the_last_attempt_cleans_up(
         )
         with pytest.raises(ApplicationError):
             asyncio.run(attempt(lambda env=env: env, server, target))
-        assert bool(names(target.parent)) == left
+        assert bool(list(state.rglob("part"))) == left
     for number, left in ((1, True), (2, False)):
         server.breaks = [PIECE]
         env = environment()
@@ -324,12 +336,12 @@ def test_the_last_attempt_cleans_up(
         )
         with pytest.raises(ApplicationError):
             asyncio.run(attempt(lambda env=env: env, server, target))
-        assert bool(names(target.parent)) == left
+        assert bool(list(state.rglob("part"))) == left
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["the step", "the worker"])
 def test_a_cancelled_download_stops_at_once(
-    environment: NewEnvironment, server: FileServer, target: Path, key: str, asked: bool
+    environment: NewEnvironment, server: FileServer, target: Path, key: str, state: Path, asked: bool
 ) -> None:
     """Cancelled, it leaves nothing; where the worker stops, the next attempt goes on with the part."""
     from temporalio.activity import ActivityCancellationDetails
@@ -349,7 +361,7 @@ def test_a_cancelled_download_stops_at_once(
         return time.monotonic() - began
 
     assert asyncio.run(cancelled()) < 0.5
-    assert bool(names(target.parent)) != asked
+    assert bool(list(state.rglob("part"))) != asked
     server.pause = 0.0
     result = asyncio.run(attempt(environment, server, target, checksum=SHA256))
     assert (result.resumed > 0) != asked

@@ -11,7 +11,7 @@ import pytest
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import files, kept
+from pipeline_runner.activities import copying, files
 from pipeline_runner.activities.context import set_idempotency_key
 from pipeline_runner.core.errors import UNCERTAIN
 
@@ -25,6 +25,12 @@ def _failure(run: Run, activity: Any, **parameters: Any) -> ApplicationError:
         run(activity, **parameters)
     assert caught.value.__cause__ is None  # it is the root of the chain, its type the run's
     return caught.value
+
+
+def _record(state: Path) -> Path:
+    """Return the one record that there is."""
+    (found,) = state.glob("kept/*/*.kept")
+    return found
 
 
 def _names(folder: Path) -> list[str]:
@@ -45,7 +51,7 @@ def test_write_replaces_and_keeps_the_mode(run: Run, tmp_path: Path, key: str) -
     assert run(files.write, path=str(path), content="new").replaced
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert _names(tmp_path) == [f".f.{key}.kept", "f"]
+    assert _names(tmp_path) == ["f"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -106,7 +112,7 @@ def test_read_returns_the_text(run: Run, tmp_path: Path) -> None:
     assert (result.path, result.content, result.bytes) == (str(tmp_path / "f"), "déjà", 6)
 
 
-@pytest.mark.parametrize("data", [b"x" * (kept.CHUNK // 4 + 1), b"\0" * 500_000])
+@pytest.mark.parametrize("data", [b"x" * (copying.CHUNK // 4 + 1), b"\0" * 500_000])
 def test_read_refuses_what_no_output_can_hold(run: Run, tmp_path: Path, data: bytes) -> None:
     """A NUL takes six bytes of JSON."""
     (tmp_path / "f").write_bytes(data)
@@ -242,7 +248,7 @@ def test_steps_over_one_file_are_undone_in_reverse(run: Run, tmp_path: Path) -> 
 
 
 def test_a_failed_step_leaves_nothing_but_its_record(
-    run: Run, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, key: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -254,7 +260,8 @@ def test_a_failed_step_leaves_nothing_but_its_record(
     assert error.message == f"cannot write {path}: no space left on device"
     assert (error.type, error.non_retryable) == ("FileSystemError", False)
     assert path.read_text() == "old"
-    assert _names(tmp_path / f".f.{key}.kept") == ["original", "record.json"]
+    assert _names(tmp_path) == ["f"]
+    assert _names(_record(state)) == ["original", "record.json"]
 
 
 def test_file_systems_without_links_are_served_by_copies(
@@ -399,9 +406,9 @@ def test_a_key_is_part_of_a_file_name_and_nothing_else(run: Run, key: str) -> No
 
 
 def test_a_cancelled_copy_stops_between_pieces(
-    environment: NewEnvironment, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+    environment: NewEnvironment, tmp_path: Path, key: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "CHUNK", 1000)
+    monkeypatch.setattr(copying, "CHUNK", 1000)
     (tmp_path / "s").write_bytes(b"x" * 10_000)
     env = environment()
     beats: list[int] = []
@@ -416,8 +423,8 @@ def test_a_cancelled_copy_stops_between_pieces(
     with pytest.raises(CancelledError):
         env.run(files.copy, transfer)
     assert len(beats) == 3
-    assert _names(tmp_path) == [f".t.{key}.kept", "s"]
-    assert _names(tmp_path / f".t.{key}.kept") == ["record.json"]
+    assert _names(tmp_path) == ["s"]
+    assert _names(_record(state)) == ["record.json"]
 
 
 def test_a_copy_changes_nothing_after_its_time(run: Run, tmp_path: Path) -> None:

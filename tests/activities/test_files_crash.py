@@ -17,8 +17,8 @@ import pytest
 from pipeline_runner.activities import directories, files
 
 CALLS = ("open", "mkdir", "link", "symlink", "rename", "replace", "unlink", "rmdir", "fsync")
-FIRST_CALLS = 2
-"""Before the record is begun: the undo of such an attempt finds nothing to stop it by."""
+FIRST_CALLS = 5
+"""Before an attempt has begun to look for undos of before: what comes by until then, it takes for one."""
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -50,6 +50,13 @@ def _dying(after: int) -> Iterator[Callable[[], bool]]:
         yield lambda: died
 
 
+@pytest.fixture(params=["state", "far_state"])
+def store(request: pytest.FixtureRequest) -> Path:
+    """Where records are: on the file system of the step, or on another one."""
+    state: Path = request.getfixturevalue(request.param)
+    return state / "kept"
+
+
 def _tree(root: Path) -> dict[str, Any]:
     """Return all that there is: content, mode, and where links lead."""
     found: dict[str, Any] = {}
@@ -60,17 +67,13 @@ def _tree(root: Path) -> dict[str, Any]:
         elif path.is_dir():
             found[name] = None
         else:
-            found[name] = (path.read_text(), path.stat().st_mode, path.stat().st_ino)
+            found[name] = (path.read_text(), path.stat().st_mode)
     return found
 
 
 def _visible(root: Path) -> dict[str, Any]:
-    """Return what users look at: names and contents, without what is kept."""
-    return {
-        name: entry[0] if isinstance(entry, tuple) else entry
-        for name, entry in _tree(root).items()
-        if not name.startswith(".")
-    }
+    """Return what users look at: names and contents."""
+    return {name: entry[0] if isinstance(entry, tuple) else entry for name, entry in _tree(root).items()}
 
 
 def _no_files(root: Path) -> None:
@@ -120,10 +123,12 @@ CASES: dict[str, tuple[Any, Callable[[Path], None], dict[str, Any], dict[str, An
 class _Step:
     """A step of one case, in a folder of its own."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, store: Path) -> None:
         self.activity, prepare, parameters, self.after = CASES[name]
         self.root = root
+        self.store = store
         shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(store, ignore_errors=True)
         root.mkdir()
         prepare(root)
         self.parameters = {
@@ -141,10 +146,10 @@ class _Step:
         undo({"path": path, "key": KEY})
 
 
-def _all_deaths(name: str, root: Path, action: str) -> Iterator[_Step]:
+def _all_deaths(name: str, root: Path, store: Path, action: str) -> Iterator[_Step]:
     """Yield the step after its action has died at the first, the second, … system call."""
     for calls in itertools.count():
-        step = _Step(name, root)
+        step = _Step(name, root, store)
         if action == "undo":
             step.do()
         with _dying(calls) as died:
@@ -160,37 +165,37 @@ def _all_deaths(name: str, root: Path, action: str) -> Iterator[_Step]:
 class TestDeath:
     """Whenever it strikes."""
 
-    def test_of_a_step_that_is_then_undone(self, name: str, tmp_path: Path) -> None:
-        for step in _all_deaths(name, tmp_path / "t", "do"):
+    def test_of_a_step_that_is_then_undone(self, name: str, tmp_path: Path, store: Path) -> None:
+        for step in _all_deaths(name, tmp_path / "t", store, "do"):
             step.undo()
             assert _tree(step.root) == step.before
             step.undo()
             assert _tree(step.root) == step.before
 
-    def test_of_a_step_that_is_then_retried_and_undone(self, name: str, tmp_path: Path) -> None:
-        for step in _all_deaths(name, tmp_path / "t", "do"):
+    def test_of_a_step_that_is_then_retried_and_undone(self, name: str, tmp_path: Path, store: Path) -> None:
+        for step in _all_deaths(name, tmp_path / "t", store, "do"):
             step.do()
             assert _visible(step.root) == step.after
             step.undo()
             assert _tree(step.root) == step.before
 
-    def test_of_an_undo_that_is_then_repeated(self, name: str, tmp_path: Path) -> None:
-        for step in _all_deaths(name, tmp_path / "t", "undo"):
+    def test_of_an_undo_that_is_then_repeated(self, name: str, tmp_path: Path, store: Path) -> None:
+        for step in _all_deaths(name, tmp_path / "t", store, "undo"):
             step.undo()
             assert _tree(step.root) == step.before
 
-    def test_of_an_undo_before_the_step_runs_again(self, name: str, tmp_path: Path) -> None:
+    def test_of_an_undo_before_the_step_runs_again(self, name: str, tmp_path: Path, store: Path) -> None:
         """A reset brings the same key again."""
-        for step in _all_deaths(name, tmp_path / "t", "undo"):
+        for step in _all_deaths(name, tmp_path / "t", store, "undo"):
             step.do()
             assert _visible(step.root) == step.after
             step.undo()
             assert _tree(step.root) == step.before
 
-    def test_of_a_step_a_second_time(self, name: str, tmp_path: Path) -> None:
+    def test_of_a_step_a_second_time(self, name: str, tmp_path: Path, store: Path) -> None:
         for first in range(0, 30, 5):
             for second in range(0, 30, 6):
-                step = _Step(name, tmp_path / "t")
+                step = _Step(name, tmp_path / "t", store)
                 for calls in (first, second):
                     with _dying(calls):
                         step.do()
@@ -200,10 +205,12 @@ class TestDeath:
 
 @pytest.mark.usefixtures("key")
 @pytest.mark.parametrize("name", CASES)
-def test_an_attempt_that_was_overtaken_by_its_undo_changes_nothing(name: str, tmp_path: Path) -> None:
+def test_an_attempt_that_was_overtaken_by_its_undo_changes_nothing(
+    name: str, tmp_path: Path, store: Path
+) -> None:
     """It hangs at any system call, the step is undone meanwhile, and then it goes on."""
     for calls in itertools.count():
-        step = _Step(name, tmp_path / "t")
+        step = _Step(name, tmp_path / "t", store)
         before = _visible(step.root)
         if not _overtaken(step, calls):
             return

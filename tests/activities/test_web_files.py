@@ -17,8 +17,9 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import files, kept, pulse
+from pipeline_runner.activities import files, pulse
 from pipeline_runner.activities.context import set_working_directory
+from pipeline_runner.activities.kept import Kept
 from pipeline_runner.activities.web import request
 from tests.rawserver import Connection, RawServer, ok
 
@@ -226,7 +227,7 @@ def test_an_answer_that_is_cut_off_changes_nothing(
                 asyncio.run(env.run(cast("Any", request), {"url": server.url, "save_as": str(path)}))
             assert caught.value.type == "HttpConnectionError"
             assert path.read_text() == "old"
-            assert (kept.find(str(path), key) is not None) == (attempt == 1)
+            assert (Kept(str(path), key).find() is not None) == (attempt == 1)
     assert _names(tmp_path) == ["answer"]  # the last attempt has cleaned up
 
 

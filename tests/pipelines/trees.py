@@ -15,7 +15,5 @@ def tree(folder: Path) -> Tree:
 
 
 def files(folder: Path) -> list[str]:
-    """Return the paths of the files that a pipeline made, without what is kept for undo."""
-    return sorted(
-        name for name, (_, data) in tree(folder).items() if data is not None and ".kept/" not in name
-    )
+    """Return the paths of the files that a pipeline made."""
+    return sorted(name for name, (_, data) in tree(folder).items() if data is not None)
