@@ -4,7 +4,9 @@ import asyncio
 import builtins
 import json
 import os
+import shlex
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +26,29 @@ from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.progress import View, connection_line, view
-from pipeline_runner.cli.session import Interrupts
+from pipeline_runner.cli.session import Interrupts, Place
 from pipeline_runner.core.record import Report, UndoRecord
-from pipeline_runner.engine.client import UnreachableError
-from pipeline_runner.engine.follow import Connection, Follower
+from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
+from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
 from pipeline_runner.engine.outcomes import report_of
 
 _QUERY_TIMEOUT = 5.0
 _PATIENCE = 3.0
+_LEAVING = 10.0
+"""Seconds in which workers and connections may be closed when the exit code is known."""
 
 
 class _Detached(Exception):
-    """The user asked twice to stop following."""
+    """The user asked to stop following."""
 
 
 async def follow(
     client: Client,
     handle: WorkflowHandle[Any, Any],
     caught: Interrupts,
+    where: Place,
     *,
-    back: str,
+    cancels: bool,
     report_file: str | None = None,
 ) -> ExitCode:
     """Follow a run to its end and tell how it went.
@@ -51,66 +56,137 @@ async def follow(
     Args:
         client: The client.
         handle: The run, pinned to its run id.
-        caught: Signals: the first one cancels the run, the second one detaches.
-        back: The command that follows it again, for who detaches.
+        caught: Signals: the first one cancels the run, or detaches; the second one detaches.
+        where: The server.
+        cancels: Whether the first signal cancels the run.
         report_file: Where the report goes, as JSON.
     """
+    if page := where.page(handle.id, handle.run_id):
+        console.tell(f"web UI: {page}")
     follower = Follower(client, handle.id, handle.run_id)
-    with view() as shown:
+    try:
+        with view() as shown:
+            await _follow(client, follower, handle, shown, caught, cancels=cancels)
+        async with asyncio.timeout(ANSWER):
+            code = await _tell(client, handle, follower, report_file)
+    except _Detached:
+        _say_goodbye(handle.id, where, cancels=cancels)
+        _leave_within(_PATIENCE, ExitCode.DETACHED)
+        return ExitCode.DETACHED
+    except (UnreachableError, RPCError, builtins.TimeoutError) as error:
+        if isinstance(error, RPCError) and not unreachable(error):
+            raise
+        _leave_within(_LEAVING, ExitCode.UNREACHABLE)
+        reason = str(error) or f"the Temporal server has not answered for {ANSWER:g} s"
+        message = f"{reason}. To follow the run again: {_command('watch', handle.id)}"
+        raise CommandError(message, ExitCode.UNREACHABLE) from None
+    if where.ends_with_us:
+        console.tell("to look at the run later: run-pipeline server")
+    _leave_within(_LEAVING, code)
+    return code
+
+
+def _command(name: str, workflow_id: str) -> str:
+    return shlex.join(["run-pipeline", name, workflow_id])
+
+
+def _say_goodbye(workflow_id: str, where: Place, *, cancels: bool) -> None:
+    """Say what becomes of a run that is followed no longer, and what to do."""
+    left = "detached" if cancels else "left"
+    told = f"{left}; the run is open still. To follow it again: {_command('watch', workflow_id)}"
+    if not cancels:
+        told += f"\nTo cancel it: {_command('cancel', workflow_id)}"
+    if where.ends_with_us:
+        told += "\nUnless another command serves it, it waits until it is followed again"
+    console.tell(told)
+
+
+def _leave_within(seconds: float, code: ExitCode) -> None:
+    """End the process with this code if closing takes longer.
+
+    An activity in a thread cannot be stopped, and a server that does not answer lets no worker go.
+    """
+    timer = threading.Timer(seconds, os._exit, (int(code),))
+    timer.daemon = True
+    timer.start()
+
+
+def unserved_line(client: Client, workflow_id: str, queue: str) -> str:
+    """Say which task queue has no worker, and what to do."""
+    worker = shlex.join(["run-pipeline", "worker", "--task-queue", queue])
+    address = client.service_client.config.target_host
+    end = shlex.join(
+        ["temporal", "workflow", "terminate", "--address", address, "--workflow-id", workflow_id]
+    )
+    return (
+        f'no worker serves the task queue "{queue}", and the run waits: start one ({worker}, or one in'
+        f" another SDK), or end the run without undo ({end})"
+    )
+
+
+async def _cancel(client: Client, handle: WorkflowHandle[Any, Any], why: str, shown: View) -> None:
+    """Cancel the run, whichever run of its chain is open, as soon as the server answers."""
+    chain = client.get_workflow_handle(handle.id, first_execution_run_id=handle.first_execution_run_id)
+    while True:
         try:
-            await _follow(follower, handle, shown, caught)
-        except _Detached:
-            shown.note(f"detached; the run is open still. To follow it again: {back}")
-            # An activity in a thread cannot be stopped, and is not waited for.
-            timer = threading.Timer(_PATIENCE, os._exit, (int(ExitCode.DETACHED),))
-            timer.daemon = True
-            timer.start()
-            return ExitCode.DETACHED
-        except UnreachableError as error:
-            raise CommandError(f"{error}. To follow the run again: {back}", ExitCode.UNREACHABLE) from None
-    return await _tell(client, handle, follower, report_file)
+            await chain.cancel(reason=why, rpc_timeout=timedelta(seconds=ANSWER))
+        except RPCError as error:
+            if unreachable(error):
+                await asyncio.sleep(1)
+                continue
+            # It may have ended in this very moment; the history tells.
+            shown.note(f"the cancellation was not taken: {error.message}")
+        return
+
+
+async def _show(client: Client, follower: Follower, workflow_id: str, shown: View) -> None:
+    async for event in follower.events():
+        match event:
+            case Progress():
+                shown.show(event)
+            case Connection():
+                shown.note(connection_line(event))
+            case Unserved(queue=queue):
+                shown.note(unserved_line(client, workflow_id, queue))
+            case Ended():
+                shown.end(event)
 
 
 async def _follow(
-    follower: Follower, handle: WorkflowHandle[Any, Any], shown: View, caught: Interrupts
+    client: Client,
+    follower: Follower,
+    handle: WorkflowHandle[Any, Any],
+    shown: View,
+    caught: Interrupts,
+    *,
+    cancels: bool,
 ) -> None:
-    asked = 0
+    asked = 0 if cancels else 1
     stop = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
-
-    async def cancel(why: str) -> None:
-        try:
-            await handle.cancel(reason=why)
-        except RPCError as error:
-            # It may have ended in this very moment; the history tells.
-            shown.note(f"the cancellation was not taken: {error.message}")
 
     def interrupted(why: str) -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
             shown.note("cancelling, with undo; Ctrl-C again detaches")
-            tasks.add(asyncio.create_task(cancel(why)))
+            tasks.add(asyncio.create_task(_cancel(client, handle, why, shown)))
         else:
             stop.set()
-
-    async def read() -> None:
-        async for event in follower.events():
-            if isinstance(event, Connection):
-                shown.note(connection_line(event))
-            else:
-                shown.show(event)
 
     for why in caught.names:
         interrupted(why)
     caught.handler = interrupted
-    reader, stopper = asyncio.create_task(read()), asyncio.create_task(stop.wait())
+    reader = asyncio.create_task(_show(client, follower, handle.id, shown))
+    stopper = asyncio.create_task(stop.wait())
     await asyncio.wait([reader, stopper], return_when=asyncio.FIRST_COMPLETED)
     stopper.cancel()
     if not reader.done():
         reader.cancel()
-        await asyncio.gather(reader, *tasks, return_exceptions=True)
+        await asyncio.wait([reader, *tasks], timeout=_PATIENCE)
         raise _Detached
+    for task in tasks:
+        task.cancel()
     await reader
 
 
@@ -129,7 +205,7 @@ async def _tell(
         elif isinstance(cause, CancelledError):
             report = await _queried(last) or Report(pipeline="", status="cancelled")
         else:
-            return _told_other(cause)
+            return _told_other(cause, follower)
         report = _with_attempts(report, follower)
         _write_report(report, report_file)
         return _told_failure(report)
@@ -178,10 +254,12 @@ def _write_report(report: Report, file: str | None) -> None:
 
 def _told_failure(report: Report) -> ExitCode:
     error = report.error
+    kept = error is not None and report.status == "failed" and report.finally_errors[:1] == (error,)
     if report.status == "cancelled":
         console.tell(f"{error.message if error else 'cancelled'}")
     elif error is not None:
-        console.tell(f"failed: {error.message} [{error.type}]")
+        how = "the steps completed, and what they did is kept; finally failed" if kept else "failed"
+        console.tell(f"{how}: {error.message} [{error.type}]")
     for extra in report.finally_errors:
         if extra != error:
             console.tell(f"finally: {extra.message} [{extra.type}]")
@@ -202,16 +280,18 @@ def _undo_line(record: UndoRecord) -> str:
     return f"{what}{attempts}: {record.path}{reason}"
 
 
-def _told_other(cause: BaseException | None) -> ExitCode:
+def _told_other(cause: BaseException | None, follower: Follower) -> ExitCode:
     """Tell of an end without a report: nothing was started, or the server ended the run."""
-    if isinstance(cause, ApplicationError):
-        console.tell(f"failed: {cause.message} [{cause.type}]")
-        return ExitCode.FAILED
     if isinstance(cause, TerminatedError):
-        console.tell("terminated: nothing was undone")
+        told = "terminated: nothing was undone"
     elif isinstance(cause, TimeoutError):
-        console.tell("stopped by the server's timeout: nothing was undone")
+        told = "stopped by the server's timeout: nothing was undone"
+    elif isinstance(cause, ApplicationError):
+        told = f"failed: {cause.message} [{cause.type}]"
     else:
-        message = cause.message if isinstance(cause, FailureError) else str(cause)
-        console.tell(f"failed: {message}")
+        told = f"failed: {cause.message if isinstance(cause, FailureError) else cause}"
+    console.tell(told)
+    if not follower.has_acted:
+        return ExitCode.FAILED
+    console.tell("dirty: the run ended without a report, and what it had done is left, or may be")
     return ExitCode.DIRTY

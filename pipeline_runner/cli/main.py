@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "check a pipeline file, run it, follow it, print its output",
     "validate": "check files and folders, without running anything",
     "watch": "follow a run to its end, and go on with one that was interrupted",
+    "cancel": "cancel a run, which undoes what it has done",
     "worker": "serve runs, pipelines by name, and activities, until stopped",
     "server": "keep the embedded Temporal server and its web UI running, with a worker",
     "activities": "list what a step can name",

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pipeline_runner.cli import console
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from pipeline_runner.engine.follow import Connection, Progress
+    from pipeline_runner.engine.follow import Connection, Ended, Progress
 
 
 class View(Protocol):
@@ -23,47 +21,50 @@ class View(Protocol):
     def note(self, text: str) -> None:
         """Show a line of text."""
 
+    def end(self, ended: "Ended") -> None:
+        """Show how the run ended, and how long it took."""
+
 
 class Lines:
-    """One line per event: time since the start, step, state, attempt, elapsed, error."""
-
-    def __init__(self) -> None:
-        self._start: datetime | None = None
+    """One line per event: time since the start of the run, step, state, attempt, elapsed, error."""
 
     def show(self, progress: "Progress") -> None:
         """Write the line; heartbeats are left out."""
         if progress.details is not None:
             return
-        self._start = self._start or progress.at
-        since = max((progress.at - self._start).total_seconds(), 0.0)
-        console.tell(f"{since:8.2f}s  {line_of(progress)}")
+        console.tell(f"{progress.since:8.2f}s  {line_of(progress)}")
 
     def note(self, text: str) -> None:
         """Write a line of text."""
         console.tell(text)
 
+    def end(self, ended: "Ended") -> None:
+        """Write the last line: the whole time."""
+        console.tell(f"{ended.elapsed:8.2f}s  {ended.state}")
+
 
 def line_of(progress: "Progress") -> str:
     """Return the text of one event."""
-    parts = [f"{'undo ' if progress.undo else ''}{progress.path}: {progress.state}"]
+    parts = [f"{'undo ' if progress.undo else ''}{_one_line(progress.path)}: {progress.state}"]
     if progress.attempt > 1:
         parts.append(f"attempt {progress.attempt}")
     if progress.elapsed is not None:
         parts.append(f"{progress.elapsed:.2f}s")
     if progress.state == "running" and progress.name != progress.path.rpartition("/")[2]:
-        parts.append(progress.name)
+        parts.append(_one_line(progress.name))
     text = ", ".join(parts)
     return f"{text}: {_one_line(progress.error)}" if progress.error else text
 
 
 def _one_line(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = console.plain(" ".join(text.split()))
     return flat if len(flat) <= 300 else flat[:299] + "…"
 
 
 _MARKS = {
     "running": ("cyan", "▶"), "waiting": ("cyan", "◷"), "retrying": ("yellow", "↻"),
     "completed": ("green", "✓"), "failed": ("red", "✗"), "cancelled": ("yellow", "■"),
+    "skipped": ("dim", "○"), "terminated": ("red", "■"), "timed out": ("red", "✗"),
 }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ class Live:
         self._rows: dict[tuple[str, bool], tuple[Progress, float]] = {}
         # While it is redrawn, only what fits; at the end, all of it.
         self._whole = False
+        self._ended: Ended | None = None
         self._live = RichLive(
             get_renderable=self._table, console=self._console, refresh_per_second=8, redirect_stdout=False
         )
@@ -98,7 +100,11 @@ class Live:
 
     def note(self, text: str) -> None:
         """Print a line above the table."""
-        self._live.console.print(text, markup=False, highlight=False)
+        self._live.console.print(console.plain(text), markup=False, highlight=False)
+
+    def end(self, ended: "Ended") -> None:
+        """Have the last row show the whole time."""
+        self._ended = ended
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -111,19 +117,39 @@ class Live:
             table.add_row(Text(), Text(f"… {hidden} earlier", style="dim"))
         for progress, begun in rows[hidden:]:
             colour, mark = _MARKS[progress.state]
-            elapsed = time.monotonic() - begun if progress.elapsed is None else progress.elapsed
-            depth = "  " * progress.path.count("/")
-            name = f"{depth}{'undo ' if progress.undo else ''}{progress.name}"
             attempt = f"attempt {progress.attempt}" if progress.attempt > 1 else ""
             table.add_row(
                 Text(mark, style=colour),
-                Text(name, overflow="ellipsis", no_wrap=True),
+                Text(_title(progress), overflow="ellipsis", no_wrap=True),
                 Text(progress.state, style=colour, no_wrap=True),
-                Text(f"{elapsed:.1f}s", style="dim"),
+                Text(_elapsed(progress, begun), style="dim"),
                 Text(attempt, style="yellow"),
                 _last(progress),
             )
+        if self._ended is not None:
+            colour, mark = _MARKS[self._ended.state]
+            table.add_row(
+                Text(mark, style=colour),
+                Text("in all", style="bold"),
+                Text(self._ended.state, style=colour, no_wrap=True),
+                Text(f"{self._ended.elapsed:.1f}s", style="bold"),
+            )
         return table
+
+
+def _title(progress: "Progress") -> str:
+    """Return a step's name: a child's below the child, and in an undo with the child's in front."""
+    name = _one_line(progress.name)
+    if progress.undo:
+        above, slash, _ = progress.path.rpartition("/")
+        return f"undo {_one_line(above)}{slash}{name}"
+    return "  " * progress.path.count("/") + name
+
+
+def _elapsed(progress: "Progress", begun: float) -> str:
+    if progress.state == "skipped":
+        return ""
+    return f"{time.monotonic() - begun if progress.elapsed is None else progress.elapsed:.1f}s"
 
 
 def _last(progress: "Progress") -> Any:

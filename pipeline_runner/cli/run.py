@@ -128,7 +128,6 @@ async def _start_and_follow(
         memo=_memo(loaded, queue) if own else None,
         directory=None if where.embedded is None else os.getcwd(),
     )
-    back = shlex.join(["run-pipeline", "watch", workflow_id])
     if not own:
         await _expect_workers(client, where, queue)
         caught.check()
@@ -136,15 +135,13 @@ async def _start_and_follow(
         if args.detach:
             console.result(f"{workflow_id}\n")
             return ExitCode.OK
-        return await follow(client, handle, caught, back=back, report_file=args.report)
+        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
     activities = session.activities_of(loaded.modules, loaded.folders)
     _expect_extras(loaded)
     async with session.serving(client, _queues(loaded, queue), activities):
         caught.check()
         handle = await _started(client, what)
-        if where.embedded is not None:
-            console.tell(f"web UI: {where.embedded.ui}")
-        return await follow(client, handle, caught, back=back, report_file=args.report)
+        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
 
 
 def _memo(loaded: Loaded, queue: str) -> dict[str, Any]:

@@ -15,13 +15,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pipeline_runner.activities.state import FOLDER_VARIABLE, is_temporary
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, early
 from pipeline_runner.engine.devserver import ServerError
-from pipeline_runner.engine.embedded import Embedded, NoHomeError, embedded_server, state_folder
+from pipeline_runner.engine.embedded import (
+    Embedded,
+    NoHomeError,
+    embedded_server,
+    server_stays,
+    state_folder,
+)
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -37,6 +44,17 @@ class Place:
 
     settings: Mapping[str, Any]
     embedded: Embedded | None
+
+    def page(self, workflow_id: str, run_id: str | None) -> str | None:
+        """Return the address of a run's page in the embedded server's web UI."""
+        if self.embedded is None:
+            return None
+        return f"{self.embedded.ui}/namespaces/default/workflows/{quote(workflow_id, safe='')}/{run_id}"
+
+    @property
+    def ends_with_us(self) -> bool:
+        """Whether the server ends with the last command that uses it."""
+        return self.embedded is not None and not server_stays(self.embedded.folder)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,13 @@
 """Follow a run to its end, and print its output as JSON.
 
 A run that was interrupted on the embedded server goes on: this command serves its worker.
+Ctrl-C leaves the run as it is; run-pipeline cancel RUN cancels it.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.cli import console, options, session
@@ -52,10 +52,9 @@ async def _find_and_follow(
         handle, description = await find(client, args.run)
     except LookupError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
-    back = shlex.join(["run-pipeline", "watch", args.run])
-    memo = _memo(description, where.embedded)
+    memo = memo_of(description, where.embedded)
     if memo is None:
-        return await follow(client, handle, caught, back=back, report_file=args.report)
+        return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
     try:
         os.chdir(memo["cwd"])
     except OSError as error:
@@ -63,10 +62,12 @@ async def _find_and_follow(
     activities = session.activities_of(memo["modules"], memo["folders"])
     async with session.serving(client, memo["queues"], activities):
         console.tell(f"run: {args.run}")
-        return await follow(client, handle, caught, back=back, report_file=args.report)
+        return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
 
 
-def _memo(description: "WorkflowExecutionDescription", embedded: "Embedded | None") -> dict[str, Any] | None:
+def memo_of(
+    description: "WorkflowExecutionDescription", embedded: "Embedded | None"
+) -> dict[str, Any] | None:
     """Return what the command that started an open run noted down for this one.
 
     It says where to go and which modules to import, so it must come from this user.

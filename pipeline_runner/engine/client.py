@@ -182,17 +182,20 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
         )
     except WorkflowAlreadyStartedError as error:
         return await _same(client, what, error.run_id), False
-    return client.get_workflow_handle(
-        what.workflow_id, run_id=handle.first_execution_run_id, result_type=RawValue
-    ), True
+    first = handle.first_execution_run_id
+    pinned = client.get_workflow_handle(
+        what.workflow_id, run_id=first, first_execution_run_id=first, result_type=RawValue
+    )
+    return pinned, True
 
 
 async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHandle[Any, Any]:
     """Return the open run if it is the one that was to be started."""
-    handle = client.get_workflow_handle(what.workflow_id, run_id=run_id, result_type=RawValue)
-    description = await handle.describe()
-    first = client.get_workflow_handle(
-        what.workflow_id, run_id=description.raw_description.workflow_execution_info.first_run_id or run_id
+    described = await client.get_workflow_handle(what.workflow_id, run_id=run_id).describe()
+    first_id = described.raw_description.workflow_execution_info.first_run_id or run_id
+    first = client.get_workflow_handle(what.workflow_id, run_id=first_id)
+    handle = client.get_workflow_handle(
+        what.workflow_id, run_id=run_id, first_execution_run_id=first_id, result_type=RawValue
     )
     async for event in first.fetch_history_events():
         payloads = event.workflow_execution_started_event_attributes.input.payloads

@@ -99,6 +99,7 @@ def start(
     log: IO[bytes] | int = subprocess.DEVNULL,
     settings: tuple[str, ...] = (),
     timeout: float = 30.0,
+    new_session: bool = True,
 ) -> DevServer:
     """Start a server and return when it answers.
 
@@ -111,6 +112,8 @@ def start(
         log: Where its output goes.
         settings: Further dynamic configuration, ``key=value``.
         timeout: Seconds until it must answer.
+        new_session: Put it into a process group of its own, which is guarded from just after its start.
+            False: the caller guards the group that both belong to.
 
     Raises:
         ServerError: It did not start.
@@ -126,9 +129,10 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            start_new_session=new_session,
         )
-        reaper.guard(process.pid)
+        if new_session:
+            reaper.guard(process.pid)
         if _answers(process, chosen, timeout):
             return DevServer(process=process, port=chosen, ui_port=ui_port)
         ended = process.poll() is not None

@@ -7,26 +7,32 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from temporalio.api.common.v1 import Payload
-from temporalio.api.enums.v1 import EventType, PendingActivityState
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from pipeline_runner.engine.client import UnreachableError, unreachable
+from pipeline_runner.core.model import Step
+from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
+from pipeline_runner.engine.interpreter import LOAD
+from pipeline_runner.engine.skipped import Outline, outline_of
 
-State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled"]
+State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
+End = Literal["completed", "failed", "cancelled", "terminated", "timed out"]
 
 PATIENCE = 60.0
 """Seconds without an answer after which the server counts as gone."""
 
 _POLL = 0.5
-_LYING = 3.0
+LYING = 3.0
+"""Seconds after which a task that nobody has taken is told."""
 _TAIL = 2.0
 _CHILD_ENDS: tuple[Any, ...] = tuple(
     f"child_workflow_execution_{end}_event_attributes"
@@ -45,7 +51,8 @@ class Progress:
     state: State
     undo: bool = False
     attempt: int = 1
-    at: datetime
+    since: float
+    """Seconds since the start of the run."""
     elapsed: float | None = None
     """Seconds since the step was scheduled, when it has ended."""
     error: str | None = None
@@ -58,6 +65,25 @@ class Connection:
     """The server went away, or came back."""
 
     lost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unserved:
+    """No worker takes the run, or a step, from its task queue."""
+
+    queue: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The run has ended."""
+
+    state: End
+    elapsed: float
+    """Seconds since its start."""
+
+
+Happening = Progress | Connection | Unserved | Ended
 
 
 @dataclass
@@ -82,6 +108,7 @@ class _Watched:
     prefix: str
     items: dict[int, _Item] = field(default_factory=dict)
     seen: int = 0
+    outline: Outline | None = None
 
 
 class Follower:
@@ -91,10 +118,14 @@ class Follower:
         """Follow the run of these ids, from its first event to its end."""
         self._client = client
         self._root = _Watched(workflow_id, run_id, "")
-        self._queue: asyncio.Queue[Progress | Connection | BaseException | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[str, _Watched] = {}
         self._lost = False
+        self._begun: datetime | None = None
+        self._unserved: set[str] = set()
+        self.has_acted = False
+        """Whether an activity or a child was scheduled: without one, nothing was done."""
         self.attempts: dict[str, int] = {}
         """Attempts of every undo by its path, once it has ended."""
 
@@ -103,7 +134,7 @@ class Follower:
         """The run id, after continue-as-new that of the newest run."""
         return self._root.run_id
 
-    async def events(self) -> AsyncIterator[Progress | Connection]:
+    async def events(self) -> AsyncIterator[Happening]:
         """Yield what happens until the run has ended.
 
         Raises:
@@ -187,6 +218,7 @@ class Follower:
     def _take(self, watched: _Watched, event: HistoryEvent) -> bool:
         """Turn one event into progress; return whether the workflow has ended."""
         kind = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_")
+        self._begun = self._begun or _time(event)
         handler = getattr(self, f"_on_{kind.lower()}", None)
         if handler is not None:
             handler(watched, event)
@@ -196,18 +228,32 @@ class Follower:
             watched.items.clear()
             # The iteration over the old run ends by itself; the new one is read next.
             return False
-        return kind in _ENDS
+        end = _ENDS.get(kind)
+        if end == "completed" and watched.outline is not None:
+            self._skip(watched, watched.outline.completed(), event)
+        if end is not None and watched is self._root:
+            self._queue.put_nowait(Ended(state=end, elapsed=self._since(_time(event))))
+        return end is not None
+
+    def _on_workflow_execution_started(self, watched: _Watched, event: HistoryEvent) -> None:
+        attributes = event.workflow_execution_started_event_attributes
+        self.has_acted |= bool(attributes.continued_execution_run_id)
+        watched.outline = watched.outline or outline_of(attributes)
 
     # Activities
 
     def _on_activity_task_scheduled(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.activity_task_scheduled_event_attributes
+        if attributes.activity_type.name == LOAD:
+            return  # the run asks for its pipeline
         self._begin(watched, event, attributes.activity_id, activity_id=attributes.activity_id)
         watched.items[event.event_id].queue = attributes.task_queue.name
 
     def _on_activity_task_started(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.activity_task_started_event_attributes
-        watched.items[attributes.scheduled_event_id].attempt = attributes.attempt
+        item = watched.items.get(attributes.scheduled_event_id)
+        if item is not None:
+            item.attempt = attributes.attempt
 
     def _on_activity_task_completed(self, watched: _Watched, event: HistoryEvent) -> None:
         self._finish(
@@ -271,6 +317,7 @@ class Follower:
     def _on_timer_started(self, watched: _Watched, event: HistoryEvent) -> None:
         name = _summary(event)
         if name is not None and not name.startswith(("timeout of ", "retry of ")):
+            self._skip_before(watched, name, event)
             item = _Item(watched.prefix + name, name, undo=False, scheduled=_time(event))
             watched.items[event.event_id] = item
             self._emit(item, "waiting", _time(event))
@@ -287,6 +334,9 @@ class Follower:
         self, watched: _Watched, event: HistoryEvent, path: str, activity_id: str | None = None
     ) -> None:
         undo = path.startswith(UNDO)
+        self.has_acted = True
+        if not undo:
+            self._skip_before(watched, path, event)
         path = path.removeprefix(UNDO)
         name = _summary(event) or path
         if undo:
@@ -315,26 +365,40 @@ class Follower:
                 state=state,
                 undo=item.undo,
                 attempt=item.attempt,
-                at=at,
+                since=self._since(at),
                 **more,
             )
         )
 
+    def _since(self, at: datetime) -> float:
+        return 0.0 if self._begun is None else max((at - self._begun).total_seconds(), 0.0)
+
+    def _skip_before(self, watched: _Watched, trace: str, event: HistoryEvent) -> None:
+        if watched.outline is not None:
+            self._skip(watched, watched.outline.begun(trace), event)
+
+    def _skip(self, watched: _Watched, steps: list[Step], event: HistoryEvent) -> None:
+        for step in steps:
+            # A name with a template in it was never rendered.
+            name = step.id if step.name is None or "{" in step.name else step.name
+            item = _Item(watched.prefix + step.id, name, undo=False, scheduled=_time(event))
+            self._emit(item, "skipped", item.scheduled)
+
     async def _poll_pending(self) -> None:
-        """Report retries and heartbeats, which leave no events before the last attempt."""
+        """Report what leaves no events: retries, heartbeats, and what no worker takes."""
         while True:
             await asyncio.sleep(_POLL)
             for watched in list(self._watched.values()):
-                if any(item.activity_id for item in watched.items.values()):
-                    try:
-                        await self._poll_one(watched)
-                    except RPCError:
-                        # The reader of the history deals with a server that is away.
-                        continue
+                try:
+                    await self._poll_one(watched)
+                except RPCError:
+                    # The reader of the history deals with a server that is away.
+                    continue
 
     async def _poll_one(self, watched: _Watched) -> None:
         handle = self._client.get_workflow_handle(watched.workflow_id, run_id=watched.run_id)
-        described = await handle.describe()
+        described = await handle.describe(rpc_timeout=timedelta(seconds=ANSWER))
+        self._look_for_worker(described.raw_description)
         items = {item.activity_id: item for item in watched.items.values() if item.activity_id}
         for pending in described.raw_description.pending_activities:
             item = items.get(pending.activity_id)
@@ -354,20 +418,44 @@ class Follower:
                 item.waits = True
                 problem = f'no worker takes it from the task queue "{item.queue}"'
                 self._emit(item, "waiting", now, error=problem)
+                self._tell_unserved(item.queue)
             elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED and details is not None:
                 self._emit(item, "running", now, details=details)
 
+    def _look_for_worker(self, described: DescribeWorkflowExecutionResponse) -> None:
+        """Tell of a run that could go on, and that no worker takes."""
+        if is_unserved(described, LYING):
+            self._tell_unserved(described.execution_config.task_queue.name)
 
-_ENDS = frozenset(
-    f"WORKFLOW_EXECUTION_{end}" for end in ("COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT")
-)
+    def _tell_unserved(self, queue: str) -> None:
+        if queue not in self._unserved:
+            self._unserved.add(queue)
+            self._queue.put_nowait(Unserved(queue=queue))
+
+
+_ENDS: dict[str, End] = {
+    "WORKFLOW_EXECUTION_COMPLETED": "completed",
+    "WORKFLOW_EXECUTION_FAILED": "failed",
+    "WORKFLOW_EXECUTION_CANCELED": "cancelled",
+    "WORKFLOW_EXECUTION_TERMINATED": "terminated",
+    "WORKFLOW_EXECUTION_TIMED_OUT": "timed out",
+}
+
+
+def is_unserved(described: DescribeWorkflowExecutionResponse, seconds: float) -> bool:
+    """Tell whether a run could have gone on for so long, and no worker has taken it."""
+    task = described.pending_workflow_task
+    if task.state != PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        return False
+    lies = datetime.now(UTC) - task.scheduled_time.ToDatetime(UTC)
+    return lies.total_seconds() > seconds
 
 
 def _is_left_lying(pending: PendingActivityInfo, now: datetime) -> bool:
     """Tell whether an activity could have been taken for some seconds, and was not."""
     if pending.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
         return False
-    return (now - pending.scheduled_time.ToDatetime(UTC)).total_seconds() > _LYING
+    return (now - pending.scheduled_time.ToDatetime(UTC)).total_seconds() > LYING
 
 
 def _time(event: HistoryEvent) -> datetime:

@@ -24,6 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
+from pipeline_runner.activities import reaper
 from pipeline_runner.engine import devserver
 
 _POLL = 0.1
@@ -96,6 +97,7 @@ def _start(folder: Path, port: int, ui_port: int) -> devserver.DevServer:
         port=port or None,
         ui_port=ui_port or devserver.free_port(),
         log=sys.stderr.fileno(),
+        new_session=False,
     )
     made.touch()
     return server
@@ -132,11 +134,19 @@ def _announce(card: Path, server: devserver.DevServer) -> None:
 
 def main() -> int:
     """Run as a program."""
+    # The keeper leads a process group. It is guarded before the server becomes a part of it, so that
+    # there is no moment in which a kill leaves the server behind.
+    group = os.getpid()
+    if os.getpgrp() != group:
+        os.setsid()
+    reaper.guard(group)
     try:
-        return keep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        ended = keep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     except devserver.ServerError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        ended = 1
+    reaper.release(group)
+    return ended
 
 
 if __name__ == "__main__":

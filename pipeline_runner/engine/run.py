@@ -116,6 +116,9 @@ class Run:
                 await self._undo.scope(self._log)
             self._enter("finally")
         await self._finally()
+        if self._as_child and self._finally_alone_failed():
+            # Its parent takes it for failed, and a child that failed has undone itself.
+            await self._undo.scope(self._log)
         return await self._end()
 
     # Forward
@@ -178,7 +181,7 @@ class Run:
     async def _finally(self) -> None:
         state = self._state
         # Its own failure is nothing that it sees, in whatever run of the chain it goes on.
-        own = state.finally_errors[:1] == [state.error]
+        own = self._finally_alone_failed()
         self._names["error"] = error_names(None if own else state.error)
         self._names["run"] = {**self._log.run, "status": "completed" if own else state.status}
         for step in self._pipeline.steps:
@@ -192,6 +195,9 @@ class Run:
                 if state.error is None:
                     self._fail(error)
             state.position += 1
+
+    def _finally_alone_failed(self) -> bool:
+        return self._state.finally_errors[:1] == [self._state.error]
 
     def _enter(self, phase: Any) -> None:
         self._state.phase = phase

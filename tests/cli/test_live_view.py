@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.command import assert_nothing_left, environment
-from tests.cli.test_run_command import PIPELINE, arguments
+from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.fileserver import PIECE, FileServer
 
 
@@ -50,8 +50,46 @@ def test_a_terminal_shows_steps_states_attempts_and_undo(tmp_path: Path) -> None
     assert any(re.search(r"✓ +open the shop +completed +\d+\.\ds", line) for line in lines)
     assert any(re.search(r"✗ +sell 1 +failed +\d+\.\ds +b is out of order", line) for line in lines)
     assert any(re.search(r"✓ +undo open the shop +completed +\d+\.\ds +attempt 2", line) for line in lines)
-    assert lines[-2:] == ["failed: sell 1: b is out of order [Broken]", "  undone after 2 attempts: a"]
+    assert any(re.search(r"✗ +in all +failed +\d+\.\ds$", line) for line in lines)
+    assert lines[-3:] == [
+        "failed: sell 1: b is out of order [Broken]",
+        "  undone after 2 attempts: a",
+        "to look at the run later: run-pipeline server",
+    ]
     assert_nothing_left(tmp_path)
+
+
+CHILD = """
+name: child
+steps:
+  - {id: a, name: "make\\e]0;x\\a it", activity: effect.do, with: {log: LOG, name: a},
+     compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+"""
+PARENT = """
+name: parent
+inputs: {deep: {type: boolean, default: false}}
+steps:
+  - {id: inner, name: "the child", pipeline: ./child.yaml}
+  - {id: never, when: inputs.deep, activity: effect.do, with: {log: LOG, name: b}, compensate: none}
+  - {id: stop, activity: effect.do, with: {log: LOG, name: c, then: fail}, compensate: none}
+"""
+
+
+def test_skipped_steps_are_shown_and_an_undone_step_has_its_childs_name_in_front(tmp_path: Path) -> None:
+    for name, text in (("child", CHILD), ("parent", PARENT)):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("LOG", str(tmp_path / "log")))
+    code, _, shown = in_terminal(tmp_path, "parent.yaml", *EFFECTS)
+    assert code == 1
+    assert "\x1b]0" not in shown, "no name sets the title of the terminal"
+    assert "\x07" not in shown
+    last = "\n".join(last_frame(shown))
+    rows = re.findall(
+        r"^ (.)  (the child|  make.* it|never|stop|undo inner/make.* it|in all) +(\w+)", last, re.MULTILINE
+    )
+    assert [(mark, state) for mark, _, state in rows[-6:]] == [
+        ("✓", "completed"), ("✓", "completed"), ("○", "skipped"), ("✗", "failed"), ("✓", "completed"), ("✗", "failed"),
+    ]  # fmt: skip
+    assert rows[-2][1].startswith("undo inner/make")
 
 
 DOWNLOAD = """

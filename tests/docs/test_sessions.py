@@ -19,6 +19,7 @@ SESSIONS = {
 def plain(text: str) -> str:
     """Leave out what differs between two runs."""
     text = re.sub(r" +\d+\.\d\ds", " 0.00s", text)
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "RUN", text)
     text = re.sub(r"-[0-9a-f]{8}\b", "-ID", text)
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
 
