@@ -85,9 +85,9 @@ def connect() -> Any:
     if not extras.installed(EXTRA):
         name = activity.info().activity_type if activity.in_activity() else "container.run"
         raise refused(f"{extras.missing(name, EXTRA)}: {extras.remedy(EXTRA)}", "MissingExtra")
-    import docker
+    from pipeline_runner.activities import docker_client
 
-    return docker.from_env(version="auto", timeout=int(PATIENCE)).api
+    return docker_client.connect(int(PATIENCE))
 
 
 class Engine:

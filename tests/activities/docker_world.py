@@ -95,10 +95,12 @@ def fake_world() -> World:
 
 @contextmanager
 def real_world(engine: Engine) -> Iterator[World]:
+    from pipeline_runner.activities.docker_client import Client
+
     made: list[Any] = []
 
     def connect() -> Any:
-        made.append(docker.DockerClient(base_url=engine.host, version="auto").api)
+        made.append(Client(base_url=engine.host, version="auto"))
         return made[-1]
 
     world = World(connect(), connect)
