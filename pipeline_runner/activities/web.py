@@ -111,9 +111,9 @@ class RequestOutput:
         ),
     ]
     saved: Annotated[
-        Saved | None,
+        Saved,
         Meta(description="With `save_as`: the file's `path` and `bytes`, and whether it `replaced` one."),
-    ] = None
+    ] = field(default_factory=Saved)
 
 
 @describe(timeouts=Timeouts(heartbeat=10.0))

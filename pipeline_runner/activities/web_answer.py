@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from typing import TypedDict
 
 from pipeline_runner.activities.arriving import keep, seal
 from pipeline_runner.activities.context import step_key
@@ -14,9 +14,8 @@ from pipeline_runner.activities.pulse import Heart
 from pipeline_runner.activities.threads import in_thread
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """The file with the answer's body."""
+class Saved(TypedDict, total=False):
+    """The file with the answer's body; nothing where it is in no file."""
 
     path: AbsolutePath
     bytes: Bytes
