@@ -221,7 +221,9 @@ def addressed(method: str, text: str) -> tuple[httpx.URL, str]:
     if url.scheme not in {"http", "https"} or not url.host:
         # Without the URL: what cannot be read cannot be cleaned of secrets.
         raise refused("url is not an http or https URL such as https://example.org/path", "InvalidUrl")
-    return url, f"{method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
+    if url.userinfo or url.query or url.fragment:
+        return url, f"{method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
+    return url, f"{method} {url}"
 
 
 def _headers(parameters: RequestInput) -> dict[str, str]:

@@ -12,7 +12,6 @@ new connection. GET, HEAD and OPTIONS take a kept one, and are sent once more if
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 
@@ -36,25 +35,22 @@ class _Routes(httpx.AsyncBaseTransport):
     def __init__(self, settings: Environment) -> None:
         self._settings = settings
         self._pools: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._keeps = False
+        """Whether there may be kept connections."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._settings.proxy_for(request.url)
         request.extensions["proxy"] = proxy.variable if proxy is not None else None
         if request.method not in SAFE or not isinstance(request.stream, httpx.ByteStream):
             return await self._pool(proxy, keep=False).handle_async_request(request)
-        is_new = False
-
-        async def trace(event: str, _: Any) -> None:
-            nonlocal is_new
-            is_new = is_new or event.endswith("connect_tcp.started")
-
-        request.extensions["trace"] = trace
         try:
-            return await self._pool(proxy, keep=True).handle_async_request(request)
+            response = await self._pool(proxy, keep=True).handle_async_request(request)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            if is_new:
+            if not self._keeps:
                 raise
-        return await self._pool(proxy, keep=False).handle_async_request(request)
+            return await self._pool(proxy, keep=False).handle_async_request(request)
+        self._keeps = True
+        return response
 
     def _pool(self, proxy: Proxy | None, *, keep: bool) -> httpx.AsyncHTTPTransport:
         pool = self._pools.get((proxy, keep))
