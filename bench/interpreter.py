@@ -210,9 +210,9 @@ async def rounds(
     return tuple({s: [one[s][figure] for one in taken] for s in compared} for figure in figures)
 
 
-def ratio(samples: Samples, subject: str) -> str:
-    """Return the median's ratio to ``by hand``, with its 95 % interval."""
-    pairs = list(zip(samples[subject], samples[HAND], strict=True))
+def ratio(samples: Samples, subject: str, base: str = HAND) -> str:
+    """Return the median's ratio to that of another subject, with its 95 % interval."""
+    pairs = list(zip(samples[subject], samples[base], strict=True))
 
     def of(chosen: list[tuple[float, float]]) -> float:
         return statistics.median(a for a, _ in chosen) / statistics.median(b for _, b in chosen)
