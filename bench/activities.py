@@ -342,7 +342,7 @@ async def docker_family(_: Path) -> AsyncIterator[list[Subject]]:
             Subject(
                 "volume.create and .remove",
                 in_thread(volume),
-                both(called(volumes.create, name="ours"), called(volumes.remove, name="ours")),
+                both(called(volumes.create, name="ours"), called(volumes.remove, volume="ours")),
             ),
         ]
 

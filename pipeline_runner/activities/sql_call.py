@@ -5,6 +5,7 @@ committed any more, and the transaction is rolled back.
 """
 
 import asyncio
+import functools
 import logging
 import re
 import threading
@@ -180,14 +181,7 @@ class Call:
         import sqlalchemy
 
         try:
-            asynchronous = url.get_dialect().is_async
-            settings = _SETTINGS.get(_driver_name(url), dict)()
-            engine = sqlalchemy.create_engine(
-                url,
-                connect_args={name: value for name, value in settings.items() if name not in url.query},
-                poolclass=sqlalchemy.NullPool,
-                hide_parameters=True,
-            )
+            engine = _shared_engine(url.render_as_string(hide_password=False))
         except sqlalchemy.exc.NoSuchModuleError:
             raise self._no_driver(f'nothing installed knows "{url.drivername}"') from None
         except ImportError as error:
@@ -195,11 +189,8 @@ class Call:
             raise self._no_driver(f'"{url.drivername}" needs {needed}') from None
         except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
             raise self._bad_url("has an option that its driver does not know") from None
-        if asynchronous:
+        if engine is None:
             raise self._bad_url(f'names an asynchronous driver, "{url.drivername}"')
-        if engine.dialect.driver == "pysqlite":
-            sqlalchemy.event.listen(engine, "connect", _leave_transactions_alone)
-            sqlalchemy.event.listen(engine, "begin", _begin)
         return engine
 
     def _no_driver(self, reason: str) -> ApplicationError:
@@ -258,6 +249,31 @@ class Call:
 
     def _shown(self, text: str) -> str:
         return one_line(masked(text, _by_length({*self._private, *self._unshown})), 300)
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_engine(text: str) -> "Engine | None":
+    """Return the engine for a URL; None: its driver is asynchronous.
+
+    An engine is made once, and asks the database once what it can. It keeps no connections,
+    which would carry what a step has set into another: each call has one of its own.
+    """
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(text)
+    settings = _SETTINGS.get(_driver_name(url), dict)()
+    engine = sqlalchemy.create_engine(
+        url,
+        connect_args={name: value for name, value in settings.items() if name not in url.query},
+        poolclass=sqlalchemy.NullPool,
+        hide_parameters=True,
+    )
+    if engine.dialect.is_async:
+        return None
+    if engine.dialect.driver == "pysqlite":
+        sqlalchemy.event.listen(engine, "connect", _leave_transactions_alone)
+        sqlalchemy.event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _has_ended(driver: Any) -> bool:

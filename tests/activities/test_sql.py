@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -977,3 +978,26 @@ def test_a_relative_path_is_in_the_runs_directory(
     finally:
         set_working_directory(None)
     assert (tmp_path / "here.db").is_file()
+
+
+def test_an_engine_is_made_once_and_keeps_no_connection(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Any] = []
+    create = sqlalchemy.create_engine
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        made.append(create(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", counted)
+    monkeypatch.setenv("ENGINE_TEST", f"sqlite:///{tmp_path}/engine.db")
+    run(sql.execute, connection="ENGINE_TEST", statement="CREATE TEMP TABLE mine (id INTEGER)")
+    for _ in range(2):  # what a step has set for its connection is not there for the next
+        with pytest.raises(ApplicationError, match="no such table"):
+            run(sql.execute, connection="ENGINE_TEST", statement="SELECT * FROM mine")
+    assert len(made) == 1
+    monkeypatch.setenv("ENGINE_TEST", f"sqlite:///{tmp_path}/other.db")
+    run(sql.execute, connection="ENGINE_TEST", statement="CREATE TABLE other (id INTEGER)")
+    assert len(made) == 2
+    assert (tmp_path / "other.db").exists()
