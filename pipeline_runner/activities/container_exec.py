@@ -26,15 +26,10 @@ from pipeline_runner.activities.docker_engine import (
 )
 from pipeline_runner.activities.docker_errors import MISSING, is_type, uncertain
 from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.shell import (
-    DRAIN,
-    ERROR_TAIL,
-    GRACE,
-    STDERR_LIMIT,
-    STDOUT_ENCODED,
-    STDOUT_LIMIT,
-)
-from pipeline_runner.activities.sizes import clip, one_line
+from pipeline_runner.activities.output import Output
+from pipeline_runner.activities.pulse import time_left
+from pipeline_runner.activities.shell import DRAIN, GRACE
+from pipeline_runner.activities.sizes import one_line
 from pipeline_runner.activities.strict import Scalar, as_text
 
 MARK = "PIPELINE_RUNNER_EXEC"
@@ -84,30 +79,12 @@ class ExecOutput:
     ]
 
 
-class _Output:
-    """The ends of a command's output that are kept."""
-
-    def __init__(self) -> None:
-        self.stdout, self.stderr = bytearray(), bytearray()
-        self.truncated = False
-
-    def add(self, stdout: bytes | None, stderr: bytes | None) -> None:
-        if stdout:
-            rest = STDOUT_LIMIT - len(self.stdout)
-            self.stdout += stdout[:rest]
-            self.truncated |= len(stdout) > rest
-        if stderr:
-            self.stderr += stderr
-            self.truncated |= len(self.stderr) > STDERR_LIMIT
-            del self.stderr[:-STDERR_LIMIT]
-
-
 async def execute(engine: Engine, parameters: ExecInput) -> ExecOutput:
     """Run a command in a container; it ends with the activity, whatever becomes of that."""
     command = _Command(engine, parameters)
     await command.end_earlier()
     await command.create()
-    output = _Output()
+    output = Output()
     reading = asyncio.ensure_future(command.read(output))
     try:
         state = await command.watch(reading)
@@ -146,12 +123,13 @@ class _Command:
         )
         self._id = made["Id"]
 
-    async def read(self, output: _Output) -> None:
+    async def read(self, output: Output) -> None:
         """Start the command, and read its output to the end."""
 
         def pump(docker: Any) -> None:
             for stdout, stderr in docker.exec_start(self._id, stream=True, demux=True):
-                output.add(stdout, stderr)
+                output.add(1, stdout or b"")
+                output.add(2, stderr or b"")
 
         await self._engine.call(self._doing, pump, effect=True)
 
@@ -208,8 +186,9 @@ class _Command:
     async def _ended(self) -> bool:
         """Send SIGTERM, and SIGKILL after a grace to what is left; tell whether it has ended."""
         begun = time.monotonic()
+        grace = time_left(GRACE)
         asked = False
-        while time.monotonic() < begun + GRACE:
+        while time.monotonic() < begun + grace:
             state = await self._engine.call(self._doing, lambda docker: docker.exec_inspect(self._id))
             if _ended(state):
                 break
@@ -256,15 +235,14 @@ def _ended(state: Any) -> bool:
     return not state["Running"] and state["ExitCode"] is not None
 
 
-def _result(parameters: ExecInput, code: int, output: _Output) -> ExecOutput:
-    stdout, stderr = (bytes(b).decode(errors="replace") for b in (output.stdout, output.stderr))
+def _result(parameters: ExecInput, code: int, output: Output) -> ExecOutput:
+    stdout = output.stdout()
     if code in {126, 127} and _NOT_STARTED.match(stdout):
         raise _start_error(parameters, one_line(stdout, 300))
     if code != 0:
-        raise _failure(code, stderr)
-    shown, tail = clip(stdout, STDOUT_ENCODED), clip(stderr[::-1], STDERR_LIMIT)[::-1]
-    cut = len(shown) < len(stdout) or len(tail) < len(stderr)
-    return ExecOutput(exit_code=0, stdout=shown, stderr=tail, truncated=output.truncated or cut)
+        raise output.failure(code)
+    shown, tail, truncated = output.result(stdout)
+    return ExecOutput(exit_code=0, stdout=shown, stderr=tail, truncated=truncated)
 
 
 def _start_error(parameters: ExecInput, said: str) -> ApplicationError:
@@ -284,12 +262,4 @@ def _start_error(parameters: ExecInput, said: str) -> ApplicationError:
         return refused(f"cannot run {program} in container {container}: {reason}", "CommandNotExecutable")
     return ApplicationError(
         f"cannot run {program} in container {container}: {reason}", type="CommandNotStarted"
-    )
-
-
-def _failure(code: int, stderr: str) -> ApplicationError:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    message = f"exit code {code}: {one_line(lines[-1], 300)}" if lines else f"exit code {code}"
-    return ApplicationError(
-        message, {"exit_code": code, "stderr": stderr[-ERROR_TAIL:]}, type="CommandFailed"
     )

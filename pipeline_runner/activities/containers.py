@@ -46,8 +46,8 @@ from pipeline_runner.activities.docker_engine import (
 )
 from pipeline_runner.activities.docker_errors import is_type, uncertain
 from pipeline_runner.activities.door import describe
+from pipeline_runner.activities.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
 from pipeline_runner.activities.pulse import Heart, heartbeating, remembered
-from pipeline_runner.activities.shell import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
 from pipeline_runner.activities.sizes import clip
 from pipeline_runner.activities.strict import checked
 from pipeline_runner.core.durations import PATTERN

@@ -1,17 +1,17 @@
 """The ``shell`` family: programs run on the worker's machine.
 
-A program is started from a list of arguments, never through a shell. It gets a process
-group of its own; the step ends when the program does, and nothing of the group outlives
-the step: not its cancellation, not its timeout, not a worker killed with -9. A program that
-is to live on must be started by something that stays, such as the service manager.
+A program is started from a list of arguments, never through a shell. The step ends when the
+program does, and nothing that it started outlives the step: not its cancellation, not its
+timeout, not a worker killed with -9 (see ``guardian.py``). A program that is to live on must
+be started by something that stays, such as the service manager.
 """
 
 import asyncio
 import errno
+import json
 import os
-import signal
-from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -19,26 +19,24 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import reaper
 from pipeline_runner.activities.context import absolute, working_directory
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
 from pipeline_runner.activities.json_text import parse
-from pipeline_runner.activities.pulse import heartbeating
-from pipeline_runner.activities.sizes import RESULT_LIMIT, clip, encoded_size, one_line
+from pipeline_runner.activities.output import STDOUT_ENCODED, Output
+from pipeline_runner.activities.programs import GuardianLostError, LeftRunningError, Program, StartError
+from pipeline_runner.activities.pulse import heartbeating, time_left
+from pipeline_runner.activities.sizes import encoded_size
 from pipeline_runner.activities.strict import Scalar, as_text, checked
-from pipeline_runner.core.model import Timeouts
+from pipeline_runner.core.errors import UNCERTAIN
+from pipeline_runner.core.model import Retry, Timeouts
 
-STDOUT_LIMIT = 768 * 1024
-STDERR_LIMIT = 256 * 1024
-STDOUT_ENCODED = RESULT_LIMIT - STDERR_LIMIT
-"""Bytes of JSON that standard output, or what was parsed from it, may become."""
-ERROR_TAIL = 4 * 1024
-"""Bytes of standard error that a failure carries in its details."""
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 DRAIN = 1.0
 """Seconds to wait for the end of the output when the program itself has ended."""
+_FIRST_LINE = 256
+"""Bytes; what the system reads of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,165 +74,120 @@ class RunOutput:
     ]
 
 
-@describe(timeouts=Timeouts(heartbeat=10.0))
+@describe(timeouts=Timeouts(heartbeat=10.0), retry=Retry(maximum_attempts=1))
 @activity.defn(name="shell.run")
 @checked
 async def run(parameters: RunInput) -> RunOutput:
     """Run a program and wait for its end; an exit code other than 0 fails the step."""
+    output = Output()
     async with heartbeating():
-        program = await _start(parameters)
-        reaper.guard(program.group)
+        code = await _run(parameters, output)
+    if code != 0:
+        raise output.failure(code)
+    return _result(output, parameters.parse)
+
+
+async def _run(parameters: RunInput, output: Output) -> int:
+    """Run the program, and return its exit code when nothing is left of it."""
+    command, environment, cwd = _prepared(parameters)
+    stdin = None if parameters.stdin is None else parameters.stdin.encode()
+    with _explained(command[0], environment, cwd):
+        program = Program(output.add, stdin)
         try:
+            await program.start(command, environment, cwd)
             await program.exited.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN):
                     await program.drained.wait()
         finally:
-            await program.end()
-            reaper.release(program.group)
-    return _result(program, parameters.parse)
+            await program.end(0 if program.exited.is_set() else time_left(GRACE))
+    if program.code is None:
+        raise GuardianLostError
+    return program.code
 
 
-class _Program(asyncio.SubprocessProtocol):
-    """A program under way, and the ends of its output that are kept.
-
-    The transport is used directly: ``Process.wait()`` of asyncio's streams may wait for
-    whatever else holds the pipes open.
-    """
-
-    def __init__(self) -> None:
-        self.exited, self.drained = asyncio.Event(), asyncio.Event()
-        self.stdout, self.stderr = bytearray(), bytearray()
-        self.truncated = self.stdout_truncated = False
-        self.transport: asyncio.SubprocessTransport
-        self._open = {1, 2}
-
-    @property
-    def group(self) -> int:
-        """The process group: it has the number of the program that leads it."""
-        return self.transport.get_pid()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self.transport = transport
-
-    def feed(self, text: str) -> None:
-        """Write all of standard input; a program that does not read it is no mistake."""
-        pipe = self.transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        pipe.write(text.encode())
-        pipe.close()
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == 1:
-            rest = STDOUT_LIMIT - len(self.stdout)
-            self.stdout += data[:rest]
-            self.stdout_truncated |= len(data) > rest
-        else:
-            self.stderr += data
-            self.truncated |= len(self.stderr) > STDERR_LIMIT
-            del self.stderr[:-STDERR_LIMIT]
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        self._open.discard(fd)
-        if not self._open:
-            self.drained.set()
-
-    def process_exited(self) -> None:
-        self.exited.set()
-
-    async def end(self) -> None:
-        """Stop the program if it still runs, and whatever else is in its process group."""
-        try:
-            if not self.exited.is_set():
-                self._signal(signal.SIGTERM)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(GRACE):
-                        await self.exited.wait()
-        finally:
-            self._signal(signal.SIGKILL)
-            self.transport.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        # PermissionError: macOS says so of a group in which only zombies are left.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.group, number)
-
-
-async def _start(parameters: RunInput) -> _Program:
-    command = [as_text(part) for part in parameters.command]
-    cwd = _directory(parameters.cwd)
+def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
+    """Return command, environment and directory as the system takes them."""
     try:
-        _, program = await asyncio.get_running_loop().subprocess_exec(
-            _Program,
-            *command,
-            env=os.environ | {name: as_text(value) for name, value in parameters.env.items()},
-            cwd=cwd,
-            stdin=DEVNULL if parameters.stdin is None else PIPE,
-            start_new_session=True,
-        )
+        cwd = working_directory() if parameters.cwd is None else absolute(parameters.cwd)
     except OSError as error:
-        raise _start_error(error, command[0], cwd) from None
+        raise _start_error(error.errno or 0, "the program") from None
+    environment = os.environ | {name: as_text(value) for name, value in parameters.env.items()}
+    try:
+        command = [os.fsencode(as_text(part)) for part in parameters.command]
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+        if any(b"\0" in text for text in (*command, *encoded, *encoded.values(), os.fsencode(cwd))):
+            raise ValueError("a null byte")
+        if any(not name or b"=" in name for name in encoded):
+            raise ValueError("a name that is none")
     except ValueError:
-        # from None: Python's own message may show the text that it does not like.
+        # From None: Python's own message may show the text that it does not like.
         raise refused(
             "the command or its environment has a character that no program can be given",
             "InvalidInput",
         ) from None
-    if parameters.stdin is not None:
-        program.feed(parameters.stdin)
-    return program
+    return command, encoded, os.fsencode(cwd)
 
 
-def _directory(cwd: str | None) -> str:
+@contextmanager
+def _explained(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> Iterator[None]:
+    """Turn what can go wrong between start and end into errors for people."""
+    name = os.fsdecode(program)
     try:
-        return working_directory() if cwd is None else absolute(cwd)
-    except OSError as error:
-        raise _start_error(error, "", None) from None
+        yield
+    except StartError as error:
+        if error.directory:
+            reason = os.strerror(error.number).lower()
+            message = f"cannot run in the folder {os.fsdecode(cwd)}: {reason}"
+            raise refused(message, "BadWorkingDirectory") from None
+        if error.number == errno.ENOENT and (missing := _interpreter(program, environment, cwd)) is not None:
+            raise refused(f"cannot run {name}: {missing}", "CommandNotExecutable") from None
+        raise _start_error(error.number, name) from None
+    except GuardianLostError:
+        message = f"{name}: the process that guarded it was ended, and it was killed"
+        raise ApplicationError(message, UNCERTAIN, type="CommandLost") from None
+    except LeftRunningError as error:
+        message = f"{name}: what it started goes on and cannot be ended: process {error}"
+        raise refused(message, "CommandLeftRunning", UNCERTAIN) from None
+    except OSError as error:  # no descriptors, no memory
+        raise _start_error(error.errno or 0, name) from None
 
 
-def _start_error(error: OSError, name: str, cwd: str | None) -> ApplicationError:
-    reason = os.strerror(error.errno or 0).lower()
-    if cwd is not None and error.filename == cwd:
-        return refused(f"cannot run in the folder {cwd}: {reason}", "BadWorkingDirectory")
-    if error.errno == errno.ENOENT:
+def _start_error(number: int, name: str) -> ApplicationError:
+    reason = os.strerror(number).lower()
+    if number == errno.ENOENT:
         return refused(f"there is no program {name}", "CommandNotFound")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOEXEC}:
+    if number in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOEXEC}:
         return refused(f"cannot run {name}: {reason}", "CommandNotExecutable")
-    if error.errno == errno.E2BIG:
+    if number == errno.E2BIG:
         return refused(f"cannot run {name}: {reason}", "CommandTooLong")
     return ApplicationError(f"cannot run {name}: {reason}", type="CommandNotStarted")
 
 
-def _result(program: _Program, parse: str) -> RunOutput:
-    code = program.transport.get_returncode()
-    assert code is not None
-    stdout, stderr = (bytes(b).decode(errors="replace") for b in (program.stdout, program.stderr))
-    if code != 0:
-        raise _failure(code, stderr)
+def _interpreter(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> str | None:
+    """Return what is missing although the program's file is there; None: it is not there."""
+    places = [b""] if b"/" in program else environment.get(b"PATH", os.defpath.encode()).split(b":")
+    for place in places:
+        path = os.path.join(cwd, place, program)
+        try:
+            with open(path, "rb") as file:
+                first = file.read(_FIRST_LINE).split(b"\n")[0]
+        except OSError:
+            continue
+        if not first.startswith(b"#!"):
+            return "the loader that it was built for is not there"
+        name = os.fsdecode(first[2:].strip(b" \t").split(b" ")[0])
+        ends = " (the file has the line ends of Windows)" if name.endswith("\r") else ""
+        return f"its first line names an interpreter that is not there, {json.dumps(name)}{ends}"
+    return None
+
+
+def _result(output: Output, parse: str) -> RunOutput:
+    stdout, parsed = output.stdout(), None
     if parse != "none":
-        parsed = _parsed(stdout, parse, truncated=program.stdout_truncated)
-        shown = ""
-    else:
-        parsed, shown = None, clip(stdout, STDOUT_ENCODED)
-    tail = clip(stderr[::-1], STDERR_LIMIT)[::-1]
-    cut = (parse == "none" and len(shown) < len(stdout)) or len(tail) < len(stderr)
-    return RunOutput(
-        exit_code=0,
-        stdout=shown,
-        stderr=tail,
-        parsed=parsed,
-        truncated=program.truncated or program.stdout_truncated or cut,
-    )
-
-
-def _failure(code: int, stderr: str) -> ApplicationError:
-    what = f"exit code {code}" if code > 0 else f"killed by signal {-code} ({signal.Signals(-code).name})"
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    message = f"{what}: {one_line(lines[-1], 300)}" if lines else what
-    return ApplicationError(
-        message, {"exit_code": code, "stderr": stderr[-ERROR_TAIL:]}, type="CommandFailed"
-    )
+        parsed, stdout = _parsed(stdout, parse, truncated=output.stdout_truncated), ""
+    shown, tail, truncated = output.result(stdout)
+    return RunOutput(exit_code=0, stdout=shown, stderr=tail, parsed=parsed, truncated=truncated)
 
 
 def _parsed(stdout: str, parse: str, *, truncated: bool) -> Any:

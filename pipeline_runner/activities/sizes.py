@@ -24,6 +24,11 @@ def clip(text: str, limit: int) -> str:
     return text
 
 
+def clip_start(text: str, limit: int) -> str:
+    """Return the end of a text that takes at most ``limit`` bytes as JSON."""
+    return clip(text[::-1], limit)[::-1]
+
+
 def one_line(text: str, limit: int) -> str:
     """Return a text for a message: on one line, and cut."""
     line = " ".join(text.split())

@@ -39,12 +39,12 @@ from pipeline_runner.activities.context import (
     set_undone_outcome,
     set_working_directory,
 )
-from pipeline_runner.activities.pulse import too_late
 from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, in_use, masked, secret_value
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
 from pipeline_runner.engine.calls import StepInput
+from pipeline_runner.engine.in_time import in_time, is_uncertain
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.placing import placed
 
@@ -117,7 +117,8 @@ class _ActivityInbound(ActivityInboundInterceptor):
             places = input.headers.get(SECRETS_HEADER)
             if places is not None:
                 input.args = _with_secrets(input, json.loads(places.data))
-            return _measured(await self._in_time(input))
+            run = super().execute_activity(input)
+            return _measured(await in_time(run, threaded=not _is_async(input.fn)))
         except (asyncio.CancelledError, CancelledError) as error:
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
@@ -132,29 +133,11 @@ class _ActivityInbound(ActivityInboundInterceptor):
         # Activities of other workflows on this worker have no key, and are not marked.
         raise await self._told(failed, ask=key is not None)
 
-    async def _in_time(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        """Run the activity; stop an attempt whose start_to_close has passed.
-
-        The server gives such an attempt up and does not tell it. It must not go on with its
-        work while the next attempt, or the undo, is running.
-        """
-        limit = activity.info().start_to_close_timeout
-        if limit is None or not _is_async(input.fn):
-            # A thread cannot be stopped from outside; the built-in activities watch the time.
-            return await super().execute_activity(input)
-        timeout = asyncio.timeout(limit.total_seconds())
-        try:
-            async with timeout:
-                return await super().execute_activity(input)
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise too_late(limit.total_seconds()) from None
-
     async def _told(self, error: BaseException, *, ask: bool) -> BaseException:
         """Return what to raise for an activity's error: without secrets, with what is known."""
         secrets = in_use.get()
-        uncertain = ask and activity.info().attempt > 1 and await self._was_uncertain()
+        later = ask and activity.info().attempt > 1
+        uncertain = later and not is_uncertain(error) and await self._was_uncertain()
         if not secrets and not uncertain:
             return error
         return _rebuilt(error, secrets, UNCERTAIN if uncertain else None)

@@ -21,8 +21,10 @@ from pipeline_runner.engine.interpreter import LOAD, Interpreter
 DEFAULT_TASK_QUEUE = "pipelines"
 """Where runs go that name no task queue."""
 
-THREADS = 64
-"""Activities that block, running at the same time."""
+SLOTS = 100
+"""Activities that run at the same time, if nobody says otherwise: the SDK's own default."""
+_MANY = 1000
+"""Threads where a tuner decides how many activities run; they are made when they are needed."""
 
 
 def pipeline_worker(
@@ -69,8 +71,8 @@ def pipeline_worker(
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.
         "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
-        # How late a cancellation may reach an activity on a server that does not push it.
-        "max_heartbeat_throttle_interval": timedelta(seconds=1),
+        # What a heartbeat may wait for: short, since there are heartbeat timeouts of less than a second.
+        "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
         "default_heartbeat_throttle_interval": timedelta(seconds=1),
         **settings,
         "plugins": [*settings.get("plugins", ()), *plugins],
@@ -80,8 +82,14 @@ def pipeline_worker(
         task_queue=task_queue,
         workflows=[Interpreter],
         activities=[*activities, load],
-        activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="activity"),
+        activity_executor=ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity"),
         interceptors=[PipelineInterceptor(client)],
         graceful_shutdown_timeout=graceful_shutdown,
         **options,
     )
+
+
+def _threads(settings: Mapping[str, Any]) -> int:
+    """Return a thread for each activity that may run: while one waited for a thread its clock would run."""
+    slots: int = settings.get("max_concurrent_activities") or (_MANY if settings.get("tuner") else SLOTS)
+    return slots

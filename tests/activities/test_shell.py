@@ -15,7 +15,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from pipeline_runner.activities import pulse
-from pipeline_runner.activities.shell import GRACE, STDERR_LIMIT, STDOUT_LIMIT, RunInput
+from pipeline_runner.activities.output import STDERR_LIMIT, STDOUT_LIMIT
+from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
 
 Run = Callable[..., Any]
@@ -106,7 +107,7 @@ def test_another_exit_code_is_a_failure_that_may_be_retried(run: Run) -> None:
     error = _failure(run, command=["sh", "-c", code])
     assert error.message == "exit code 3: disk on fire"
     assert (error.type, error.non_retryable) == ("CommandFailed", False)
-    assert error.details == ({"exit_code": 3, "stderr": "warming up\ndisk  on fire\n\n"},)
+    assert error.details == ({"exit_code": 3, "stdout": "", "stderr": "warming up\ndisk  on fire\n\n"},)
 
 
 def test_a_silent_failure_has_a_message_too(run: Run) -> None:

@@ -1,0 +1,94 @@
+"""Attempts that end before the server gives them up, so that none runs beside its retry or its undo."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from pipeline_runner.activities import pulse
+from pipeline_runner.core.errors import MARK
+
+_log = logging.getLogger(__name__)
+
+
+async def in_time(run: Coroutine[Any, Any, Any], *, threaded: bool) -> Any:
+    """Run an activity, and have it end when its time is up.
+
+    Args:
+        run: The activity.
+        threaded: It runs in a thread, which nothing can stop but itself.
+
+    Raises:
+        ApplicationError: Its time was up; the type is that of the server's timeout.
+    """
+    until = pulse.deadline()
+    pulse.set_deadline(until)
+    if until is None:
+        return await run
+    return await _Attempt(asyncio.ensure_future(run), until, threaded=threaded).result()
+
+
+class _Attempt:
+    def __init__(self, work: "asyncio.Future[Any]", until: pulse.Deadline, *, threaded: bool) -> None:
+        self._work, self._until, self._threaded = work, until, threaded
+        self._asked = False
+        self._cancelled: asyncio.CancelledError | None = None
+
+    async def result(self) -> Any:
+        """Return what the activity returns, or raise what there is to say of it."""
+        await self._over()
+        failed = None if self._work.cancelled() else self._work.exception()
+        if self._asked and (self._work.cancelled() or (failed is not None and not is_uncertain(failed))):
+            raise self._until.error()
+        if self._cancelled is not None and self._work.cancelled():
+            raise self._cancelled
+        return self._work.result()
+
+    async def _over(self) -> None:
+        """Wait until it is over; ask it to end when that is due, and give it up at last."""
+        while not self._work.done():
+            ending = self._asked or self._cancelled is not None
+            due = self._until.given_up if ending else self._until.ask
+            try:
+                await asyncio.wait({self._work}, timeout=due - time.monotonic())
+            except asyncio.CancelledError as error:
+                self._cancelled = error
+                self._work.cancel()
+                continue
+            if self._work.done() or time.monotonic() < due:
+                continue
+            if ending:
+                raise self._given_up()
+            self._asked = True
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._threaded:
+            self._work.cancel()
+            return
+        # What the SDK ends a thread with at a cancellation; None where the activity does not want that.
+        shield = activity._Context.current().shield_thread_cancel_exception  # noqa: SLF001
+        raiser = getattr(shield, "__self__", None)
+        if raiser is not None:
+            raiser.raise_in_thread(CancelledError)
+
+    def _given_up(self) -> ApplicationError:
+        name = activity.info().activity_type
+        _log.warning("%s: the attempt did not end when its time was up, and may still run", name)
+        self._work.add_done_callback(lambda work: _tell_end(name, work))
+        return self._until.error(going_on=True)
+
+
+def _tell_end(name: str, work: "asyncio.Future[Any]") -> None:
+    how = "cancelled" if work.cancelled() else "failed" if work.exception() else "completed"
+    _log.warning("%s: an attempt that was given up has ended now (%s)", name, how)
+
+
+def is_uncertain(error: BaseException) -> bool:
+    """Tell whether an activity's error says itself that the outcome is not known."""
+    details = error.details if isinstance(error, ApplicationError) else ()
+    return any(isinstance(detail, dict) and MARK in detail for detail in details)
