@@ -51,6 +51,7 @@ from pipeline_runner.activities.pulse import Heart, heartbeating, remembered
 from pipeline_runner.activities.sizes import clip
 from pipeline_runner.activities.strict import checked
 from pipeline_runner.core.durations import PATTERN
+from pipeline_runner.core.model import Retry
 
 Id = Annotated[str, Meta(description="The container's id.")]
 Name = Annotated[str, Meta(description="The container's name.")]
@@ -265,7 +266,7 @@ class Containers(Engine):
             id=container, name=state.name_of(found), stopped=stopped, exit_code=found["State"]["ExitCode"]
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
     @activity.defn(name="container.exec")
     @checked
     async def exec(self, parameters: ExecInput) -> ExecOutput:

@@ -246,6 +246,7 @@ class _Nursery:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._link: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
     def send(self, descriptors: list[int]) -> None:
@@ -265,7 +266,7 @@ class _Nursery:
         ours, theirs = socket.socketpair()
         ours.settimeout(5)
         with theirs:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guardian.__file__],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -274,7 +275,7 @@ class _Nursery:
                 start_new_session=True,
             )
         # It ends with its link. Should it end before us, this thread takes it in.
-        threading.Thread(target=process.wait, name="nursery", daemon=True).start()
+        threading.Thread(target=self._process.wait, name="nursery", daemon=True).start()
         return ours
 
 

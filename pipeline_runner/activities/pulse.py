@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity
@@ -140,7 +140,10 @@ class Deadline:
             " (schedule_to_close)",
         }[self.kind]
         more = "; the attempt cannot be stopped and may still run" if going_on else ""
-        return ApplicationError(message + more, UNCERTAIN, type=self.kind)
+        # A retry would begin when the time of all attempts is over: then there is none, as after the
+        # server's own timeout. "Not retryable" would say that what is around the step is not either.
+        delay = timedelta(seconds=self.seconds) if self.kind == SCHEDULE_TO_CLOSE_TIMEOUT else None
+        return ApplicationError(message + more, UNCERTAIN, type=self.kind, next_retry_delay=delay)
 
 
 def deadline() -> Deadline | None:

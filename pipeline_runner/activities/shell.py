@@ -101,9 +101,9 @@ async def _run(parameters: RunInput, output: Output) -> int:
                     await program.drained.wait()
         finally:
             await program.end(0 if program.exited.is_set() else time_left(GRACE))
-    if program.code is None:
-        raise GuardianLostError
-    return program.code
+        if program.code is None:
+            raise GuardianLostError
+        return program.code
 
 
 def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
@@ -144,7 +144,7 @@ def _explained(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> I
             raise refused(f"cannot run {name}: {missing}", "CommandNotExecutable") from None
         raise _start_error(error.number, name) from None
     except GuardianLostError:
-        message = f"{name}: the process that guarded it was ended, and it was killed"
+        message = f"{name}: the process that guarded it was ended, and it with it"
         raise ApplicationError(message, UNCERTAIN, type="CommandLost") from None
     except LeftRunningError as error:
         message = f"{name}: what it started goes on and cannot be ended: process {error}"

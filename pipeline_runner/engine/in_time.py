@@ -29,6 +29,9 @@ async def in_time(run: Coroutine[Any, Any, Any], *, threaded: bool) -> Any:
     pulse.set_deadline(until)
     if until is None:
         return await run
+    if time.monotonic() >= until.ask:  # the task was on its way for too long: nothing is begun
+        run.close()
+        raise until.error()
     return await _Attempt(asyncio.ensure_future(run), until, threaded=threaded).result()
 
 

@@ -76,9 +76,11 @@ def child_timeouts(node: Node | None) -> ChildTimeouts:
 
 def said_retry(document: Document, call: Call) -> Retry:
     """Return what the file and the catalogue say of a call's retries, without the language's defaults."""
-    activity = call.activity
-    layers = [retry(part.get("retry")) for part in _parts(document, call)]
-    return merged(activity.retry if activity else Retry(), *layers)
+    own = call.activity.retry if call.activity else Retry()
+    if call.compensates:
+        # An undo must try hard, however often its activity is tried as a step.
+        own = msgspec.structs.replace(own, maximum_attempts=None)
+    return merged(own, *(retry(part.get("retry")) for part in _parts(document, call)))
 
 
 def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, int]]:

@@ -21,7 +21,9 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 def _environment(limit: float = 60.0) -> ActivityEnvironment:
     env = ActivityEnvironment()
-    env.info = dataclasses.replace(env.info, start_to_close_timeout=timedelta(seconds=limit))
+    env.info = dataclasses.replace(
+        env.info, start_to_close_timeout=timedelta(seconds=limit), schedule_to_close_timeout=None
+    )
     return env
 
 

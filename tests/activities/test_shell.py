@@ -1,6 +1,7 @@
 """shell.run on real processes."""
 
 import asyncio
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from pipeline_runner.activities import pulse
-from pipeline_runner.activities.output import STDERR_LIMIT, STDOUT_LIMIT
+from pipeline_runner.activities.output import SHORT_TAIL, STDERR_LIMIT, STDOUT_LIMIT, TAIL, spell_signal
+from pipeline_runner.activities.secret_values import in_use
 from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
 
@@ -90,6 +93,13 @@ def test_lines_end_with_lf_or_crlf_alone(run: Run) -> None:
     assert run(shell_run, command=["true"], parse="lines").parsed == []
 
 
+@pytest.mark.parametrize("env", [{"": "x"}, {"a=b": "x"}, {"a": "\0"}, {"a": "\ud800"}])
+def test_an_environment_that_no_program_can_be_given(run: Run, env: Any) -> None:
+    error = _failure(run, command=["true"], env=env)
+    assert error.message == "the command or its environment has a character that no program can be given"
+    assert (error.type, error.non_retryable) == ("InvalidInput", True)
+
+
 def test_without_stdin_there_is_nothing_to_read(run: Run) -> None:
     assert run(shell_run, command=["cat"]).stdout == ""
 
@@ -114,17 +124,108 @@ def test_a_silent_failure_has_a_message_too(run: Run) -> None:
     assert _failure(run, command=["false"]).message == "exit code 1"
 
 
-def test_a_failure_carries_a_bounded_end_of_standard_error(run: Run) -> None:
+def test_a_failure_says_what_was_last_printed_on_standard_output_if_there_is_nothing_else(run: Run) -> None:
+    """Test runners and npm report failures there."""
+    error = _failure(run, command=["sh", "-c", "echo 'FAILED test_total'; exit 2"])
+    assert error.message == "exit code 2: FAILED test_total"
+    assert error.details == ({"exit_code": 2, "stdout": "FAILED test_total\n", "stderr": ""},)
+
+
+def _last_attempt(*, last: bool) -> ActivityEnvironment:
+    env = ActivityEnvironment()
+    policy = RetryPolicy(maximum_attempts=2)
+    env.info = dataclasses.replace(env.info, retry_policy=policy, attempt=2 if last else 1)
+    return env
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_failure_carries_a_bounded_end_of_both_streams(last: bool) -> None:
+    """Whole lines. Of an attempt that another follows the server keeps no more than 4 KiB."""
+    code = "import sys; print('\\0 out\\n' * 50_000); sys.exit('x' * 100_000 + '\\nlast line')"
+    with pytest.raises(ApplicationError) as caught:
+        asyncio.run(_last_attempt(last=last).run(shell_run, RunInput(command=_python(code))))
+    details = caught.value.details[0]
+    limit = TAIL if last else SHORT_TAIL
+    assert caught.value.message == "exit code 1: last line"
+    assert details["stderr"] == "last line\n"
+    assert details["stdout"].startswith("\0 out\n")
+    assert limit - 50 < len(json.dumps(details["stdout"])) <= limit
+
+
+def test_a_long_last_line_is_cut(run: Run) -> None:
     error = _failure(run, command=_python("import sys; sys.exit('x' * 100_000 + 'end')"))
     assert error.message == "exit code 1: " + "x" * 299 + "…"
     assert error.details[0]["stderr"].endswith("xend\n")
-    assert len(error.details[0]["stderr"]) == 4096
+    assert SHORT_TAIL - 8 < len(error.details[0]["stderr"]) <= SHORT_TAIL
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_secret_is_masked_before_output_is_cut(run: Run, fails: bool) -> None:
+    """Half of one would not be found any more."""
+    secret = "s3cret-" * 8
+    code = (
+        "import sys\n"
+        f"sys.stdout.write('a' * {STDOUT_LIMIT - 10} + {secret!r} + 'b' * {SHORT_TAIL - 20})\n"
+        f"sys.stderr.write({secret!r} + 'c' * {(SHORT_TAIL if fails else STDERR_LIMIT) - 20})\n"
+        f"sys.exit({int(fails)})"
+    )
+    token = in_use.set((secret,))
+    try:
+        if fails:
+            told = _failure(run, command=_python(code)).details[0]
+        else:
+            told = run(shell_run, command=_python(code)).__dict__
+    finally:
+        in_use.reset(token)
+    assert "s3c" not in json.dumps(told)
+    assert "ret-" not in json.dumps(told)
+    assert "***" in told["stderr"]
 
 
 def test_death_by_a_signal_names_it(run: Run) -> None:
     error = _failure(run, command=["sh", "-c", "kill -9 $$"])
     assert error.message == "killed by signal 9 (SIGKILL)"
     assert error.details[0]["exit_code"] == -9
+
+
+def test_death_by_a_signal_that_python_has_no_name_for(run: Run) -> None:
+    error = _failure(run, command=_python("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)"))
+    assert error.message == f"killed by signal {signal.SIGRTMIN + 1} (SIGRTMIN+1)"
+    assert error.type == "CommandFailed"
+
+
+def test_every_signal_of_the_system_has_words() -> None:
+    """65 is none, and is told all the same."""
+    spelt = [spell_signal(number) for number in range(1, 66)]
+    assert [one.split(" ")[0] for one in spelt] == [str(number) for number in range(1, 66)]
+    assert {number: spelt[number - 1] for number in (15, 32, 34, 36, 64, 65)} == {
+        15: "15 (SIGTERM)",
+        32: "32",
+        34: "34 (SIGRTMIN)",
+        36: "36 (SIGRTMIN+2)",
+        64: "64 (SIGRTMAX)",
+        65: "65",
+    }
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_script_whose_interpreter_is_missing_is_not_missing_itself(
+    run: Run, tmp_path: Path, by_path: bool
+) -> None:
+    for name, first in {"crlf": "#!/bin/sh\r", "spaced": "#! /no/such/thing -x"}.items():
+        (tmp_path / name).write_text(f"{first}\necho hi\n")
+        (tmp_path / name).chmod(0o755)
+    names = "its first line names an interpreter that is not there"
+    cases = {
+        "crlf": f'{names}, "/bin/sh\\r" (the file has the line ends of Windows)',
+        "spaced": f'{names}, "/no/such/thing"',
+    }
+    for name, reason in cases.items():
+        command = f"./{name}" if by_path else name
+        where: Any = {"cwd": str(tmp_path)} if by_path else {"env": {"PATH": f"/nope:{tmp_path}"}}
+        error = _failure(run, command=[command], **where)
+        assert error.message == f"cannot run {command}: {reason}"
+        assert (error.type, error.non_retryable) == ("CommandNotExecutable", True)
 
 
 def test_what_cannot_be_started_is_not_retried(run: Run, tmp_path: Path) -> None:
