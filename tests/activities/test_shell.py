@@ -21,13 +21,18 @@ from pipeline_runner.activities.output import SHORT_TAIL, STDERR_LIMIT, STDOUT_L
 from pipeline_runner.activities.secret_values import in_use
 from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
+from pipeline_runner.activities.strict import Scalar
 
 Run = Callable[..., Any]
 NewEnvironment = Callable[..., ActivityEnvironment]
 
 
-def _python(code: str) -> list[str]:
+def _strings(code: str) -> list[str]:
     return [sys.executable, "-c", code]
+
+
+def _python(code: str) -> list[Scalar]:
+    return [*_strings(code)]
 
 
 def _failure(run: Run, **parameters: Any) -> ApplicationError:
@@ -365,7 +370,7 @@ def test_a_killed_worker_takes_its_programs_with_it(tmp_path: Path) -> None:
     """A kill -9 leaves nobody to clean up but the watcher."""
     code = f"trap '' TERM HUP; sleep 600 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/parent; wait"
     worker = subprocess.Popen(
-        _python(
+        _strings(
             "import asyncio, dataclasses\n"
             "from datetime import timedelta\n"
             "from temporalio.testing import ActivityEnvironment\n"
