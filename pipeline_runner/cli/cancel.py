@@ -9,7 +9,7 @@ import shlex
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipeline_runner.cli import console, options, session, watch
+from pipeline_runner.cli import console, logs, options, session, watch
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 
@@ -37,7 +37,7 @@ async def _cancel(args: argparse.Namespace, where: session.Place) -> ExitCode:
 
     from pipeline_runner.engine.client import ANSWER, find, is_open
 
-    session.quiet()
+    logs.follow(verbose=False)
     client = await session.connected(where)
     try:
         _, description = await find(client, args.run)

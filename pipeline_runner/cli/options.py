@@ -22,6 +22,7 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
     """Add what a command takes that serves runs until it is stopped."""
     parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
     add_activities(parser)
+    _add_verbose(parser, "log the tracebacks of activities, too")
     parser.add_argument(
         "--task-queue",
         metavar="QUEUE",
@@ -31,7 +32,12 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
 
 def add_following(parser: argparse.ArgumentParser) -> None:
     """Add what a command takes that follows a run to its end."""
+    _add_verbose(parser, "show what activities log, too")
     parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
+
+
+def _add_verbose(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help=what)
 
 
 def check_report(file: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.activities import extras
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.cli import console, diagnose, options, session
+from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -94,7 +94,7 @@ async def _run(
     workflow_id: str,
     where: session.Place,
 ) -> ExitCode:
-    session.quiet()
+    logs.follow(verbose=args.verbose)
     assert loaded.bundle is not None
     with session.interrupts() as caught:
         return await _start_and_follow(args, loaded, pipeline, inputs, workflow_id, where, caught)

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -270,14 +269,3 @@ def interrupts() -> Iterator[Interrupts]:
     finally:
         for number in names:
             loop.remove_signal_handler(number)
-
-
-def quiet() -> None:
-    """Keep what the SDK logs about failed attempts out of a command's output: the view tells it."""
-    from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
-
-    level = TelemetryFilter(core_level="ERROR", other_level="ERROR")
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=level))))
-    logging.getLogger("temporalio").setLevel(logging.ERROR)
-    logging.getLogger("temporalio.activity").setLevel(logging.CRITICAL)
-    logging.getLogger("temporalio.workflow").setLevel(logging.CRITICAL)

@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from pipeline_runner.cli import console, options, session
+from pipeline_runner.cli import console, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 
@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 
 async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:
-    session.quiet()
+    logs.follow(verbose=args.verbose)
     with session.interrupts() as caught:
         return await _find_and_follow(args, where, caught)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline_runner.cli import console, diagnose, options, session
+from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
@@ -62,6 +62,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
     """Serve until a signal comes."""
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
 
+    logs.serve(verbose=args.verbose)
     client = await session.connected(where)
     modules = dict.fromkeys([*(m for loaded in found for m in loaded.modules), *args.activities])
     folders = [Path.cwd(), *(folder for loaded in found for folder in loaded.folders)]

@@ -64,9 +64,14 @@ class Interpreter:
             await self._interruption.request(Interrupted("cancelled", _cancelled()))
 
     async def _work(self, args: Sequence[RawValue]) -> Any:
-        inputs, program, options = await _read(args)
-        if options.continued is None:
-            inputs = _validated(program, inputs)
+        try:
+            inputs, program, options = await _read(args)
+            if options.continued is None:
+                inputs = _validated(program, inputs)
+                workflow.logger.info("started: %s", program.root.name)
+        except ApplicationError as error:
+            workflow.logger.warning("refused: %s [%s]", error.message, error.type)
+            raise
         self._run = Run(program, inputs, options, self._interruption)
         return await self._run.execute()
 

@@ -6,6 +6,7 @@ enters at the phase and the position where it was.
 
 import asyncio
 import base64
+import logging
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -208,7 +209,13 @@ class Run:
     async def _end(self) -> Any:
         state = self._state
         if state.error is None:
+            workflow.logger.info("completed")
             return self._result()
+        level = logging.INFO if state.status == "cancelled" else logging.WARNING
+        dirty = ", dirty" if state.dirty else ""
+        workflow.logger.log(
+            level, "%s%s: %s [%s]", state.status, dirty, state.error.message, state.error.type
+        )
         if state.status == "cancelled" and not state.dirty and workflow.cancellation_reason() is not None:
             await self._tell_parent()
             raise CancelledError(state.error.message)

@@ -113,6 +113,7 @@ class Steps:
         """Put the step's name in front of whatever went wrong in it."""
         failed = self._classified(step, error)
         message = shortened(f"{name}: {failed.info.message}")
+        workflow.logger.warning("%s failed: %s [%s]", step.id, failed.info.message, failed.info.type)
         info = ErrorInfo(type=failed.info.type, message=message, step=step.id)
         return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
 

@@ -5,6 +5,7 @@ fails for good is recorded and does not stop the others. An entry leaves the log
 has been dealt with, so that a run can go on by continue-as-new at any point in between.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -170,7 +171,11 @@ class Undo:
     def _record(self, path: str, entry: UndoEntry, state: Any, error: ErrorInfo | None = None) -> None:
         if state != "undone":
             self._state.dirty = True
-            workflow.logger.error("undo of %s: %s: %s", path, state, error.message if error else "")
+        level = logging.INFO if state == "undone" else logging.WARNING
+        told = {"undone": "undone", "failed": "undo failed", "not undone": "not undone"}[state]
+        workflow.logger.log(
+            level, "%s: %s%s", told, path, f": {error.message} [{error.type}]" if error else ""
+        )
         record = UndoRecord(path=path, name=entry.name, outcome=entry.outcome, state=state, error=error)
         self._state.records.append(record)
 
