@@ -53,7 +53,7 @@ Replaced = Annotated[bool, Meta(description="Whether there was such a file befor
 Key = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9A-Za-z_-]{1,64}$",
+        pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)",  # Python's $ lets a line end through
         description='The idempotency key of the step to undo: "{{ step.key }}".',
     ),
 ]

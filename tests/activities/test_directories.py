@@ -9,7 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import directories, files
-from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.activities.context import set_idempotency_key, set_undone_outcome
 
 Run = Callable[..., Any]
 OTHER_KEY = "f" * 32
@@ -97,6 +97,53 @@ def test_remove_takes_a_full_directory_only_when_told(run: Run, tmp_path: Path) 
     assert error.message == f"cannot remove {tmp_path}/a: directory not empty"
     assert run(directories.remove, path=str(tmp_path / "a"), recursive=True).removed
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("slash", ["", "/", "//", "/."])
+@pytest.mark.parametrize("target", ["empty", "full", "nothing"])
+def test_a_link_is_never_followed(
+    run: Run, tmp_path: Path, target: str, slash: str, *, recursive: bool
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full" / "d").mkdir(parents=True)
+    link = tmp_path / "current"
+    link.symlink_to(target)
+    error = _failure(run, directories.remove, path=f"{link}{slash}", recursive=recursive)
+    assert error.message == (
+        f"cannot remove {link}: it is a symbolic link, not a directory (file.remove removes links)"
+    )
+    assert (error.type, error.non_retryable) == ("NotADirectory", True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["current", "d", "empty", "full"]
+
+
+def test_links_inside_are_removed_and_not_followed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "target" / "d").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "target")
+    assert run(directories.remove, path=str(tmp_path / "a"), recursive=True).removed
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["d", "target"]
+
+
+@pytest.mark.parametrize("swapped", ["a", "a/b", "a/b/c"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_undo_does_not_follow_a_link_that_somebody_has_put_in(
+    run: Run, tmp_path: Path, state: Path, key: str, swapped: str, *, recursive: bool
+) -> None:
+    path = tmp_path / "a" / "b" / "c"
+    run(directories.create, path=str(path))
+    other = tmp_path / "other"
+    (other / "b" / "c").mkdir(parents=True)
+    (other / "c").mkdir()
+    (tmp_path / swapped).rename(tmp_path / "away")
+    (tmp_path / swapped).symlink_to(other)
+    set_undone_outcome("completed")
+    try:
+        error = _failure(run, directories.remove, path=str(path), key=key, recursive=recursive)
+    finally:
+        set_undone_outcome(None)
+    assert error.type in {"NotADirectory", "NothingKept"}
+    assert sorted(str(one.relative_to(other)) for one in other.rglob("*")) == ["b", "b/c", "c"]
 
 
 @pytest.mark.parametrize("recursive", [False, True])

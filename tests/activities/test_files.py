@@ -1,9 +1,12 @@
 """The file family on real files."""
 
+import errno
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +302,124 @@ def test_move_to_another_file_system(run: Run, tmp_path: Path, key: str) -> None
     assert not target.exists()
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A directory on another file system."""
+    path = Path("/dev/shm", f"pipeline-runner-{uuid.uuid4().hex}")
+    if not path.parent.is_dir():
+        pytest.skip("needs a second file system at /dev/shm")
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_move_to_another_file_system_takes_the_owner_along_first(
+    run: Run, tmp_path: Path, key: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what somebody wrote would become a program with the worker's rights."""
+    source, target = tmp_path / "s", elsewhere / "t"
+    source.write_text("x")
+    os.chown(source, 1234, 2345)
+    source.chmod(0o6755)
+    os.utime(source, (1, 1))
+    modes: list[int] = []
+    chown = os.fchown
+
+    def noted(descriptor: int, owner: int, group: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        chown(descriptor, owner, group)
+
+    monkeypatch.setattr(os, "fchown", noted)
+    run(files.move, source=str(source), destination=str(target))
+    found = target.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 2345, 0o6755)
+    assert found.st_mtime == 1
+    assert modes == [0o600]  # nobody else could open it before
+    run(files.restore, path=str(target), key=key)
+    found = source.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 2345, 0o6755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_moved_link_keeps_its_owner(run: Run, tmp_path: Path, key: str, elsewhere: Path) -> None:
+    source, target = tmp_path / "s", elsewhere / "t"
+    source.symlink_to("nowhere")
+    os.chown(source, 1234, 2345, follow_symlinks=False)
+    run(files.move, source=str(source), destination=str(target))
+    assert (os.readlink(target), target.lstat().st_uid, target.lstat().st_gid) == ("nowhere", 1234, 2345)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+@pytest.mark.parametrize("action", ["move", "write"])
+def test_a_worker_that_may_not_give_files_away_does_not_lend_its_rights(
+    run: Run, tmp_path: Path, elsewhere: Path, action: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "s", elsewhere / "t"
+    for path in (source, target):
+        path.write_text("x")
+        os.chown(path, 1234, 2345)
+        path.chmod(0o6755)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    if action == "move":
+        target.unlink()
+        run(files.move, source=str(source), destination=str(target))
+    else:
+        run(files.write, path=str(target), content="y")
+    assert (target.stat().st_uid, stat.S_IMODE(target.stat().st_mode)) == (os.geteuid(), 0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_group_is_given_where_an_owner_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch()
+    os.chown(old, 1234, 2345)
+    old.chmod(0o4640)
+    chown = os.fchown
+
+    def own_groups(descriptor: int, owner: int, group: int) -> None:
+        if owner != -1:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        chown(descriptor, owner, group)
+
+    monkeypatch.setattr(os, "fchown", own_groups)
+    with new.open("wb") as file:
+        copying.adopt(file.fileno(), old.stat())
+    found = new.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 2345, 0o640)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("where", ["state", "far_state"])
+def test_what_is_kept_as_a_copy_comes_back_with_owner_and_mode(
+    run: Run,
+    tmp_path: Path,
+    key: str,
+    where: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    request.getfixturevalue(where)
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "f"
+    path.write_text("old")
+    os.chown(path, 1234, 2345)
+    path.chmod(0o4751)
+    run(files.write, path=str(path), content="new")
+    run(files.restore, path=str(path), key=key)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 2345, 0o4751)
+    assert path.read_text() == "old"
+
+
 def test_the_longest_names_can_be_kept(run: Run, tmp_path: Path, key: str) -> None:
     path = tmp_path / ("é" * 127)
     run(files.write, path=str(path), content="x")
@@ -378,6 +499,27 @@ def test_mistakes_are_not_retried_and_name_the_path(run: Run, tmp_path: Path) ->
         assert (error.message, error.type) == (message, error_type)
         assert error.non_retryable
     assert _names(tmp_path) == ["d", "f", "p"]
+
+
+@pytest.mark.parametrize("ending", ["/", "//", "/.", "/.."])
+def test_the_path_of_a_directory_is_refused(run: Run, tmp_path: Path, key: str, ending: str) -> None:
+    source, path = str(tmp_path / "s"), f"{tmp_path}/backup{ending}"
+    Path(source).write_text("x")
+    cases: list[tuple[Any, dict[str, str]]] = [
+        (files.write, {"path": path, "content": "x"}),
+        (files.copy, {"source": source, "destination": path}),
+        (files.move, {"source": source, "destination": path}),
+        (files.copy, {"source": f"{source}{ending}", "destination": f"{tmp_path}/t"}),
+        (files.move, {"source": f"{source}{ending}", "destination": f"{tmp_path}/t"}),
+        (files.read, {"path": f"{source}{ending}"}),
+        (files.remove, {"path": f"{source}{ending}"}),
+    ]
+    for activity, parameters in cases:
+        error = _failure(run, activity, **parameters)
+        (wrong,) = {one for one in parameters.values() if one.endswith(ending)}
+        assert error.message == f"{wrong} is the path of a directory, not of a file"
+        assert (error.type, error.non_retryable) == ("IsADirectory", True)
+    assert _names(tmp_path) == ["s"]
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
