@@ -20,7 +20,8 @@ What the code cannot say by type hints is added by :func:`describe`::
 
 Modules are named in ``activities.yaml``, by ``--activities``, or by installed packages in
 the entry point group ``pipeline_runner.activities`` (the value is the module's name). They
-are looked for where Python looks, and then in the current folder.
+are looked for in the directory of the ``activities.yaml`` that names them, where Python looks, and
+then in the current directory; see :mod:`pipeline_runner.activities.importing`.
 
 Imports neither temporalio nor an implementation: only the providers asked for do.
 """
@@ -28,16 +29,16 @@ Imports neither temporalio nor an implementation: only the providers asked for d
 import importlib
 import importlib.metadata
 import inspect
-import os
-import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
+from pipeline_runner.activities import importing
 from pipeline_runner.activities.catalogue import Argument, Entry
 from pipeline_runner.activities.type_schemas import schema_of
 from pipeline_runner.core.model import Retry, Timeouts
@@ -64,8 +65,26 @@ Activity = Callable[..., Any]
 F = TypeVar("F", bound=Activity)
 
 
+class Provider(NamedTuple):
+    """A module with activities, and the directory that it is looked for in first."""
+
+    module: str
+    directory: Path | None = None
+    """Where the ``activities.yaml`` is that names it; None: it comes from elsewhere."""
+
+
+def provider(module_name: str, directory: Path | None) -> Provider:
+    """Return a module with the directory, if it is in there: one found elsewhere is nobody's own."""
+    own = directory is not None and importing.directory(directory).has(module_name)
+    return Provider(module_name, directory if own else None)
+
+
 class ProviderError(Exception):
     """A module offers no activities that can be used. The message is for people."""
+
+
+class MissingModule(ProviderError):
+    """There is no such module."""
 
 
 class _Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +129,7 @@ def entry_points() -> list[str]:
     return sorted({point.module for point in importlib.metadata.entry_points(group=GROUP)})
 
 
-def catalogue_of(module_name: str) -> list[Entry]:
+def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]:
     """Return what is known of the activities that a module offers, sorted by name.
 
     Imports the module, but calls nothing in it if that can be helped.
@@ -118,7 +137,7 @@ def catalogue_of(module_name: str) -> list[Entry]:
     Raises:
         ProviderError: It cannot be imported, or offers nothing.
     """
-    module = _import(module_name)
+    module = _import(module_name, directory)
     declared = getattr(module, "activities", None)
     found: list[Activity] = []
     if declared is None or callable(declared):
@@ -129,13 +148,13 @@ def catalogue_of(module_name: str) -> list[Entry]:
     return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
 
 
-def activities_of(module_name: str) -> list[Activity]:
+def activities_of(module_name: str, directory: Path | None = None) -> list[Activity]:
     """Return the activities that a module offers, ready to be served.
 
     Raises:
         ProviderError: It cannot be imported, offers nothing, or a class needs arguments.
     """
-    module = _import(module_name)
+    module = _import(module_name, directory)
     declared = getattr(module, "activities", None)
     if declared is not None:
         return _distinct(module_name, _listed(module_name, declared))
@@ -147,19 +166,24 @@ def activities_of(module_name: str) -> list[Activity]:
     return _distinct(module_name, [*_functions(module), *methods])
 
 
-def _import(name: str) -> ModuleType:
-    folder = os.getcwd()
-    if folder not in sys.path:  # last: a stray local folder must not hide an installed package
-        sys.path.append(folder)
+def _import(name: str, directory: Path | None) -> ModuleType:
     importlib.invalidate_caches()
+    here = Path.cwd()
     try:
-        return importlib.import_module(name)
+        if directory is not None and importing.directory(directory).has(name):
+            return importing.directory(directory).load(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Last: a stray local directory must not hide an installed package.
+            if error.name != name.partition(".")[0] or not importing.directory(here).has(name):
+                raise
+        return importing.directory(here).load(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ProviderError(
-                f'there is no Python module "{name}" (looked for in {folder} and where Python'
-                " looks for modules)"
-            ) from None
+        missing = importing.plain_name(error.name or "")
+        if missing and f"{name}.".startswith(f"{missing}."):
+            where = f"looked for in {directory or here} and where Python looks for modules"
+            raise MissingModule(f'there is no Python module "{name}" ({where})') from None
         raise _import_error(name, error) from error
     except (Exception, SystemExit) as error:
         raise _import_error(name, error) from error
@@ -171,7 +195,7 @@ def _import_error(name: str, error: BaseException) -> ProviderError:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<", __file__, *libraries))
+        if not frame.filename.startswith(("<", __file__, importing.__file__, *libraries))
     ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return ProviderError(f'the module "{name}" cannot be imported: {type(error).__name__}: {error}{where}')
@@ -217,7 +241,7 @@ def _instances(module: ModuleType) -> Iterator[Any]:
     values = list(vars(module).values())
     for found in _classes(module):
         there = [v for v in values if type(v) is found]
-        yield from there or [_instance(module.__name__, found)]
+        yield from there or [_instance(importing.plain_name(module.__name__), found)]
 
 
 def _instance(module_name: str, found: type) -> Any:
@@ -280,7 +304,8 @@ def name_of(activity: Activity) -> str | None:
 
 def _path(activity: Activity) -> str:
     function = inspect.unwrap(activity)
-    return f"{function.__module__}:{getattr(function, '__qualname__', type(activity).__qualname__)}"
+    name = getattr(function, "__qualname__", type(activity).__qualname__)
+    return f"{importing.plain_name(function.__module__)}:{name}"
 
 
 def _entry(activity: Activity) -> Entry:

@@ -39,7 +39,7 @@ class FilePart:
         Meta(description="Its name for the server; default: its own."),
     ] = None
     content_type: Annotated[
-        Annotated[str, Meta(pattern=r"^[!-~]+(; ?[!-~]+)*$")] | None,
+        Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$")] | None,
         Meta(description="Its media type; default: by the name's ending."),
     ] = None
 

@@ -136,7 +136,7 @@ async def _start_and_follow(
             console.result(f"{workflow_id}\n")
             return ExitCode.OK
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
-    activities = session.activities_of(loaded.modules, loaded.folders)
+    activities = session.activities_of(loaded.modules)
     _expect_extras(loaded)
     async with session.serving(client, _queues(loaded, queue), activities):
         caught.check()
@@ -148,8 +148,7 @@ def _memo(loaded: Loaded, queue: str) -> dict[str, Any]:
     """Return what ``watch`` needs to take up the run in another process."""
     return {
         "cwd": os.getcwd(),
-        "modules": list(loaded.modules),
-        "folders": [str(folder) for folder in loaded.folders],
+        "modules": session.noted(loaded.modules),
         "queues": _queues(loaded, queue),
     }
 

@@ -32,6 +32,8 @@ from pipeline_runner.engine.embedded import (
 if TYPE_CHECKING:
     from temporalio.client import Client
 
+    from pipeline_runner.activities.door import Provider
+
 
 _NEW_SERVER = 4.0
 """Seconds in which a server that was started a moment ago may still refuse."""
@@ -178,25 +180,54 @@ def _retention() -> int:
         raise CommandError(str(error)) from None
 
 
-def activities_of(modules: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Callable[..., Any]]:
+def activities_of(modules: Iterable["Provider"]) -> list[Callable[..., Any]]:
     """Return the activities that a worker serves: the built-in ones and those of modules.
 
     Raises:
-        CommandError: A module cannot be imported, or offers nothing.
+        CommandError: A module cannot be imported, or offers nothing; or two directories have
+            activities of the same name.
     """
     from pipeline_runner.activities import door
 
-    for folder in folders:
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
+    first = [door.Provider(module) for module in (*door.BUILTIN_MODULES, *door.entry_points())]
     # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
     found: dict[str, Callable[..., Any]] = {}
+    directories: dict[str, Path] = {}
     try:
-        for module in [*door.BUILTIN_MODULES, *door.entry_points(), *modules]:
-            found.update({door.name_of(f) or "": f for f in door.activities_of(module)})
+        for module, directory in dict.fromkeys([*first, *modules]):
+            for activity in door.activities_of(module, directory):
+                name = door.name_of(activity) or ""
+                found[name] = activity
+                if directory is not None and directories.setdefault(name, directory) != directory:
+                    raise CommandError(_twice(name, directories[name], directory))
     except door.ProviderError as error:
         raise CommandError(str(error)) from None
     return list(found.values())
+
+
+def _twice(name: str, one: Path, other: Path) -> str:
+    what = f'an activity "{name}"' if name else "an activity that takes any name"
+    return (
+        f"the modules of both {one / 'activities.yaml'} and {other / 'activities.yaml'} have {what}, and"
+        " one worker can serve only one: give them different names, or run a worker for each"
+    )
+
+
+def noted(modules: Iterable["Provider"]) -> list[list[str | None]]:
+    """Return modules as JSON, for :func:`from_memo`."""
+    return [[module, None if directory is None else str(directory)] for module, directory in modules]
+
+
+def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
+    """Return the modules that the command noted which started a run."""
+    from pipeline_runner.activities import door
+
+    found = []
+    for noted in memo["modules"]:
+        # An older command noted names alone, and beside them where all of them are found.
+        name, directory = (noted, next(iter(memo["folders"]), None)) if isinstance(noted, str) else noted
+        found.append(door.Provider(name, None if directory is None else Path(directory)))
+    return found
 
 
 @contextlib.asynccontextmanager

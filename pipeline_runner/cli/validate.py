@@ -10,8 +10,9 @@ from pipeline_runner.cli.diagnose import show
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.formats import FORMATS
 from pipeline_runner.cli.main import CommandError
+from pipeline_runner.language.catalogue_file import LOCK
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.resolve import UsageError, check_paths
+from pipeline_runner.language.resolve import Checked, UsageError, check_paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a pipeline file, a folder to search for them, or - for a pipeline on standard input",
     )
     options.add_activities(parser)
+    parser.add_argument(
+        "--no-modules",
+        action="store_true",
+        help="import no Python modules: for files that are not trusted",
+    )
     parser.add_argument("--format", choices=("text", *FORMATS), default="text", help="how mistakes are told")
     parser.add_argument("--strict", action="store_true", help="count warnings as mistakes")
 
@@ -30,20 +36,37 @@ def execute(args: argparse.Namespace) -> ExitCode:
     """Check, and tell what is wrong: as text on standard error, or for programs on standard output."""
     if "-" in args.path and sys.stdin is None:
         raise CommandError("standard input is closed")
+    if args.no_modules and args.activities:
+        raise CommandError("--activities imports a module, and --no-modules imports none: leave one out")
     # Nearly all that is made is kept to the end: to look for garbage takes a third of the time.
     gc.disable()
     stdin = sys.stdin.buffer if sys.stdin else None
     try:
-        checked = check_paths(args.path, modules=args.activities, stdin=stdin)
+        checked = check_paths(args.path, modules=args.activities, stdin=stdin, imports=not args.no_modules)
     except UsageError as error:
         raise CommandError(str(error)) from None
-    if args.format == "text":
+    _tell(checked, args.format)
+    if checked.unreadable:
+        return ExitCode.USAGE
+    bad = [d for d in checked.diagnostics if args.strict or d.severity == "error"]
+    return ExitCode.FAILED if bad else ExitCode.OK
+
+
+def _tell(checked: Checked, format_: str) -> None:
+    if checked.unreadable and not checked.files and not checked.diagnostics:
+        pass  # there is nothing to tell but that
+    elif format_ == "text":
         show(checked.diagnostics, checked.sources)
         _summarize(checked.diagnostics, len(checked.files))
     else:
-        console.result(FORMATS[args.format](checked.diagnostics))
-    bad = [d for d in checked.diagnostics if args.strict or d.severity == "error"]
-    return ExitCode.FAILED if bad else ExitCode.OK
+        console.result(FORMATS[format_](checked.diagnostics))
+    if checked.unread:
+        console.tell(
+            f"note: not imported, so that their activities are not checked: {', '.join(checked.unread)};"
+            f" beside activities.yaml, run-pipeline activities --json > {LOCK} writes down what they offer"
+        )
+    for problem in checked.unreadable:
+        console.tell(f"run-pipeline: {problem}")
 
 
 def _summarize(found: Sequence[Diagnostic], files: int) -> None:

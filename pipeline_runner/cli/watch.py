@@ -59,7 +59,7 @@ async def _find_and_follow(
         os.chdir(memo["cwd"])
     except OSError as error:
         raise CommandError(f"the run's folder {memo['cwd']} cannot be used: {error.strerror}") from None
-    activities = session.activities_of(memo["modules"], memo["folders"])
+    activities = session.activities_of(session.from_memo(memo))
     async with session.serving(client, memo["queues"], activities):
         console.tell(f"run: {args.run}")
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
+from pipeline_runner.activities.door import Provider
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
@@ -55,6 +56,8 @@ def _files(paths: Iterable[str], modules: list[str]) -> list[str]:
         checked = check_paths(paths, modules=modules)
     except UsageError as error:
         raise CommandError(str(error)) from None
+    for problem in checked.unreadable:
+        raise CommandError(problem)
     return list(checked.files)
 
 
@@ -64,8 +67,8 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
 
     logs.serve(verbose=args.verbose)
     client = await session.connected(where)
-    modules = dict.fromkeys([*(m for loaded in found for m in loaded.modules), *args.activities])
-    folders = [Path.cwd(), *(folder for loaded in found for folder in loaded.folders)]
+    # Those of the command line are among those of every pipeline.
+    modules = [m for loaded in found for m in loaded.modules] or list(map(Provider, args.activities))
     bundles = {
         loaded.bundle.pipelines[loaded.bundle.root].name: model.encode(loaded.bundle)
         for loaded in found
@@ -74,7 +77,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
     queues = [args.task_queue or DEFAULT_TASK_QUEUE]
     if args.task_queue is None:
         queues += [q for loaded in found for q in _own_queues(loaded)]
-    activities = session.activities_of(modules, folders)
+    activities = session.activities_of(modules)
     stop = asyncio.Event()
     directory = None if where.embedded is None else str(Path.cwd())
     async with session.serving(client, queues, activities, bundles, directory, graceful_shutdown=GRACE):

@@ -2,13 +2,14 @@
 
 Later sources win: built-in, entry points, the modules of ``activities.yaml``, the modules of
 the command line, the activities declared in ``activities.yaml``; the last go field by field
-over an entry of the same name. Python modules are imported only where one is named.
+over an entry of the same name. Python modules are imported only where one is named, and not even
+then if the caller wants none: then a catalogue that was written down before stands for them.
 """
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import msgspec
 
 from pipeline_runner.activities import door
 from pipeline_runner.activities.catalogue import Catalogue, Entry, builtin
+from pipeline_runner.activities.door import Provider
+from pipeline_runner.core.inputs import schema_problems
 from pipeline_runner.language import loader, policies
 from pipeline_runner.language.checks.schemas import check_schema
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
@@ -24,6 +27,10 @@ from pipeline_runner.language.fields import ACTIVITIES_FILE
 from pipeline_runner.language.nodes import START, Mapping, Node, Scalar, Source, plain
 
 NAMES = ("activities.yaml", "activities.yml")
+LOCK = "activities.lock.json"
+"""Beside it: what ``run-pipeline activities --json`` knew of the activities."""
+MAX_LOCK = 16 * 1024 * 1024
+"""Bytes of such a file."""
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -32,10 +39,10 @@ class Activities:
     """The catalogue of the pipelines below a folder, and where it comes from."""
 
     catalogue: Catalogue
-    modules: tuple[str, ...] = ()
+    modules: tuple[Provider, ...] = ()
     """Python modules that the worker serves, without the built-in ones."""
-    folder: Path | None = None
-    """Where ``activities.yaml`` is, which its modules are found from; None without one."""
+    unread: tuple[str, ...] = ()
+    """Modules that were not imported, whose activities nothing else is known of."""
     sources: tuple[Source, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = field(default=())
 
@@ -44,34 +51,37 @@ def nearest(folder: Path) -> Path | None:
     """Return the ``activities.yaml`` in a folder or the nearest above it."""
     for candidate in (folder, *folder.parents):
         for name in NAMES:
-            if (candidate / name).is_file():
-                return candidate / name
+            with suppress(OSError):  # what cannot be looked into has nothing for us
+                if (candidate / name).is_file():
+                    return candidate / name
     return None
 
 
-def without_file(modules: Iterable[str]) -> Activities:
+def without_file(modules: Iterable[str], *, imports: bool = True) -> Activities:
     """Return the catalogue where there is no ``activities.yaml``.
 
     Raises:
         ProviderError: A module cannot be imported or offers nothing.
     """
-    return _assembled((), tuple(modules))
+    if not imports:
+        return Activities(catalogue=builtin())
+    return _assembled((), tuple(modules), None)
 
 
-def read(path: Path, shown: str, modules: Iterable[str]) -> Activities:
+def read(path: Path, shown: str, modules: Iterable[str], *, imports: bool = True) -> Activities:
     """Read an ``activities.yaml`` on top of everything below it.
 
     Args:
         path: The file.
         shown: The path that messages show.
         modules: The modules of the command line.
+        imports: Whether modules may be imported, which runs their code.
 
     Raises:
         ProviderError: A module of the command line or an entry point cannot be imported.
     """
     named = tuple(modules)
-    _importable(path.parent)
-    base = _assembled((), named)
+    base = _assembled((), named, path.parent) if imports else Activities(catalogue=builtin())
     try:
         source, diagnostics = loader.read(path, shown)
     except OSError as error:
@@ -86,33 +96,69 @@ def read(path: Path, shown: str, modules: Iterable[str]) -> Activities:
         return Activities(
             catalogue=base.catalogue,
             modules=base.modules,
-            folder=path.parent,
             sources=(source,),
             diagnostics=tuple(diagnostics),
         )
-    own, problems = _imported(root, source, path.parent)
-    whole = _assembled(own, named)
+    own, problems = _own(root, source, path.parent, imports=imports)
+    if imports:
+        whole = _assembled(own, named, path.parent)
+    else:
+        whole, more = _locked(path.parent, shown, tuple(one.module for one in own))
+        problems += more
     declared = _declared(root, whole.catalogue, sound=not has_errors(diagnostics))
     return Activities(
         catalogue=whole.catalogue.extended(declared),
         modules=whole.modules,
-        folder=path.parent,
+        unread=whole.unread,
         sources=(source,),
         diagnostics=(*diagnostics, *problems),
     )
 
 
-def _assembled(own: tuple[str, ...], named: tuple[str, ...]) -> Activities:
-    modules = tuple(dict.fromkeys([*door.entry_points(), *own, *named]))
+def _assembled(own: tuple[Provider, ...], named: tuple[str, ...], folder: Path | None) -> Activities:
+    last = [door.provider(name, folder) for name in named]
+    modules = tuple(dict.fromkeys([*map(Provider, door.entry_points()), *own, *last]))
     catalogue = builtin()
     for module in modules:
-        catalogue = catalogue.extended(door.catalogue_of(module))
+        catalogue = catalogue.extended(door.catalogue_of(*module))
     return Activities(catalogue=catalogue, modules=modules)
 
 
-def _importable(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+def _locked(folder: Path, shown: str, modules: tuple[str, ...]) -> tuple[Activities, list[Diagnostic]]:
+    """Return what the lock file knows, and what is wrong with it; without one, the modules are unread."""
+    path = folder / LOCK
+    source = Source(os.path.join(os.path.dirname(shown), LOCK), "")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_LOCK + 1)
+        entries = _entries(data)
+    except FileNotFoundError:
+        return Activities(catalogue=builtin(), unread=modules), []
+    except (OSError, ValueError, RecursionError) as error:
+        message = f"the file cannot be used: {getattr(error, 'strerror', None) or error}"
+        help_ = f"write it anew: run-pipeline activities --json > {LOCK}"
+        problem = source.error(START, "unreadable-file", message, help_)
+        return Activities(catalogue=builtin(), unread=modules), [problem]
+    return Activities(catalogue=builtin().extended(entries)), []
+
+
+def _entries(data: bytes) -> list[Entry]:
+    """Return the entries of a lock file that are not built in.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if len(data) > MAX_LOCK:
+        raise ValueError(f"it has more than {MAX_LOCK:,} bytes")
+    known = builtin()
+    found = [entry for entry in msgspec.json.decode(data, type=list[Entry]) if known.get(entry.name) != entry]
+    for entry in found:
+        schemas = [entry.input, entry.output, *(one.schema for one in entry.arguments or ())]
+        for problem in (
+            problem for schema in schemas if schema is not None for problem in schema_problems(schema)
+        ):
+            raise ValueError(f'a schema of "{entry.name}" is no JSON Schema: {problem[1]}')
+    return found
 
 
 def _check(root: Node, source: Source) -> Iterator[Diagnostic]:
@@ -125,9 +171,11 @@ def _check(root: Node, source: Source) -> Iterator[Diagnostic]:
                 yield from check_schema(source, schema)
 
 
-def _imported(root: Mapping, source: Source, folder: Path) -> tuple[tuple[str, ...], list[Diagnostic]]:
+def _own(
+    root: Mapping, source: Source, folder: Path, *, imports: bool
+) -> tuple[tuple[Provider, ...], list[Diagnostic]]:
     """Return the modules of the file that can be imported, and what is wrong with the others."""
-    good: list[str] = []
+    good: list[Provider] = []
     problems: list[Diagnostic] = []
     seen: set[str] = set()
     for node in root.items("modules"):
@@ -135,27 +183,29 @@ def _imported(root: Mapping, source: Source, folder: Path) -> tuple[tuple[str, .
         if not isinstance(name, str) or not name.strip() or name in seen:
             continue
         seen.add(name)
-        problem = _module_problem(node, name, source, folder)
+        problem = _module_problem(node, name, source, folder, imports=imports)
         if problem:
             problems.append(problem)
         else:
-            good.append(name)
+            good.append(door.provider(name, folder) if imports else Provider(name))
     return tuple(good), problems
 
 
-def _module_problem(node: Node, name: str, source: Source, folder: Path) -> Diagnostic | None:
+def _module_problem(
+    node: Node, name: str, source: Source, folder: Path, *, imports: bool
+) -> Diagnostic | None:
     if not _MODULE.fullmatch(name):
         return _no_name(node, name, source)
+    if not imports:
+        return None
     try:
-        door.catalogue_of(name)
-    except door.ProviderError as error:
-        if not _is_missing(name, error):
-            return source.error(node.span, "bad-module", str(error))
+        door.catalogue_of(name, folder)
+    except door.MissingModule as error:
         if name.endswith(".py"):
             return _no_name(node, name, source)
-        # The folder of the file comes before that of the command, which the error names.
-        where = f"looked for in {folder} and where Python looks for modules"
-        return source.error(node.span, "bad-module", f'there is no Python module "{name}" ({where})')
+        return source.error(node.span, "bad-module", str(error))
+    except door.ProviderError as error:
+        return source.error(node.span, "bad-module", str(error))
     return None
 
 
@@ -163,12 +213,6 @@ def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
     dotted = re.sub(r"[/\\]+", ".", re.sub(r"^(\.*[/\\])+|\.py$", "", name))
     help_ = f"write {dotted}" if _MODULE.fullmatch(dotted) else 'write it as "import" does: shop.activities'
     return source.error(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
-
-
-def _is_missing(name: str, error: door.ProviderError) -> bool:
-    """Tell whether it is the module itself that is not there, and not one that it imports."""
-    cause = error.__context__
-    return isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}.")
 
 
 def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.activities.door import ProviderError
+from pipeline_runner.activities.door import Provider, ProviderError
 from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
 from pipeline_runner.language.build import build
@@ -47,10 +47,8 @@ class Loaded:
     """The text of each file by the path that its diagnostics show."""
     catalogue: Catalogue
     """What the steps of the root file can name."""
-    modules: tuple[str, ...]
+    modules: tuple[Provider, ...]
     """Python modules that a worker for this bundle serves, without the built-in ones."""
-    folders: tuple[Path, ...]
-    """Folders that the modules are found from."""
     task_queues: frozenset[str]
     """Every task queue that the bundle names."""
 
@@ -63,6 +61,10 @@ class Checked:
     sources: dict[str, str]
     files: tuple[str, ...]
     """The files that were checked, children included."""
+    unreadable: tuple[str, ...]
+    """What could not be checked, each with the reason, in words."""
+    unread: tuple[str, ...]
+    """Modules that were not imported, and whose activities are not known."""
 
 
 @dataclass(kw_only=True)
@@ -90,10 +92,13 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
         UsageError: There is no such file, or a module cannot be imported.
     """
     root = Path(os.path.abspath(path))
-    if not root.is_file():
-        raise UsageError(_no_file(path))
     workspace = _Workspace(modules)
-    workspace.visit(root, os.path.normpath(path))
+    try:
+        if not root.is_file():
+            raise UsageError(_no_file(path))
+        workspace.visit(root, os.path.normpath(path))
+    except OSError as error:
+        raise UsageError(_unreadable(str(path), error)) from None
     diagnostics = workspace.told()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
@@ -103,7 +108,6 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
         sources={source.path: source.text for source in workspace.sources},
         catalogue=workspace.activities_for(root.parent, str(path)).catalogue,
         modules=tuple(dict.fromkeys(module for found in used for module in found.modules)),
-        folders=tuple(dict.fromkeys(found.folder for found in used if found.folder)),
         task_queues=frozenset(_task_queues(bundle)) if bundle else frozenset(),
     )
 
@@ -118,36 +122,45 @@ def activities_in(folder: str | Path, *, modules: Iterable[str] = ()) -> Activit
 
 
 def check_paths(
-    paths: Iterable[str | Path], *, modules: Iterable[str] = (), stdin: BinaryIO | None = None
+    paths: Iterable[str | Path],
+    *,
+    modules: Iterable[str] = (),
+    stdin: BinaryIO | None = None,
+    imports: bool = True,
 ) -> Checked:
-    """Check files, and the pipelines in folders.
+    """Check files, and the pipelines in folders. What cannot be read does not stop the others.
 
     Args:
         paths: The files and folders.
         modules: Python modules with activities, from the command line.
         stdin: What the path ``-`` stands for; None: a file of that name.
+        imports: Whether modules may be imported, which runs their code.
 
     Raises:
-        UsageError: A path does not exist or cannot be read, or a module cannot be imported.
+        UsageError: A module of the command line cannot be imported, or standard input not be read.
     """
-    workspace = _Workspace(modules)
+    workspace = _Workspace(modules, imports=imports)
     workspace.visit_all(paths, stdin)
     return Checked(
         diagnostics=workspace.told(),
         sources={source.path: source.text for source in workspace.sources},
         files=tuple(file.source.path for file in workspace.files.values()),
+        unreadable=tuple(dict.fromkeys(workspace.unreadable)),
+        unread=tuple(dict.fromkeys(name for found in workspace.activities.values() for name in found.unread)),
     )
 
 
 class _Workspace:
     """The files read so far."""
 
-    def __init__(self, modules: Iterable[str]) -> None:
+    def __init__(self, modules: Iterable[str], *, imports: bool = True) -> None:
         self.files: dict[Path, _File] = {}
         self.activities: dict[Path | None, Activities] = {}
         self.diagnostics: list[Diagnostic] = []
         self.sources: list[Source] = []
+        self.unreadable: list[str] = []
         self._modules = tuple(modules)
+        self._imports = imports
         self._open: dict[Path, None] = {}
         """The files that are being checked, each a child of the one before."""
         self._nearest: dict[Path, Path | None] = {}
@@ -156,18 +169,47 @@ class _Workspace:
     def visit_all(self, paths: Iterable[str | Path], stdin: BinaryIO | None) -> None:
         """Check files, and the pipelines in folders; see :func:`check_paths`."""
         for path in paths:
-            absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
             if path == "-" and stdin is not None:
                 self.visit_stream(stdin)
-            elif absolute.is_dir():
-                for below in _yaml_files(absolute):
-                    self.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
-            elif not absolute.is_file():
-                raise UsageError(_no_file(path))
-            elif absolute.name in catalogue_file.NAMES:
-                self.activities_for(absolute.parent, shown)
-            else:
-                self.visit(absolute, shown)
+                continue
+            absolute, shown = Path(os.path.abspath(path)), os.path.normpath(path)
+            try:
+                self._visit_path(absolute, shown)
+            except OSError as error:
+                self.unreadable.append(_unreadable(shown, error))
+
+    def _visit_path(self, absolute: Path, shown: str) -> None:
+        if absolute.is_dir():
+            for below in self._yaml_files(absolute, shown):
+                self.visit_found(below, _beside(shown, str(below.relative_to(absolute))))
+        elif not absolute.is_file():
+            self.unreadable.append(_no_file(shown))
+        elif absolute.name in catalogue_file.NAMES:
+            self.activities_for(absolute.parent, shown)
+        else:
+            self.visit(absolute, shown)
+
+    def _yaml_files(self, folder: Path, shown: str) -> Iterator[Path]:
+        """Yield what may be a pipeline below a folder, in order.
+
+        What is hidden is somebody else's: the lock of an editor, the other half of a file from a Mac. So
+        are the folders of npm's packages.
+        """
+
+        def unreadable(error: OSError) -> None:
+            below = os.path.relpath(error.filename or folder, folder)
+            self.unreadable.append(_unreadable(_beside(shown, below), error))
+
+        for parent, folders, names in os.walk(folder, onerror=unreadable):
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and name != "node_modules"
+            )
+            for name in sorted(names):
+                path = Path(parent, name)
+                if path.suffix not in (".yaml", ".yml") or path.stem.endswith(".test"):
+                    continue
+                if name not in catalogue_file.NAMES and not name.startswith("."):
+                    yield path
 
     def visit(self, path: Path, shown: str) -> _File:
         """Check a file and its children, unless that is done already.
@@ -187,7 +229,8 @@ class _Workspace:
         try:
             source, root, diagnostics = _parsed(path, shown)
         except OSError as error:
-            raise UsageError(f"{shown} cannot be read: {error.strerror}") from None
+            self.unreadable.append(_unreadable(shown, error))
+            return
         if diagnostics or (isinstance(root, Mapping) and "steps" in root):
             self._add(path, source, root, diagnostics)
 
@@ -211,10 +254,10 @@ class _Workspace:
         if path not in self.activities:
             try:
                 if path is None:
-                    found = catalogue_file.without_file(self._modules)
+                    found = catalogue_file.without_file(self._modules, imports=self._imports)
                 else:
                     label = catalogue_file.shown_path(path, shown)
-                    found = catalogue_file.read(path, label, self._modules)
+                    found = catalogue_file.read(path, label, self._modules, imports=self._imports)
             except ProviderError as error:
                 raise UsageError(str(error)) from None
             self.activities[path] = found
@@ -267,7 +310,7 @@ class _Workspace:
             self.diagnostics.append(source.error(root.span, "wrong-type", message))
             return
         known = self.activities_for(path.parent, source.path)
-        complete = not has_errors(known.diagnostics)
+        complete = not known.unread and not has_errors(known.diagnostics)
         file.document = Document(source, root, path, known.catalogue, complete=complete)
         self._open[path] = None
         for call in file.document.calls:
@@ -328,19 +371,8 @@ def _no_file(path: str | Path) -> str:
     return f"{path} is a folder, not a pipeline file" if Path(path).is_dir() else f"there is no file {path}"
 
 
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    """Yield what may be a pipeline below a folder, in order.
-
-    Hidden folders and those of npm's packages are somebody else's.
-    """
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "node_modules")
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix not in (".yaml", ".yml") or path.stem.endswith(".test"):
-                continue
-            if name not in catalogue_file.NAMES:
-                yield path
+def _unreadable(shown: str, error: OSError) -> str:
+    return f"{shown} cannot be read: {error.strerror or error}"
 
 
 def _task_queues(bundle: Bundle) -> Iterator[str]:

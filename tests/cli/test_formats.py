@@ -75,6 +75,38 @@ def test_each_format_has_its_stream_and_the_same_exit_codes(tmp_path: Path, how:
     assert missing.err == "run-pipeline: there is no file none.yaml\n"
 
 
+SURPRISE = """
+import os
+print("printed")
+os.system("echo printed too; touch ran.txt")
+from temporalio import activity
+@activity.defn(name="shop.surprise")
+def surprise(amount: int) -> int: ...
+"""
+
+
+def test_modules_print_nothing_into_results_and_are_not_imported_if_unwanted(tmp_path: Path) -> None:
+    (tmp_path / "surprise.py").write_text(SURPRISE)
+    (tmp_path / "activities.yaml").write_text("modules: [surprise]\n")
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsteps: [{id: a, activity: shop.surprise, args: [no], compensate: none}]\n"
+    )
+    command = ("validate", "p.yaml", "--format", "json")
+    done = run(tmp_path, *command, "--no-modules")
+    assert (done.code, done.json) == (0, [])
+    assert "note: not imported, so that their activities are not checked: surprise; " in done.err
+    assert not (tmp_path / "ran.txt").exists()
+    done = run(tmp_path, *command)
+    assert [one["rule"] for one in done.json] == ["type-mismatch"]
+    (tmp_path / "activities.lock.json").write_text(run(tmp_path, "activities", "--json").out)
+    (tmp_path / "ran.txt").unlink()
+    done = run(tmp_path, *command, "--no-modules")
+    assert ([one["rule"] for one in done.json], done.err) == (["type-mismatch"], "")
+    assert not (tmp_path / "ran.txt").exists()
+    done = run(tmp_path, *command, "--no-modules", "--activities", "surprise")
+    assert (done.code, "--no-modules imports none" in done.err) == (2, True)
+
+
 def test_an_unknown_format_is_refused_with_those_there_are(tmp_path: Path) -> None:
     done = run(tmp_path, "validate", ".", "--format", "xml")
     assert done.code == 2

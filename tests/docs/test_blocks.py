@@ -49,7 +49,7 @@ async def run(client: Client, bundle: model.Bundle, given: dict[str, Any], serve
     """Run a bundle with inputs, and return the handle."""
     queue = f"docs-{uuid.uuid4().hex[:8]}"
     pipeline = bundle.pipelines[bundle.root]
-    activities = session.activities_of(served.modules, served.folders)
+    activities = session.activities_of(served.modules)
     async with pipeline_worker(client, task_queue=queue, activities=activities):
         handle, _ = await starting.start(
             client,

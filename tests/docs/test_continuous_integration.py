@@ -60,7 +60,7 @@ def shell(folder: Path, line: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_hook_runs_a_command_that_exists() -> None:
-    program, command = HOOK["entry"].split()
+    program, command, *_ = HOOK["entry"].split()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert program in project["scripts"]
     assert command in COMMANDS
