@@ -27,11 +27,15 @@ from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.progress import View, connection_line, view
 from pipeline_runner.cli.session import Interrupts, Place
+from pipeline_runner.core.errors import ErrorInfo, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
-from pipeline_runner.engine.outcomes import report_of
+from pipeline_runner.engine.outcomes import details_of, report_of
 
+_LINES = 10
+"""Lines of each stream of a failed program that are printed, of these characters at most."""
+_WIDTH = 300
 _QUERY_TIMEOUT = 5.0
 _PATIENCE = 3.0
 _LEAVING = 10.0
@@ -206,7 +210,7 @@ async def _tell(
             report = await _queried(last) or Report(pipeline="", status="cancelled")
         else:
             return _told_other(cause, follower)
-        report = _with_attempts(report, follower)
+        report = _with_details(_with_attempts(report, follower), cause)
         _write_report(report, report_file)
         return _told_failure(report)
     report = await _queried(last) if report_file else None
@@ -236,9 +240,30 @@ async def _queried(handle: WorkflowHandle[Any, Any]) -> Report | None:
 
 def _with_attempts(report: Report, follower: Follower) -> Report:
     undo = tuple(
-        msgspec.structs.replace(record, attempts=follower.attempts.get(record.path)) for record in report.undo
+        msgspec.structs.replace(
+            record,
+            attempts=follower.attempts.get(record.path),
+            error=_detailed(record.error, follower.details.get(record.path)),
+        )
+        for record in report.undo
     )
     return msgspec.structs.replace(report, undo=undo)
+
+
+def _with_details(report: Report, cause: BaseException | None) -> Report:
+    """Add to the report what the error that began it all carries beside its message."""
+    root: ApplicationError | None = None
+    while isinstance(cause, FailureError):
+        if isinstance(cause, ApplicationError):
+            root = cause
+        cause = cause.cause
+    if root is None or report_of(root) is not None:
+        return report
+    return msgspec.structs.replace(report, error=_detailed(report.error, details_of(root.details)))
+
+
+def _detailed(error: ErrorInfo | None, details: Any) -> ErrorInfo | None:
+    return None if error is None else msgspec.structs.replace(error, details=details)
 
 
 def _write_report(report: Report, file: str | None) -> None:
@@ -260,17 +285,32 @@ def _told_failure(report: Report) -> ExitCode:
     elif error is not None:
         how = "the steps completed, and what they did is kept; finally failed" if kept else "failed"
         console.tell(f"{how}: {error.message} [{error.type}]")
+    _tell_output(error)
     for extra in report.finally_errors:
         if extra != error:
             console.tell(f"finally: {extra.message} [{extra.type}]")
     for record in report.undo:
         console.tell(f"  {_undo_line(record)}")
+        _tell_output(record.error)
     if report.omitted:
         console.tell(f"  and {report.omitted} more that were undone")
     if report.dirty:
         console.tell("dirty: something that was done is left, or may be")
         return ExitCode.DIRTY
     return ExitCode.CANCELLED if report.status == "cancelled" else ExitCode.FAILED
+
+
+def _tell_output(error: ErrorInfo | None) -> None:
+    """Print the last lines of what a failed program printed, unless the message says it all."""
+    if error is None or not isinstance(error.details, dict):
+        return
+    for stream in ("stdout", "stderr"):
+        text = error.details.get(stream)
+        lines = [line for line in text.split("\n") if line.strip()] if isinstance(text, str) else []
+        if len(lines) == 1 and lines[0].strip() in error.message:
+            continue
+        for line in lines[-_LINES:]:
+            console.tell(f"    {stream}: {shortened(line.rstrip(), _WIDTH)}")
 
 
 def _undo_line(record: UndoRecord) -> str:

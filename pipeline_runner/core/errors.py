@@ -56,6 +56,9 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     """The chain of step names, outermost first, then the root cause."""
     step: str | None = None
     """Path of the step that failed, in the pipeline that reports it."""
+    details: Any = None
+    """What an activity's error carries beside its message, such as the end of a program's
+    output. In a run it is left out: a reader of the history puts it in."""
 
 
 def error_names(error: ErrorInfo | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 from pipeline_runner.core.model import Step
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.interpreter import LOAD
+from pipeline_runner.engine.outcomes import details_of
 from pipeline_runner.engine.skipped import Outline, outline_of
 
 State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
@@ -128,6 +129,8 @@ class Follower:
         """Whether an activity or a child was scheduled: without one, nothing was done."""
         self.attempts: dict[str, int] = {}
         """Attempts of every undo by its path, once it has ended."""
+        self.details: dict[str, Any] = {}
+        """What the errors of failed undos carry beside their messages, by path."""
 
     @property
     def run_id(self) -> str | None:
@@ -353,6 +356,8 @@ class Follower:
             return
         if item.undo and item.activity_id is not None:
             self.attempts[item.path] = item.attempt
+            if failure is not None:
+                self.details[item.path] = _details(failure)
         at = _time(event)
         elapsed = (at - item.scheduled).total_seconds()
         self._emit(item, state, at, elapsed=elapsed, error=None if failure is None else _root(failure))
@@ -473,6 +478,11 @@ def _decoded(payload: Payload) -> Any:
     except ValueError:
         # Encrypted by a codec that this process does not have.
         return None
+
+
+def _details(failure: Failure) -> Any:
+    payloads = failure.application_failure_info.details.payloads
+    return details_of([_decoded(payload) for payload in payloads])
 
 
 def _root(failure: Failure) -> str:

@@ -4,7 +4,9 @@ The rules are those of the language reference, "Undo": the outcome is judged by 
 attempt.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from temporalio.exceptions import (
@@ -131,6 +133,11 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
         text = cause.message if isinstance(cause, FailureError) else str(cause)
         return Ending(outcome="failed", type=type(cause).__name__, message=text)
     return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message)
+
+
+def details_of(details: Sequence[Any]) -> Any:
+    """Return what an activity's author put into the details of its error: the first of them, if any."""
+    return next((d for d in details if not (isinstance(d, dict) and errors.MARK in d)), None)
 
 
 def report_of(error: ApplicationError) -> Report | None:

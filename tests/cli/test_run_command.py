@@ -532,3 +532,45 @@ def test_detaching_does_not_wait_for_an_activity_in_a_thread(shop: Path) -> None
     assert finish(process).code == 130
     assert time.monotonic() - begin < 8
     assert_nothing_left(shop)
+
+
+FAILING = """
+name: tests
+steps:
+  - id: made
+    activity: file.write
+    with: {path: made.txt, content: x}
+    compensate: {activity: shell.run, retry: {maximum_attempts: 1}, with: {command: [sh, -c, "echo no undo; exit 4"]}}
+  - id: inner
+    pipeline: ./inner.yaml
+"""
+INNER = """
+name: inner
+steps:
+  - id: test
+    activity: shell.run
+    with:
+      command: [sh, -c, "seq 20; echo '::error::FAILED test_total'; echo 'make: *** [test] Error 1' >&2; exit 2"]
+    compensate: none
+"""
+
+
+def test_the_end_of_what_a_failed_program_printed_is_told(tmp_path: Path) -> None:
+    """On the screen the last lines, in the report all that is kept; and so for an undo that fails."""
+    (tmp_path / "tests.yaml").write_text(FAILING)
+    (tmp_path / "inner.yaml").write_text(INNER)
+    done = run(tmp_path, "tests.yaml", "--report", "r.json")
+    assert done.code == 3
+    lines = done.err.splitlines()
+    at = lines.index("failed: inner: test: exit code 2: make: *** [test] Error 1 [CommandFailed]")
+    stdout = [f"    stdout: {n}" for n in range(12, 21)] + ["    stdout: ::error::FAILED test_total"]
+    assert lines[at + 1 : at + 11] == stdout
+    assert lines[at + 11] == "  UNDO FAILED: made: exit code 4: no undo [CommandFailed]"
+    report = json.loads((tmp_path / "r.json").read_text())
+    printed = "".join(f"{n}\n" for n in range(1, 21)) + "::error::FAILED test_total\n"
+    assert report["error"]["details"] == {
+        "exit_code": 2,
+        "stdout": printed,
+        "stderr": "make: *** [test] Error 1\n",
+    }
+    assert report["undo"][0]["error"]["details"] == {"exit_code": 4, "stdout": "no undo\n", "stderr": ""}
