@@ -58,7 +58,8 @@ Tsig = Annotated[
     str | None,
     Meta(
         description="The name of a secret on the worker: the key that signs the messages, as"
-        " algorithm:name:secret. Default: they are not signed."
+        " algorithm:name:secret. Default: they are not signed.",
+        extra_json_schema={"x-secret": True},
     ),
 ]
 

@@ -48,6 +48,7 @@ ConnectionName = Annotated[
         min_length=1,
         description="The name of a secret on the worker, whose value is the database's URL, such as"
         " postgresql://user:password@host/database or sqlite:////folder/file.db.",
+        extra_json_schema={"x-secret": True},
     ),
 ]
 

@@ -11,11 +11,14 @@ import secrets
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pipeline_runner.activities import extras
+import msgspec
+from msgspec.structs import replace
+
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
+from pipeline_runner.cli.needs import Needs, needs_of, served_here
 from pipeline_runner.core import model
 from pipeline_runner.core.expressions import render_text
 from pipeline_runner.core.parsing import ExpressionError
@@ -110,22 +113,26 @@ async def _start_and_follow(
     caught: session.Interrupts,
 ) -> ExitCode:
     from pipeline_runner.cli.following import follow
+    from pipeline_runner.engine.calls import fitting_id
     from pipeline_runner.engine.client import Start
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
 
     assert loaded.bundle is not None
+    own = where.embedded is not None and not args.detach
+    needs = needs_of(loaded)
+    if own and (missing := needs.missing()):
+        raise CommandError(f"{'; '.join(missing)}. Nothing was started")
     client = await session.connected(where)
     shared = args.task_queue or pipeline.task_queue or DEFAULT_TASK_QUEUE
-    own = where.embedded is not None and not args.detach
-    queue = (pipeline.task_queue or f"run/{workflow_id}") if own else shared
+    queue = fitting_id(f"run/{workflow_id}") if own else shared
     what = Start(
         name=pipeline.name,
-        bundle=model.encode(loaded.bundle),
+        bundle=model.encode(_on_one_queue(loaded) if own else loaded.bundle),
         inputs=inputs,
         workflow_id=workflow_id,
         task_queue=queue,
         description=pipeline.description,
-        memo=_memo(loaded, queue) if own else None,
+        memo=_memo(loaded, queue, needs) if own else None,
         directory=None if where.embedded is None else os.getcwd(),
     )
     if not own:
@@ -137,66 +144,53 @@ async def _start_and_follow(
             return ExitCode.OK
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
     activities = session.activities_of(loaded.modules)
-    _expect_extras(loaded)
-    async with session.serving(client, _queues(loaded, queue), activities):
-        caught.check()
-        handle = await _started(client, what)
+    workers = session.workers(client, [queue], activities)
+    caught.check()
+    # Before anything is served: an open run of that id may be another one.
+    handle = await _started(client, what)
+    async with session.running(workers):
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
 
 
-def _memo(loaded: Loaded, queue: str) -> dict[str, Any]:
+def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:
     """Return what ``watch`` needs to take up the run in another process."""
     return {
         "cwd": os.getcwd(),
         "modules": session.noted(loaded.modules),
-        "queues": _queues(loaded, queue),
+        "queues": [queue],
+        "needs": msgspec.to_builtins(needs),
     }
 
 
-def _queues(loaded: Loaded, queue: str) -> list[str]:
-    """Return the task queues that a process serves which runs the pipeline all by itself.
+def _on_one_queue(loaded: Loaded) -> model.Bundle:
+    """Return the bundle for a run that one process serves all by itself, on a task queue of its own.
 
-    Queues whose activities somebody else's worker serves are left to that worker.
+    Queues that files name may be shared with other commands, whose workers have other modules.
+    Those of activities that somebody else's worker serves stay as they are.
     """
     assert loaded.bundle is not None
-    found = {queue: None}
-    for pipeline in loaded.bundle.pipelines.values():
-        if pipeline.task_queue:
-            found[pipeline.task_queue] = None
-        for call in calls_of(pipeline):
-            if call.task_queue and _served_here(call, loaded.catalogue):
-                found[call.task_queue] = None
-    return list(found)
+    pipelines = {
+        key: replace(
+            pipeline,
+            task_queue=None,
+            steps=tuple(_step_on_one_queue(step, loaded.catalogue) for step in pipeline.steps),
+            finally_=tuple(_step_on_one_queue(step, loaded.catalogue) for step in pipeline.finally_),
+        )
+        for key, pipeline in loaded.bundle.pipelines.items()
+    }
+    return replace(loaded.bundle, pipelines=pipelines)
 
 
-def calls_of(pipeline: model.Pipeline) -> list[model.ActivityCall | model.ChildCall]:
-    """Return every activity and child that a pipeline's steps and compensations name."""
-    steps = (*pipeline.steps, *pipeline.finally_)
-    actions: list[model.Action] = [step.action for step in steps]
-    actions += [s.compensate.action for s in steps if isinstance(s.compensate, model.Compensation)]
-    return [action for action in actions if isinstance(action, model.ActivityCall | model.ChildCall)]
+def _step_on_one_queue(step: model.Step, catalogue: Catalogue) -> model.Step:
+    undo = step.compensate
+    if isinstance(undo, model.Compensation):
+        undo = replace(undo, action=_call_on_one_queue(undo.action, catalogue))
+    return replace(step, action=_call_on_one_queue(step.action, catalogue), compensate=undo)
 
 
-def _served_here(call: model.ActivityCall | model.ChildCall, catalogue: Catalogue) -> bool:
-    if isinstance(call, model.ChildCall):
-        return True
-    entry = catalogue.get(call.name)
-    return entry is not None and entry.implementation is not None
-
-
-def _expect_extras(loaded: Loaded) -> None:
-    """Refuse a run that this process would have to serve and cannot.
-
-    Raises:
-        CommandError: An activity's extra is not installed.
-    """
-    assert loaded.bundle is not None
-    for pipeline in loaded.bundle.pipelines.values():
-        for call in calls_of(pipeline):
-            entry = loaded.catalogue.get(call.name) if isinstance(call, model.ActivityCall) else None
-            if entry and entry.extra and not extras.installed(entry.extra):
-                problem = extras.missing(entry.name, entry.extra)
-                raise CommandError(f"{problem}: {extras.remedy(entry.extra)}. Nothing was started")
+def _call_on_one_queue(action: Any, catalogue: Catalogue) -> Any:
+    is_call = isinstance(action, model.ActivityCall | model.ChildCall)
+    return replace(action, task_queue=None) if is_call and served_here(action, catalogue) else action
 
 
 async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:

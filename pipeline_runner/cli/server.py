@@ -6,6 +6,7 @@ import socket
 
 from pipeline_runner.cli import console, options, session, worker
 from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
 
 PORT = 7233
 UI_PORT = 8233
@@ -14,12 +15,15 @@ UI_PORT = 8233
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     options.add_serving(parser)
+    parser.add_argument("--no-worker", action="store_true", help="run nothing: the server alone")
     parser.add_argument("--port", type=int, help=f"default: {PORT} if it is free")
     parser.add_argument("--ui-port", type=int, help=f"default: {UI_PORT} if it is free")
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
+    if args.no_worker and (args.path or args.activities or args.task_queue):
+        raise CommandError("--no-worker serves nothing: leave out PATH, --activities and --task-queue")
     found = worker.served(args.path, args.activities)
     ports = {"port": args.port or _if_free(PORT), "ui_port": args.ui_port or _if_free(UI_PORT)}
     with session.embedded_place(stays=True, **ports) as where:
@@ -28,7 +32,12 @@ def execute(args: argparse.Namespace) -> ExitCode:
         console.tell(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}")
         if args.port and not server.address.endswith(f":{args.port}"):
             console.tell("another command had started the server, on its own port")
-        return asyncio.run(worker.serve(args, found, where))
+        return asyncio.run(_stay() if args.no_worker else worker.serve(args, found, where))
+
+
+async def _stay() -> ExitCode:
+    await worker.wait_until_stopped(["no worker: this command runs nothing"])
+    return ExitCode.OK
 
 
 def _if_free(port: int) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.activities.state import FOLDER_VARIABLE, is_temporary
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
@@ -28,15 +29,23 @@ from pipeline_runner.engine.embedded import (
     server_stays,
     state_folder,
 )
+from pipeline_runner.engine.key import signing_key
 
 if TYPE_CHECKING:
     from temporalio.client import Client
+    from temporalio.worker import Worker
 
     from pipeline_runner.activities.door import Provider
 
 
 _NEW_SERVER = 4.0
 """Seconds in which a server that was started a moment ago may still refuse."""
+
+
+KEY_VARIABLE = "RUN_PIPELINE_SIGNING_KEY"
+"""The secret that workers of a configured server share which take only what they serve."""
+
+_SHORTEST_KEY = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +152,12 @@ def _names_a_server(args: argparse.Namespace) -> bool:
     return (base / "temporalio" / "temporal.toml").is_file()
 
 
-async def connected(where: Place) -> "Client":
+async def connected(where: Place, *, served_only: bool = False) -> "Client":
     """Connect.
+
+    Args:
+        where: The server.
+        served_only: The client's workers are to run pipelines by name, and what these start.
 
     Raises:
         CommandError: The server cannot be reached, or the time for which it keeps runs is not one.
@@ -153,7 +166,10 @@ async def connected(where: Place) -> "Client":
     from pipeline_runner.engine.client import UnreachableError, connect
     from pipeline_runner.engine.signing import signed
 
-    settings = where.settings if where.embedded is None else signed(where.settings, where.embedded.key)
+    settings = where.settings
+    if where.embedded is not None or served_only:
+        key = _workers_key() if where.embedded is None else where.embedded.key
+        settings = signed(settings, key, served_only=served_only)
 
     # A server that was started a moment ago may not know its namespace yet.
     kept = _retention() if where.embedded else 0
@@ -169,6 +185,30 @@ async def connected(where: Place) -> "Client":
             if where.embedded is not None:
                 await retention.keep_runs(client, kept)
             return client
+
+
+def _workers_key() -> bytes:
+    """Return what workers of a configured server sign with that take only what they serve.
+
+    Raises:
+        CommandError: There is none that can be used.
+    """
+    try:
+        chosen = secret_value(KEY_VARIABLE)
+    except SecretNotFoundError:
+        return _own_key()
+    if len(chosen) < _SHORTEST_KEY:
+        raise CommandError(f"{KEY_VARIABLE} is too short for a key: it needs {_SHORTEST_KEY} characters")
+    return chosen.encode()
+
+
+def _own_key() -> bytes:
+    try:
+        folder = state_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return signing_key(folder)
+    except (ServerError, OSError) as error:
+        raise CommandError(f"{error}. Or give the workers a key of their own: {KEY_VARIABLE}") from None
 
 
 def _retention() -> int:
@@ -230,32 +270,41 @@ def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
     return found
 
 
-@contextlib.asynccontextmanager
-async def serving(
+def workers(
     client: "Client",
     queues: Iterable[str],
     activities: list[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
     directory: str | None = None,
     graceful_shutdown: timedelta = timedelta(0),
-) -> AsyncIterator[None]:
-    """Run a worker on each of these task queues.
+    **settings: Any,
+) -> "list[Worker]":
+    """Return a worker for each of these task queues, for :func:`running`.
 
     Unless they get time to finish, running activities are cancelled at once when it ends:
     their attempts are reported, and start again where the run is taken up.
     """
     from pipeline_runner.engine.worker import pipeline_worker
 
+    return [
+        pipeline_worker(
+            client,
+            task_queue=queue,
+            activities=activities,
+            bundles=bundles,
+            directory=directory,
+            graceful_shutdown=graceful_shutdown,
+            **settings,
+        )
+        for queue in dict.fromkeys(queues)
+    ]
+
+
+@contextlib.asynccontextmanager
+async def running(workers: "Iterable[Worker]") -> AsyncIterator[None]:
+    """Have workers serve their task queues."""
     async with contextlib.AsyncExitStack() as stack:
-        for queue in dict.fromkeys(queues):
-            worker = pipeline_worker(
-                client,
-                task_queue=queue,
-                activities=activities,
-                bundles=bundles,
-                directory=directory,
-                graceful_shutdown=graceful_shutdown,
-            )
+        for worker in workers:
             await stack.enter_async_context(worker)
         yield
 

@@ -10,11 +10,16 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pipeline_runner.cli import console, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
+from pipeline_runner.cli.needs import Needs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from temporalio.client import WorkflowExecutionDescription
 
     from pipeline_runner.engine.embedded import Embedded
@@ -55,14 +60,30 @@ async def _find_and_follow(
     memo = memo_of(description, where.embedded)
     if memo is None:
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
+    activities = _activities(memo)
+    async with session.running(session.workers(client, memo["queues"], activities)):
+        console.tell(f"run: {args.run}")
+        return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
+
+
+def _activities(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
+    """Go where the run belongs, and return what serves it.
+
+    Raises:
+        CommandError: Something is missing that the run needs.
+    """
+    untouched = "The run was not touched"
     try:
         os.chdir(memo["cwd"])
     except OSError as error:
-        raise CommandError(f"the run's folder {memo['cwd']} cannot be used: {error.strerror}") from None
-    activities = session.activities_of(session.from_memo(memo))
-    async with session.serving(client, memo["queues"], activities):
-        console.tell(f"run: {args.run}")
-        return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
+        reason = f"the run's directory {memo['cwd']} cannot be used: {error.strerror}"
+        raise CommandError(f"{reason}. {untouched}") from None
+    if missing := msgspec.convert(memo.get("needs", {}), Needs).missing():
+        raise CommandError(f"{'; '.join(missing)}. {untouched}")
+    try:
+        return session.activities_of(session.from_memo(memo))
+    except CommandError as error:
+        raise CommandError(f"{error}. {untouched}", error.code) from None
 
 
 def memo_of(

@@ -6,7 +6,8 @@ by their name, with plain inputs.
 
 import argparse
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline_runner.activities.door import Provider
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
+from pipeline_runner.cli.needs import calls_of, needs_of, served_here
 from pipeline_runner.core import model
 from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
 
@@ -24,6 +26,18 @@ GRACE = timedelta(seconds=30)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     options.add_serving(parser)
+    parser.add_argument(
+        "--served-only",
+        action="store_true",
+        help="run the pipelines of PATH by their names, and nothing else that a client starts",
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="run only activities whose names match, such as file.*",
+    )
     options.add_server(parser)
 
 
@@ -62,35 +76,114 @@ def _files(paths: Iterable[str], modules: list[str]) -> list[str]:
 
 
 async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Place) -> ExitCode:
-    """Serve until a signal comes."""
-    from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
+    """Serve until a signal comes.
 
+    Raises:
+        CommandError: What is to be served cannot be, as it is.
+    """
+    limits = Limits.of(args)
+    limits.check(found)
     logs.serve(verbose=args.verbose)
-    client = await session.connected(where)
+    client = await session.connected(where, served_only=limits.served_only)
     # Those of the command line are among those of every pipeline.
     modules = [m for loaded in found for m in loaded.modules] or list(map(Provider, args.activities))
-    bundles = {
-        loaded.bundle.pipelines[loaded.bundle.root].name: model.encode(loaded.bundle)
-        for loaded in found
-        if loaded.bundle is not None
-    }
-    queues = [args.task_queue or DEFAULT_TASK_QUEUE]
-    if args.task_queue is None:
-        queues += [q for loaded in found for q in _own_queues(loaded)]
-    activities = session.activities_of(modules)
-    stop = asyncio.Event()
-    directory = None if where.embedded is None else str(Path.cwd())
-    async with session.serving(client, queues, activities, bundles, directory, graceful_shutdown=GRACE):
-        with session.interrupts() as caught:
-            caught.handler = lambda _: stop.set()
-            console.tell(f"serving the task queue {', '.join(dict.fromkeys(queues))}")
-            if bundles:
-                console.tell(f"pipelines by name: {', '.join(sorted(bundles))}")
-            await stop.wait()
-            console.tell("stopping")
+    needs = {_name(loaded): needs_of(loaded) for loaded in found}
+    bundles = {_name(loaded): model.encode(loaded.bundle) for loaded in found if loaded.bundle is not None}
+    queues = _queues(args, found)
+    workers = session.workers(
+        client,
+        queues,
+        session.activities_of(modules),
+        bundles,
+        None if where.embedded is None else str(Path.cwd()),
+        graceful_shutdown=GRACE,
+        secrets={name: need.secrets for name, need in needs.items()},
+        allow=limits.allow,
+    )
+    for name, need in needs.items():
+        for missing in need.missing():
+            console.tell(f"warning: {name}: {missing}")
+    async with session.running(workers):
+        await wait_until_stopped(_told(queues, bundles, where))
     return ExitCode.OK
 
 
-def _own_queues(loaded: Loaded) -> list[str]:
+async def wait_until_stopped(lines: Iterable[str]) -> None:
+    """Tell that something is ready, and wait for a signal."""
+    stop = asyncio.Event()
+    with session.interrupts() as caught:
+        caught.handler = lambda _: stop.set()
+        for line in lines:
+            console.tell(line)
+        await stop.wait()
+        console.tell("stopping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a worker takes, and what it leaves alone."""
+
+    served_only: bool = False
+    allow: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Limits":
+        """Read the arguments of ``worker``; other commands have none of them."""
+        return cls(served_only=getattr(args, "served_only", False), allow=tuple(getattr(args, "allow", ())))
+
+    def check(self, found: list[Loaded]) -> None:
+        """Look whether what is to be served can be served within the limits.
+
+        Raises:
+            CommandError: It cannot.
+        """
+        if self.served_only and not found:
+            raise CommandError("--served-only needs pipelines to serve: name files or folders")
+        for loaded in found if self.allow else ():
+            assert loaded.bundle is not None
+            for pipeline in loaded.bundle.pipelines.values():
+                for call in calls_of(pipeline):
+                    self._check_call(_name(loaded), call, loaded)
+
+    def _check_call(self, name: str, call: model.ActivityCall | model.ChildCall, loaded: Loaded) -> None:
+        from pipeline_runner.engine.allowing import is_allowed
+
+        if (
+            isinstance(call, model.ActivityCall)
+            and served_here(call, loaded.catalogue)
+            and not is_allowed(call.name, self.allow)
+        ):
+            patterns = ", ".join(self.allow)
+            raise CommandError(f'the pipeline "{name}" needs "{call.name}", and --allow allows {patterns}')
+
+
+def _name(loaded: Loaded) -> str:
     assert loaded.bundle is not None
-    return [p.task_queue for p in loaded.bundle.pipelines.values() if p.task_queue]
+    return loaded.bundle.pipelines[loaded.bundle.root].name
+
+
+def _queues(args: argparse.Namespace, found: list[Loaded]) -> list[str]:
+    from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
+
+    if args.task_queue is not None:
+        return [args.task_queue]
+    named = [
+        pipeline.task_queue
+        for loaded in found
+        if loaded.bundle is not None
+        for pipeline in loaded.bundle.pipelines.values()
+        if pipeline.task_queue
+    ]
+    return list(dict.fromkeys([DEFAULT_TASK_QUEUE, *named]))
+
+
+def _told(queues: Iterable[str], bundles: Iterable[str], where: session.Place) -> Iterator[str]:
+    yield f"serving the task queue {', '.join(queues)}"
+    names = ", ".join(sorted(bundles))
+    if names and where.embedded is not None:
+        yield f"pipelines by name: {names}"
+        yield "whoever reaches the server can start these, other users of this machine included"
+    elif names:
+        yield f"pipelines by name: {names}"
+    elif where.embedded is not None:
+        yield "no pipelines by name: only what this user starts with run-pipeline run --detach"

@@ -16,6 +16,7 @@
       ├─ UnsupportedBundle                             written by another version
       ├─ UnknownPipeline                               no worker serves a pipeline of that name
       ├─ NotSigned                                     nothing that this user's commands have started
+      ├─ NotAllowed                                    an activity that the worker may not run
       ├─ Cancelled                                     a cancelled run that is dirty
       └─ PipelineFailure                               the ``fail`` step's default
 """
@@ -39,6 +40,7 @@ WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
 UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 UNKNOWN_PIPELINE = "UnknownPipeline"
 NOT_SIGNED = "NotSigned"
+NOT_ALLOWED = "NotAllowed"
 CANCELLED = "Cancelled"
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,12 +201,23 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
         payloads = event.workflow_execution_started_event_attributes.input.payloads
         same_bundle = len(payloads) > 1 and payloads[1].data == what.bundle
         if same_bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
+            _check_directory(what, payloads)
             return handle
         break
     raise ConflictError(
         f'a run with the id "{what.workflow_id}" is open, and it is not this one: it has another'
         " pipeline or other inputs. Choose another --workflow-id, or wait for its end"
     )
+
+
+def _check_directory(what: Start, arguments: Sequence[Payload]) -> None:
+    options = msgspec.json.decode(arguments[2].data, type=Options) if len(arguments) > 2 else Options()
+    if options.directory != what.directory:
+        where = options.directory or "no directory"
+        raise ConflictError(
+            f'the run "{what.workflow_id}" is open in {where}, and its paths mean that directory: from'
+            f" {what.directory} it is another run. Choose another --workflow-id, or wait for its end"
+        )
 
 
 async def find(

@@ -134,8 +134,10 @@ async def _loaded(name: str) -> tuple[bytes, str | None]:
     except (ActivityError, ApplicationError) as error:
         # A local activity that failed in the task that started it has no ActivityError around its error.
         cause = error.cause if isinstance(error, ActivityError) else error
-        if not (isinstance(cause, ApplicationError) and cause.type == errors.UNKNOWN_PIPELINE):
+        if not isinstance(cause, ApplicationError):
             raise
+        if cause.type != errors.UNKNOWN_PIPELINE:
+            raise _refused(cause.type or errors.UNKNOWN_PIPELINE, cause.message) from error
         raw = await _loaded_elsewhere(name)
     try:
         served = msgspec.json.decode(raw.payload.data, type=_Served)

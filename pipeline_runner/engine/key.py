@@ -17,8 +17,6 @@ SIZE = 32
 def signing_key(directory: Path) -> bytes:
     """Return the key of a state directory, and make it if there is none.
 
-    The caller holds a lock, so that no two commands make one.
-
     Raises:
         ServerError: It cannot be read or made, belongs to another user, or is damaged.
     """
@@ -32,14 +30,22 @@ def signing_key(directory: Path) -> bytes:
 
 
 def _make(file: Path) -> None:
-    draft = file.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    """Make a key, unless another command has made one first."""
+    draft = file.with_name(f"{NAME}.{secrets.token_hex(4)}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(draft, flags, 0o600), "wb") as new:
-        os.fchmod(new.fileno(), 0o600)
         new.write(secrets.token_bytes(SIZE))
         new.flush()
         os.fsync(new.fileno())
-    draft.replace(file)
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not file.exists():
+            draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> bytes:

@@ -112,6 +112,14 @@ def same(one: object, other: str) -> bool:
     return isinstance(one, str) and hmac.compare_digest(one.encode(), other.encode())
 
 
+_BY_COMMAND = (
+    "this run was not started by a command of the user whose worker took it. On an embedded server, start"
+    " a pipeline with run-pipeline and without --address, or by its name where run-pipeline server serves it"
+)
+_BY_NAME = (
+    "this worker runs the pipelines that it serves, and no others: start one by its name, with its inputs"
+)
+
 _current: ContextVar[Signer | None] = ContextVar("pipeline_runner_signer", default=None)
 
 
@@ -120,15 +128,22 @@ def current() -> Signer | None:
     return _current.get()
 
 
-def signed(settings: Mapping[str, Any], key: bytes) -> dict[str, Any]:
-    """Return settings for ``Client.connect`` with which the client, and its workers, sign and check."""
+def signed(settings: Mapping[str, Any], key: bytes, *, served_only: bool = False) -> dict[str, Any]:
+    """Return settings for ``Client.connect`` with which the client, and its workers, sign and check.
+
+    Args:
+        settings: Settings for ``Client.connect``.
+        key: What signatures are made with.
+        served_only: The workers take no bundle from a client, not even a signed one: runs by name, their
+            children, and what they go on as.
+    """
     converter: DataConverter = settings.get("data_converter", DataConverter.default)
     base: Any = converter.payload_converter_class
     remembering: Any = type("Remembering", (_Remembering, base), {})
     return {
         **settings,
         "data_converter": dataclasses.replace(converter, payload_converter_class=remembering),
-        "interceptors": [Signing(Signer(key)), *settings.get("interceptors", ())],
+        "interceptors": [Signing(Signer(key), served_only=served_only), *settings.get("interceptors", ())],
     }
 
 
@@ -138,8 +153,9 @@ class Signing(client.Interceptor, Interceptor):
     As an interceptor of the client it comes before those of a worker.
     """
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, *, served_only: bool) -> None:
         self._signer = signer
+        self._served_only = served_only
 
     def intercept_client(self, next: client.OutboundInterceptor) -> client.OutboundInterceptor:  # noqa: A002
         """Put the client's side into the chain."""
@@ -151,7 +167,7 @@ class Signing(client.Interceptor, Interceptor):
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the check of runs, and the signing of what they start, into the chain."""
-        return type("_Runs", (_Runs,), {"signer": self._signer})
+        return type("_Runs", (_Runs,), {"signer": self._signer, "served_only": self._served_only})
 
 
 class _Client(client.OutboundInterceptor):
@@ -174,6 +190,7 @@ class _Client(client.OutboundInterceptor):
 
 class _Runs(WorkflowInboundInterceptor):
     signer: Signer
+    served_only: bool
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_Scheduling(outbound, self.signer))
@@ -182,12 +199,11 @@ class _Runs(WorkflowInboundInterceptor):
         info = workflow.info()
         arguments = _payloads(input.args[0])  # the workflow is dynamic: one list, raw
         expected = self.signer.start(info.workflow_type, info.workflow_id, info.task_queue, arguments)
+        by_client = info.parent is None and info.continued_run_id is None
+        if len(arguments) > 1 and self.served_only and by_client:
+            raise not_signed(_BY_NAME)
         if len(arguments) > 1 and not same(_signature_in(input.headers), expected):
-            raise not_signed(
-                "this run was not started by a command of the user whose worker took it. On an embedded"
-                " server, start a pipeline with run-pipeline and without --address, or by its name where"
-                " run-pipeline server PATH serves it"
-            )
+            raise not_signed(_BY_NAME if self.served_only else _BY_COMMAND)
         _current.set(self.signer)
         return await super().execute_workflow(input)
 
@@ -242,8 +258,8 @@ class _Activities(ActivityInboundInterceptor):
         # A local activity comes from a run of this very worker, and not by way of the server.
         if not activity.info().is_local and not self._is_signed(input):
             raise not_signed(
-                f'the activity "{activity.info().activity_type}" was not scheduled by a run that a command'
-                " of the worker's user has started. On an embedded server nothing else is run"
+                f'the activity "{activity.info().activity_type}" was not scheduled by a run that this'
+                " worker takes, and it runs nothing else"
             )
         _current.set(self._signer)
         return await super().execute_activity(input)

@@ -12,9 +12,11 @@ from temporalio.exceptions import ApplicationError
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Worker
 
+from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
 from pipeline_runner.engine import signing
+from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
 
@@ -34,6 +36,8 @@ def pipeline_worker(
     activities: Sequence[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
     directory: str | None = None,
+    secrets: Mapping[str, Sequence[str]] | None = None,
+    allow: Sequence[str] = (),
     graceful_shutdown: timedelta = timedelta(seconds=5),
     **settings: Any,
 ) -> Worker:
@@ -46,6 +50,9 @@ def pipeline_worker(
         bundles: Encoded bundles by pipeline name: what can be started by name alone.
         directory: What relative paths of runs by name refer to, wherever they go on; None: the
             directory of whichever worker takes a step.
+        secrets: What the pipelines of ``bundles`` need here, by name: where one is missing, a
+            run by name fails before anything is done.
+        allow: Patterns of names of activities, such as ``file.*``; empty: all.
         graceful_shutdown: How long running activities may go on when the worker stops.
         settings: Further settings of :class:`temporalio.worker.Worker`.
     """
@@ -61,6 +68,7 @@ def pipeline_worker(
                 # Asked over the task queue, another worker may know it.
                 non_retryable=activity.info().is_local,
             )
+        _check_secrets((secrets or {}).get(name, ()))
         answer = {"bundle": msgspec.json.decode(served[name]), "directory": directory}
         if (signer := signing.current()) is not None:
             workflow_id = activity.info().workflow_id or ""
@@ -68,6 +76,7 @@ def pipeline_worker(
         return answer
 
     plugins = [SimplePlugin("pipeline-runner.connections", run_context=shared_connections)]
+    limits = [Allowing(allow, LOAD)] if allow else []
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.
         "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
@@ -83,7 +92,7 @@ def pipeline_worker(
         workflows=[Interpreter],
         activities=[*activities, load],
         activity_executor=ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity"),
-        interceptors=[PipelineInterceptor(client)],
+        interceptors=[*limits, PipelineInterceptor(client)],
         graceful_shutdown_timeout=graceful_shutdown,
         **options,
     )
@@ -93,3 +102,11 @@ def _threads(settings: Mapping[str, Any]) -> int:
     """Return a thread for each activity that may run: while one waited for a thread its clock would run."""
     slots: int = settings.get("max_concurrent_activities") or (_MANY if settings.get("tuner") else SLOTS)
     return slots
+
+
+def _check_secrets(names: Sequence[str]) -> None:
+    try:
+        for name in names:
+            secret_value(name)
+    except SecretNotFoundError as error:
+        raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None

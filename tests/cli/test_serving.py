@@ -102,3 +102,67 @@ def test_a_worker_finishes_what_it_runs_before_it_stops(shop: Path, server: DevS
     assert lines(shop / "log") == ["do a", "do b"], "the step was not run again"
     again.send_signal(signal.SIGTERM)
     assert finish(again).code == 0
+
+
+def test_a_server_says_who_may_start_what(shop: Path) -> None:
+    """The three share one server, whichever of them is first."""
+    text = PIPELINE.replace("steps:", "secrets: [SHOP_TOKEN]\nsteps:", 1).replace(
+        'name: b, then: "{{ inputs.then }}"', 'name: "{{ secrets.SHOP_TOKEN }}"', 1
+    )
+    (shop / "pipelines/shop.yaml").write_text(text)
+    server = popen(shop, "server", "pipelines", *EFFECTS)
+    bare = popen(shop, "server")
+    nothing = popen(shop, "server", "--no-worker")
+    told = read_until(server, "whoever reaches the server can start these")
+    assert "pipelines by name: shop\n" in told
+    assert 'warning: shop: the worker has no secret "SHOP_TOKEN"' in told
+    assert "pipelines by name: shop" not in read_until(bare, "no pipelines by name")
+    assert "serving" not in read_until(nothing, "no worker: this command runs nothing")
+    for process in (server, bare, nothing):
+        process.send_signal(signal.SIGTERM)
+    for process in (server, bare, nothing):
+        assert finish(process).code == 0
+    assert_nothing_left(shop)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("worker", "--served-only"), "--served-only needs pipelines to serve"),
+        (
+            ("worker", "pipelines", *EFFECTS, "--allow", "file.*", "--allow", "http.*"),
+            'the pipeline "shop" needs "effect.do", and --allow allows file.*, http.*',
+        ),
+        (("server", "pipelines", *EFFECTS, "--no-worker"), "--no-worker serves nothing"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(shop: Path, words: tuple[str, ...], told: str) -> None:
+    done = run(shop, *words, TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_a_worker_of_a_configured_server_takes_only_what_it_serves(shop: Path, server: DevServer) -> None:
+    settings = {"TEMPORAL_ADDRESS": server.address, "RUN_PIPELINE_SIGNING_KEY": "k" * 32}
+    queue = ("--task-queue", f"queue-{shop.name}")
+    worker = popen(shop, "worker", "pipelines", *EFFECTS, *queue, "--served-only", **settings)
+    read_until(worker, "pipelines by name: shop")
+    refused = run(shop, *arguments(shop), *queue, **settings)
+    assert refused.code == 1
+    assert "this worker runs the pipelines that it serves, and no others" in refused.err
+    assert "[NotSigned]" in refused.err
+
+    async def by_name() -> object:
+        client = await Client.connect(server.address)
+        return await client.execute_workflow(
+            "shop", {"log": str(shop / "other")}, id=f"{shop.name}-n", task_queue=queue[1]
+        )
+
+    assert asyncio.run(by_name()) == {"sold": 1, "by": "b"}
+    worker.send_signal(signal.SIGTERM)
+    assert finish(worker).code == 0
+    short = run(
+        shop, "worker", "pipelines", *EFFECTS, "--served-only", **settings | {"RUN_PIPELINE_SIGNING_KEY": "k"}
+    )
+    assert short.code == 2
+    assert "RUN_PIPELINE_SIGNING_KEY is too short" in short.err

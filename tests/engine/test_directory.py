@@ -1,5 +1,6 @@
 """A run belongs to a directory: its relative paths refer to it, wherever the run goes on."""
 
+import asyncio
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline_runner.activities.context import absolute, working_directory
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
 from tests.conftest import Pipelines, result_of
-from tests.engine.test_undo import eventually, failure
+from tests.engine.test_undo import failure
 
 SERVED = (directories.create, directories.remove, files.write, files.restore, files.read, shell.run)
 RESTORE = 'compensate: {activity: file.restore, with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}}'
@@ -128,7 +129,9 @@ async def test_a_run_by_name_stays_in_the_directory_of_the_server_that_took_it(
         handle = await pipelines.client.start_workflow(
             "split", id=pipelines.queue, task_queue=pipelines.queue
         )
-        await eventually((one / "a.txt").exists)
+        # Until the run waits for nothing but the retry: no task is on its way when the worker stops.
+        while not any(a.attempt > 2 for a in (await handle.describe()).raw_description.pending_activities):
+            await asyncio.sleep(0.01)
     (tmp_path / "go").write_text("")
     async with pipelines.worker(*SERVED, bundles=bundles, directory=str(two)):
         _, report = await failure(handle)

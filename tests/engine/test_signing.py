@@ -365,6 +365,70 @@ async def test_secrets_cannot_be_moved_to_another_place(
     assert own.effects == ["do quite-a-secret"]
 
 
+# Workers with limits of their own
+
+
+async def test_a_worker_that_only_serves_takes_pipelines_by_name(
+    server: Any, tmp_path: Path, client: Client, proof: Path
+) -> None:
+    """On a configured server: with a key of the workers' own, children and long runs go on."""
+    serving = await starting.connect(signed({"target_host": server.address}, KEY, served_only=True))
+    own = Pipelines(serving, tmp_path)
+    text = "name: open\nsteps:\n  - {id: c, pipeline: ./child.yaml}\noutput: '{{ steps.c.output }}'\n"
+    bundles = {"open": model.encode(own.bundle(text, child=CHILD))}
+    async with own.worker(shell.run, bundles=bundles):
+        started = {"task_queue": own.queue}
+        assert await client.execute_workflow("open", {}, id=f"{own.queue}-1", **started) == "done"
+        for who in (client, serving):
+            handle = await who.start_workflow("evil", args=_evil(own, proof), id=f"{own.queue}-2", **started)
+            error = await _refused(handle)
+            assert error.message.startswith("this worker runs the pipelines that it serves, and no others")
+    assert own.effects == ["do c"]
+    assert not proof.exists()
+
+
+async def test_a_worker_runs_only_the_activities_that_it_allows(
+    pipelines: Pipelines, proof: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "quite-a-secret")
+    text = (
+        "name: mixed\nsecrets: [TOKEN]\nsteps:\n  - {id: a, activity: effect.do, with: {log: LOG, name: a},"
+        " compensate: {activity: effect.undo, with: {log: LOG, name: a}}}\n"
+        f"  - {{id: b, activity: shell.run, with: {{command: [touch, {proof}],"
+        ' env: {T: "{{ secrets.TOKEN }}"}}, retry: {maximum_attempts: 5}, compensate: none}\n'
+    )
+    bundles = {"mixed": model.encode(pipelines.bundle(text))}
+    async with pipelines.worker(shell.run, bundles=bundles, allow=["effect.*", "file.re?d"]):
+        handle = await pipelines.client.start_workflow(
+            "mixed", {}, id=pipelines.queue, task_queue=pipelines.queue
+        )
+        cause, report = await failure(handle)
+    assert isinstance(cause, ApplicationError)
+    assert cause.type == "NotAllowed"
+    assert cause.message == 'b: this worker may not run "shell.run": it allows effect.*, file.re?d'
+    assert report is not None
+    assert [(r.path, r.state) for r in report.undo] == [("a", "undone")]
+    assert pipelines.effects == ["do a", "undo a"]
+    assert not proof.exists()
+
+
+async def test_a_run_by_name_whose_worker_lacks_a_secret_does_nothing(pipelines: Pipelines) -> None:
+    text = (
+        "name: poor\nsecrets: [MISSING_TOKEN]\nsteps:\n  - {id: a, activity: effect.do, with: {log: LOG, name: a},"
+        ' compensate: {activity: effect.undo, with: {log: LOG, name: "{{ secrets.MISSING_TOKEN }}"}}}\n'
+    )
+    bundles = {"poor": model.encode(pipelines.bundle(text))}
+    async with pipelines.worker(bundles=bundles, secrets={"poor": ["MISSING_TOKEN"]}):
+        handle = await pipelines.client.start_workflow(
+            "poor", {}, id=pipelines.queue, task_queue=pipelines.queue
+        )
+        cause, _ = await failure(handle)
+    assert isinstance(cause, ApplicationError)
+    assert cause.type == "SecretNotFound"
+    assert cause.message.startswith('the worker has no secret "MISSING_TOKEN"')
+    assert pipelines.effects == []
+
+
 class _Adding(Interceptor):
     """Puts headers on whatever the attacker's workflows schedule."""
 
