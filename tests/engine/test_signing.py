@@ -377,10 +377,11 @@ async def test_a_worker_that_only_serves_takes_pipelines_by_name(
     text = "name: open\nsteps:\n  - {id: c, pipeline: ./child.yaml}\noutput: '{{ steps.c.output }}'\n"
     bundles = {"open": model.encode(own.bundle(text, child=CHILD))}
     async with own.worker(shell.run, bundles=bundles):
-        started = {"task_queue": own.queue}
-        assert await client.execute_workflow("open", {}, id=f"{own.queue}-1", **started) == "done"
+        assert await client.execute_workflow("open", {}, id=f"{own.queue}-1", task_queue=own.queue) == "done"
         for who in (client, serving):
-            handle = await who.start_workflow("evil", args=_evil(own, proof), id=f"{own.queue}-2", **started)
+            handle = await who.start_workflow(
+                "evil", args=_evil(own, proof), id=f"{own.queue}-2", task_queue=own.queue
+            )
             error = await _refused(handle)
             assert error.message.startswith("this worker runs the pipelines that it serves, and no others")
     assert own.effects == ["do c"]
