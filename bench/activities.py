@@ -35,7 +35,8 @@ from typing import Any
 import httpx
 from temporalio.testing import ActivityEnvironment
 
-from bench.interpreter import ratio, rounds
+from bench.interpreter import connected, ratio, rounds
+from bench.subjects import add
 from pipeline_runner.activities import directories, files, names, shell, sql, web
 from pipeline_runner.activities.containers import Containers
 from pipeline_runner.activities.context import set_idempotency_key
@@ -43,9 +44,15 @@ from pipeline_runner.activities.download import download
 from pipeline_runner.activities.images import Images
 from pipeline_runner.activities.volumes import Volumes
 from pipeline_runner.activities.web_client import shared_connections
+from pipeline_runner.core import model
+from pipeline_runner.engine import client as starting
+from pipeline_runner.engine import devserver
+from pipeline_runner.engine.worker import pipeline_worker
+from pipeline_runner.language.resolve import load
 from tests import services
 
 BARE, ACTIVITY = "bare", "activity"
+NOTHING, REQUEST = "an activity that adds one", "http.request, GET"
 MIB = 1024 * 1024
 ROUND = 0.03
 """Seconds of one subject's turn."""
@@ -402,6 +409,58 @@ async def measured(subject: Subject, number: int) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
+STEP = """\
+  - id: s{number}
+    activity: {activity}
+    with: {{{given}}}
+    compensate: none
+"""
+
+
+async def steps(number: int, rounds_: int) -> None:
+    """Print what a step with a request costs the worker on a server, beside one that does nothing."""
+    server = devserver.start()
+    try:
+        client = await connected(server.address)
+        queue = f"bench-{uuid.uuid4().hex[:8]}"
+        worker = pipeline_worker(client, task_queue=queue, activities=[web.request, add])
+        with web_server() as url, tempfile.TemporaryDirectory() as name:
+            calls = {NOTHING: ("bench.add", "name: a, total: 1"), REQUEST: ("http.request", f'url: "{url}"')}
+            bundles = {what: _bundle(Path(name), number, *call) for what, call in calls.items()}
+
+            async def turn(what: str) -> tuple[float, float]:
+                wall, cpu = time.perf_counter(), time.process_time()
+                start = starting.Start(
+                    name="bench",
+                    bundle=bundles[what],
+                    inputs={},
+                    workflow_id=uuid.uuid4().hex,
+                    task_queue=queue,
+                )
+                await (await starting.start(client, start))[0].result()
+                return (time.perf_counter() - wall) / number, (time.process_time() - cpu) / number
+
+            async with worker:
+                for what in calls:
+                    await turn(what)
+                walls, cpus = await rounds(rounds_, calls, turn)
+    finally:
+        server.stop()
+    print(f"\n| a step of a run of {number} | ms | ms of CPU of the worker |\n|---|--:|--:|")
+    for what in calls:
+        wall, cpu = (statistics.median(samples[what]) * 1000 for samples in (walls, cpus))
+        print(f"| {what} | {wall:.2f} | {cpu:.2f} |")
+
+
+def _bundle(folder: Path, number: int, activity: str, given: str) -> bytes:
+    path = folder / "bench.yaml"
+    written = [STEP.format(number=one, activity=activity, given=given) for one in range(number)]
+    path.write_text("name: bench\nsteps:\n" + "".join(written))
+    loaded = load(path, modules=["bench.subjects"])
+    assert loaded.bundle is not None, loaded.diagnostics
+    return model.encode(loaded.bundle)
+
+
 async def everything(families: list[str], number: int) -> None:
     """Print the table."""
     print("| | bare, ms | activity, ms | ratio | bare, ms of CPU | activity, ms of CPU | ratio |")
@@ -426,6 +485,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("httpx", "dnspython", "sqlalchemy", "docker"))
     print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.machine()}\n")
     asyncio.run(everything(options.only or [*FAMILIES], 8 if options.quick else 40))
+    if not options.only or "http" in options.only:
+        asyncio.run(steps(20, 4 if options.quick else 20))
 
 
 if __name__ == "__main__":

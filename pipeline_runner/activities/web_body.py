@@ -24,7 +24,7 @@ from pipeline_runner.activities.strict import Scalar, as_text
 from pipeline_runner.activities.threads import in_thread
 
 OCTETS = "application/octet-stream"
-_PIECE = 256 * 1024
+_PIECE = 1024 * 1024
 _LINE = r"^[^\x00-\x1f\x7f]+$"
 """What can stand in a header, as a regular expression for JSON Schema."""
 

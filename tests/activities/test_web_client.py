@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -150,6 +151,51 @@ def test_a_new_connection_that_dies_is_not_tried_twice(attempts: Any) -> None:
     with RawServer(lambda *_: None) as server, pytest.raises(ApplicationError) as caught:
         attempts({"url": server.url})
     assert (caught.value.type, len(server.seen)) == ("HttpConnectionError", 1)
+
+
+def test_a_cancelled_request_leaves_its_connection_to_nobody(environment: NewEnvironment) -> None:
+    asked = threading.Event()
+    ended = threading.Event()
+
+    def answer(connection: Connection, _: bytes) -> bytes | None:
+        if connection.number > 1:
+            return ok(b"fine")
+        asked.set()
+        assert connection.stream.recv(1) == b""  # the client hangs up
+        ended.set()
+        return None
+
+    async def scenario() -> Any:
+        async with shared_connections():
+            env = environment()
+            task = asyncio.ensure_future(env.run(cast("Any", request), {"url": server.url}))
+            assert await asyncio.to_thread(asked.wait, 10)
+            env.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(ended.wait, 10)
+            return await environment().run(cast("Any", request), {"url": server.url})
+
+    with RawServer(answer) as server:
+        assert asyncio.run(scenario()).body == "fine"
+
+
+def test_more_requests_than_kept_connections_run_at_the_same_time(environment: NewEnvironment) -> None:
+    """A worker's slots limit them, and nothing else."""
+    number = 120
+    together = threading.Barrier(number)
+
+    def answer(*_: Any) -> bytes:
+        together.wait(timeout=20)
+        return ok(b"fine")
+
+    async def scenario() -> None:
+        async with shared_connections():
+            calls = [environment().run(cast("Any", request), {"url": server.url}) for _ in range(number)]
+            assert {one.body for one in await asyncio.gather(*calls)} == {"fine"}
+
+    with RawServer(answer) as server:
+        asyncio.run(scenario())
 
 
 # Secrets and redirects

@@ -58,7 +58,7 @@ def test_a_file_is_sent_as_it_is(
     assert body == BODY
     assert (headers["content-length"], headers["content-type"]) == ("1000000", "application/octet-stream")
     assert "transfer-encoding" not in headers
-    assert told[0] == {"done": 262_144, "total": 1_000_000, "unit": "bytes"}
+    assert told[0] == {"done": 1_000_000, "total": 1_000_000, "unit": "bytes"}
 
 
 def test_a_relative_path_means_the_runs_directory(run: Run, tmp_path: Path) -> None:
@@ -75,6 +75,13 @@ def test_a_relative_path_means_the_runs_directory(run: Run, tmp_path: Path) -> N
     assert b"{}" in server.seen[1][3]
     assert result.saved["path"] == str(tmp_path / "b")
     assert (tmp_path / "b").read_text() == "answer"
+
+
+def test_a_large_file_is_sent_in_pieces(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(BODY * 3)
+    with RawServer(lambda *_: ok()) as server:
+        run(request, url=server.url, method="POST", file=str(tmp_path / "large"))
+    assert server.seen[0][3] == BODY * 3
 
 
 def test_an_empty_file_is_sent(run: Run, tmp_path: Path) -> None:
