@@ -41,7 +41,7 @@ def state_folder() -> Path:
 
 def is_temporary(folder: Path) -> bool:
     """Tell whether a state directory stands in for the user's own, which cannot be written."""
-    return not os.environ.get(FOLDER_VARIABLE) and folder == temporary()
+    return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary_path()
 
 
 def temporary() -> Path:
@@ -50,7 +50,7 @@ def temporary() -> Path:
     Raises:
         StateError: It belongs to somebody else.
     """
-    folder = Path(tempfile.gettempdir()) / f"run-pipeline-{os.getuid()}"
+    folder = _temporary_path()
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
@@ -60,6 +60,10 @@ def temporary() -> Path:
     raise StateError(
         f"neither the user's state directory nor {folder} can be used: set {FOLDER_VARIABLE} to a directory"
     )
+
+
+def _temporary_path() -> Path:
+    return Path(tempfile.gettempdir()) / f"run-pipeline-{os.getuid()}"
 
 
 def _users_own() -> Path:

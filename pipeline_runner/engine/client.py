@@ -121,6 +121,8 @@ async def connect(settings: Mapping[str, Any]) -> Client:
 def _reason(error: Exception) -> str:
     """Return for people what the SDK's core has to say in the words of its debugger."""
     text = str(error)
+    if "KeepAliveTimedOut" in text:
+        return "it does not answer"
     if found := _CERTIFICATE.search(text):
         return f"its certificate is not accepted: {found[1]}"
     if found_all := _RUST_MESSAGE.findall(text):

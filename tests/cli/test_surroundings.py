@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +20,7 @@ from pipeline_runner.cli.main import COMMANDS
 from pipeline_runner.engine import retention
 from pipeline_runner.engine.devserver import DevServer
 from pipeline_runner.engine.embedded import Embedded
-from tests.cli.command import assert_nothing_left, environment, run
+from tests.cli.command import assert_nothing_left, environment, run, wait_for
 
 NOTHING = "name: nothing\nsteps: [{id: x, set: {a: 1}}]\noutput: done\n"
 
@@ -194,6 +196,9 @@ def test_a_read_only_home_leaves_runs_among_the_temporary_files(tmp_path: Path) 
     assert f"the user's state directory cannot be written: runs are kept in {folder};" in done.err
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
+    other = run(tmp_path, "n.yaml", **home | {"HOME": str(tmp_path / "good")})
+    assert other.code == 0, "who has a home of their own does not need it"
+    assert "cannot be written" not in other.err
     refused = run(tmp_path, "n.yaml", **home)
     assert refused.code == 5
     assert refused.err.count("\n") == 1
@@ -252,3 +257,54 @@ def test_a_wrong_retention_is_refused(tmp_path: Path, chosen: str, told: str) ->
     assert done.code == 2
     assert f"RUN_PIPELINE_RETENTION: {told}" in done.err
     assert "run:" not in done.err
+
+
+def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path: Path) -> None:
+    """As in a container of somebody who chose neither: no entry in the system, nowhere to write at home."""
+    folder = Path(tempfile.mkdtemp(prefix="random-user-"))  # tmp_path is closed to other users
+    (folder / "home").mkdir(mode=0o555)
+    (folder / "work").mkdir()
+    packages = Path(pytest.__file__).parents[1]
+    surroundings = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": f"{environment(tmp_path)['PYTHONPATH']}:{packages}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "work"),
+    }
+    minor = f"python3.{sys.version_info.minor}"
+    as_nobody = [
+        "setpriv",
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+        minor,
+        "-m",
+        "pipeline_runner",
+    ]
+    surroundings["PATH"] = f"/usr/bin:/bin:{surroundings['PATH']}"
+    try:
+        if os.getuid() != 0:
+            pytest.skip("only root can become another user")
+        for path in (folder, folder / "work"):
+            os.chmod(path, 0o755)
+        os.chown(folder / "work", 54321, 54321)
+        example = Path(__file__).parents[2] / "pipelines/provision-resource.yaml"
+
+        def started(*words: str) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [*as_nobody, *words], cwd=folder / "work", env=surroundings, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+
+        if started("--version").returncode != 0:
+            pytest.skip(
+                "no Python of this version that every user may run, or a checkout that not every user may read"
+            )
+        done = started(str(example), "-i", "name=demo")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["status"] == "provisioned"
+        assert f"runs are kept in {folder}/work/run-pipeline-54321" in done.stderr
+        wait_for(lambda: not (folder / "work/run-pipeline-54321/server.json").exists())
+    finally:
+        shutil.rmtree(folder)

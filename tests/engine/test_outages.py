@@ -1,13 +1,17 @@
 """Servers that go away and come back, with worker and follower on a configured address."""
 
 import asyncio
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHandle
+from temporalio.service import KeepAliveConfig
 
+from pipeline_runner.engine import client as starting
 from pipeline_runner.engine import devserver, follow
 from pipeline_runner.engine.client import UnreachableError
 from pipeline_runner.engine.follow import Connection, Follower, Progress, Unserved
@@ -178,3 +182,26 @@ async def test_forty_children_and_their_undo_are_followed(pipelines: Pipelines) 
     assert [event.path for event in done if not event.undo] == [
         f"c{k}{rest}" for k in range(40) for rest in ("/g/a", "/g", "")
     ]
+
+
+async def test_a_server_that_stops_answering_keeps_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its port is open and its connections stay; the times are shortened here."""
+    monkeypatch.setattr(follow, "PATIENCE", 1.0)
+    monkeypatch.setattr(starting, "ANSWER", 2.0)
+    monkeypatch.setattr(starting, "_KEEP_ALIVE", KeepAliveConfig(interval_millis=300, timeout_millis=300))
+    server = devserver.start()
+    try:
+        pipelines = Pipelines(await connected(server.address), tmp_path)
+        handle = await pipelines.start(pipelines.bundle(SLOW))
+        events = Follower(pipelines.client, handle.id, handle.run_id).events()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        async with asyncio.timeout(45):
+            with pytest.raises(UnreachableError, match="has not answered for 1 s"):
+                _ = [event async for event in events]
+            with pytest.raises(UnreachableError, match=r"has not answered for 2 s|it does not answer"):
+                await starting.connect({"target_host": server.address})
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+        server.stop()
