@@ -258,7 +258,7 @@ def test_exec_fails_with_another_exit_code(world: World, run: Run) -> None:
     )
     error = failure(run, world.containers.exec, container="web", command=program)
     assert told(error) == ("exit code 3: disk on fire", "CommandFailed", True)
-    assert error.details == ({"exit_code": 3, "stderr": "disk  on fire\n"},)
+    assert error.details == ({"exit_code": 3, "stdout": "", "stderr": "disk  on fire\n"},)
 
 
 def test_exec_of_a_program_that_is_missing(world: World, run: Run) -> None:
