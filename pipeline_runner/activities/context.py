@@ -5,10 +5,24 @@ Imports neither temporalio nor the engine, so that activities stay plain functio
 
 import os
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 _key: ContextVar[str | None] = ContextVar("pipeline_runner_idempotency_key", default=None)
 _directory: ContextVar[str | None] = ContextVar("pipeline_runner_directory", default=None)
 _outcome: ContextVar[str | None] = ContextVar("pipeline_runner_undone_outcome", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The run that an activity belongs to."""
+
+    server: str | None
+    """Id of the namespace, which no other server has; None: it is not known."""
+    workflow_id: str
+    run_id: str
+
+
+_origin: ContextVar[Origin | None] = ContextVar("pipeline_runner_origin", default=None)
 
 
 def idempotency_key() -> str:
@@ -71,3 +85,13 @@ def undone_outcome() -> str | None:
 def set_undone_outcome(outcome: str | None) -> None:
     """Set the outcome for the current context. The worker does this; tests may."""
     _outcome.set(outcome)
+
+
+def origin() -> Origin | None:
+    """Return the run that this activity belongs to, None outside a worker of this package."""
+    return _origin.get()
+
+
+def set_origin(run: Origin | None) -> None:
+    """Set the run for the current context. The worker does this; tests may."""
+    _origin.set(run)

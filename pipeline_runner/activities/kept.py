@@ -3,6 +3,8 @@
 Before a step touches a path it makes a record, a directory of a store (where: see
 ``stores.py``) that belongs to the step's idempotency key and the path::
 
+    STORE/KEY/run.json
+        the run that the step belongs to, for who removes what is no longer needed
     STORE/KEY/HASH.kept/
         record.json   what was there: a file or nothing; what a move took away; what was created
         original      the file that was there: a hard link to it, a copy where links do not work
@@ -44,8 +46,10 @@ from pathlib import Path
 import msgspec
 
 from pipeline_runner.activities import stores
+from pipeline_runner.activities.context import origin
 from pipeline_runner.activities.copying import Beat, link_or_copy, remove_file, sync_folder
 
+ORIGIN_FILE = "run.json"
 LONGEST_NAME = 128
 """Bytes of a name that go into the name of what lies beside it, which may have 255; else a hash does."""
 
@@ -246,9 +250,7 @@ class Kept:
         place = self._place = self._in_store(store.path)
         if place not in self._places:
             self._places.insert(0, place)
-        with suppress(FileExistsError):
-            os.mkdir(place.folder, 0o700)
-            sync_folder(store.path)
+        _make_folder(place.folder)
         place.remove_drafts()
         prepared = None if store.joined or near is None else beside(near, self._key).named("near")
         draft = place.new_draft()
@@ -321,10 +323,21 @@ class Kept:
         place = self._place
         if place is None or place == self._beside:  # not in the tree that the pipeline works on
             place = self._in_store(stores.store_for(self._directory).path)
-            with suppress(FileExistsError):
-                os.mkdir(place.folder, 0o700)
+            _make_folder(place.folder)
         os.close(os.open(place.named("undone"), os.O_WRONLY | os.O_CREAT, 0o600))
         sync_folder(place.folder)
+
+
+def _make_folder(folder: str) -> None:
+    """Make the directory for the records of a step."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return
+    sync_folder(os.path.dirname(folder))
+    if (run := origin()) is not None:
+        with open(os.path.join(folder, ORIGIN_FILE), "wb") as file:
+            file.write(msgspec.json.encode(run))
 
 
 def beside(path: str, key: str) -> _Place:

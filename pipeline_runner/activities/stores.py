@@ -14,6 +14,7 @@ Imports no temporalio.
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 from pipeline_runner.activities.context import working_directory
 from pipeline_runner.activities.state import FOLDER_VARIABLE, NoHomeError, StateError, state_folder, temporary
 
+_OTHERS = ".others"
+"""The directory in the state directory's store with links to stores on other file systems."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -48,6 +51,8 @@ def store_for(directory: str) -> Store:
         return Store(state, joined=True)
     root = _at_root(directory)
     if root is not None and _usable(root) and _joined(root, directory):
+        if usable:
+            _remember(root, state)
         return Store(root, joined=True)
     if usable:
         return Store(state, joined=False)
@@ -62,6 +67,24 @@ def stores_about(directory: str) -> Iterator[str]:
     for path in (_state(), _at_root(directory)):
         if path is not None and _is_own(path):
             yield path
+
+
+def all_stores() -> list[str]:
+    """Return every store of this user: that of the state directory, and those that it remembers."""
+    state = _state()
+    if not _is_own(state):
+        return []
+    links = os.path.join(state, _OTHERS)
+    others = [os.readlink(entry.path) for entry in os.scandir(links)] if os.path.isdir(links) else []
+    return [state, *(store for store in others if _is_own(store))]
+
+
+def _remember(store: str, state: str) -> None:
+    name = os.path.join(state, _OTHERS, hashlib.sha256(os.fsencode(store)).hexdigest()[:32])
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(name), 0o700)
+    with suppress(FileExistsError):
+        os.symlink(store, name)
 
 
 def nearest(path: str) -> str:

@@ -19,6 +19,7 @@ from pipeline_runner.engine import signing
 from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
+from pipeline_runner.engine.sweeping import Namespace, OriginInterceptor, sweeping
 
 DEFAULT_TASK_QUEUE = "pipelines"
 """Where runs go that name no task queue."""
@@ -75,7 +76,11 @@ def pipeline_worker(
             answer["signature"] = signer.bundle(workflow_id, name, served[name], directory)
         return answer
 
-    plugins = [SimplePlugin("pipeline-runner.connections", run_context=shared_connections)]
+    namespace = Namespace(client)
+    plugins = [
+        SimplePlugin("pipeline-runner.connections", run_context=shared_connections),
+        SimplePlugin("pipeline-runner.sweeping", run_context=sweeping(namespace)),
+    ]
     limits = [Allowing(allow, LOAD)] if allow else []
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.
@@ -92,7 +97,7 @@ def pipeline_worker(
         workflows=[Interpreter],
         activities=[*activities, load],
         activity_executor=ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity"),
-        interceptors=[*limits, PipelineInterceptor(client)],
+        interceptors=[*limits, PipelineInterceptor(client), OriginInterceptor(namespace)],
         graceful_shutdown_timeout=graceful_shutdown,
         **options,
     )
