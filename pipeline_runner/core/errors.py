@@ -17,6 +17,7 @@
       ├─ UnknownPipeline                               no worker serves a pipeline of that name
       ├─ NotSigned                                     nothing that this user's commands have started
       ├─ NotAllowed                                    an activity that the worker may not run
+      ├─ UnreadableHeader                              the worker lacks the codec of another one
       ├─ Cancelled                                     a cancelled run that is dirty
       └─ PipelineFailure                               the ``fail`` step's default
 """
@@ -41,6 +42,7 @@ UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 UNKNOWN_PIPELINE = "UnknownPipeline"
 NOT_SIGNED = "NotSigned"
 NOT_ALLOWED = "NotAllowed"
+UNREADABLE = "UnreadableHeader"
 CANCELLED = "Cancelled"
 
 

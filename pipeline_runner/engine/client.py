@@ -22,6 +22,7 @@ from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 from pipeline_runner.core.model import bundle_hash
 from pipeline_runner.core.record import Options
 from pipeline_runner.engine.calls import summary_of
+from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 
 MEMO = "pipeline_runner"
@@ -200,7 +201,9 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
         what.workflow_id, run_id=run_id, first_execution_run_id=first_id, result_type=RawValue
     )
     async for event in first.fetch_history_events():
-        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        given = event.workflow_execution_started_event_attributes.input.payloads
+        # Decoded: an encryption gives other bytes each time.
+        payloads = [await plain(client.data_converter, payload) or payload for payload in given]
         same_bundle = len(payloads) > 1 and payloads[1].data == what.bundle
         if same_bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
             _check_directory(what, payloads)

@@ -21,6 +21,7 @@ from temporalio.service import RPCError
 
 from pipeline_runner.core.model import Step
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
+from pipeline_runner.engine.converting import json_of, message_of, readable
 from pipeline_runner.engine.interpreter import LOAD
 from pipeline_runner.engine.outcomes import details_of
 from pipeline_runner.engine.skipped import Outline, outline_of
@@ -184,7 +185,7 @@ class Follower:
                     if event.event_id > watched.seen:
                         watched.seen = event.event_id
                         await self._child_first(event)
-                        if self._take(watched, event):
+                        if self._take(watched, await readable(self._client.data_converter, event)):
                             return
             except RPCError as error:
                 if not unreachable(error):
@@ -360,7 +361,7 @@ class Follower:
                 self.details[item.path] = _details(failure)
         at = _time(event)
         elapsed = (at - item.scheduled).total_seconds()
-        self._emit(item, state, at, elapsed=elapsed, error=None if failure is None else _root(failure))
+        self._emit(item, state, at, elapsed=elapsed, error=None if failure is None else failure.message)
 
     def _emit(self, item: _Item, state: State, at: datetime, **more: Any) -> None:
         self._queue.put_nowait(
@@ -409,16 +410,13 @@ class Follower:
             item = items.get(pending.activity_id)
             if item is None:
                 continue
-            details = (
-                _decoded(pending.heartbeat_details.payloads[0])
-                if pending.heartbeat_details.payloads
-                else None
-            )
+            details = await json_of(self._client.data_converter, pending.heartbeat_details.payloads)
             item.attempt = max(pending.attempt, 1)
             now = datetime.now(UTC)
             if item.attempt > item.shown_attempt:
                 item.shown_attempt = item.attempt
-                self._emit(item, "retrying", now, error=_root(pending.last_failure))
+                message = await message_of(self._client.data_converter, pending.last_failure)
+                self._emit(item, "retrying", now, error=message)
             elif not item.waits and _is_left_lying(pending, now):
                 item.waits = True
                 problem = f'no worker takes it from the task queue "{item.queue}"'
@@ -476,17 +474,10 @@ def _decoded(payload: Payload) -> Any:
     try:
         return json.loads(payload.data) if payload.data else None
     except ValueError:
-        # Encrypted by a codec that this process does not have.
+        # Encoded by a codec that this client does not have.
         return None
 
 
 def _details(failure: Failure) -> Any:
     payloads = failure.application_failure_info.details.payloads
     return details_of([_decoded(payload) for payload in payloads])
-
-
-def _root(failure: Failure) -> str:
-    """Return the message of the first application failure in a chain, else the last one's."""
-    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
-        failure = failure.cause
-    return failure.message

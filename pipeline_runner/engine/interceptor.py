@@ -8,19 +8,21 @@ attempt asks the server how the attempt before it ended, and says so with its fa
 """
 
 import asyncio
+import builtins
 import inspect
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from temporalio import activity
-from temporalio.api.common.v1 import Payload
-from temporalio.api.enums.v1 import TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.converter import ActivitySerializationContext, DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError, ServerError, TimeoutError, TimeoutType
 from temporalio.service import RPCError
 from temporalio.worker import (
     ActivityInboundInterceptor,
@@ -39,14 +41,27 @@ from pipeline_runner.activities.context import (
     set_undone_outcome,
     set_working_directory,
 )
-from pipeline_runner.activities.secret_values import SecretNotFoundError, forms, in_use, masked, secret_value
+from pipeline_runner.activities.secret_values import (
+    SecretNotFoundError,
+    forms,
+    in_use,
+    mask_logs,
+    masked,
+    secret_value,
+)
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
 from pipeline_runner.engine.calls import StepInput
+from pipeline_runner.engine.converting import plain
+from pipeline_runner.engine.failures import rebuilt
 from pipeline_runner.engine.in_time import in_time, is_uncertain
+from pipeline_runner.engine.parameters import Raw, decoded
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.placing import placed
+
+if TYPE_CHECKING:
+    from temporalio.api.common.v1 import Payload
 
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
@@ -71,6 +86,7 @@ class PipelineInterceptor(WorkflowSide):
     def __init__(self, client: Client) -> None:
         """Use the worker's client to ask how an attempt ended."""
         self._client = client
+        mask_logs()
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put the activity side into the chain."""
@@ -103,55 +119,85 @@ class _ActivityInbound(ActivityInboundInterceptor):
         super().__init__(next)
         self._client = client
 
+    @property
+    def _converter(self) -> DataConverter:
+        """The client's converter, for payloads of the activity that is running."""
+        info = activity.info()
+        return self._client.data_converter.with_context(
+            ActivitySerializationContext(
+                namespace=info.workflow_namespace or self._client.namespace,
+                workflow_id=info.workflow_id,
+                workflow_type=info.workflow_type,
+                activity_type=info.activity_type,
+                activity_id=info.activity_id,
+                activity_task_queue=info.task_queue,
+                is_local=info.is_local,
+            )
+        )
+
     def init(self, outbound: ActivityOutboundInterceptor) -> None:
         super().init(_ActivityOutbound(outbound))
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        key = input.headers.get(KEY_HEADER)
-        set_idempotency_key(None if key is None else json.loads(key.data))
-        directory = input.headers.get(DIRECTORY_HEADER)
-        set_working_directory(None if directory is None else json.loads(directory.data))
-        outcome = input.headers.get(OUTCOME_HEADER)
-        set_undone_outcome(None if outcome is None else json.loads(outcome.data))
+        mark: dict[str, Any] | None = None
         try:
-            places = input.headers.get(SECRETS_HEADER)
-            if places is not None:
-                input.args = _with_secrets(input, json.loads(places.data))
+            headers = await self._headers(input)
+            set_idempotency_key(headers.get(KEY_HEADER))
+            set_working_directory(headers.get(DIRECTORY_HEADER))
+            set_undone_outcome(headers.get(OUTCOME_HEADER))
+            if SECRETS_HEADER in headers:
+                input.args = _with_secrets(input, headers[SECRETS_HEADER])
+            if isinstance(input.fn, Raw):
+                input.args, input.fn = decoded(input.fn, input.args), input.fn.function
             run = super().execute_activity(input)
             return _measured(await in_time(run, threaded=not _is_async(input.fn)))
         except (asyncio.CancelledError, CancelledError) as error:
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
-                raise ApplicationError("the worker was stopped", UNCERTAIN, type="WorkerShutdown") from None
-            if details is not None:
+                mark = UNCERTAIN
+                failed: BaseException = ApplicationError("the worker was stopped", type="WorkerShutdown")
+            elif details is not None:
                 raise
-            # Nobody cancelled it: this is an error of the activity's own.
-            failed: BaseException = ApplicationError(str(error) or "cancelled", type=type(error).__name__)
+            else:
+                # Nobody cancelled it: this is an error of the activity's own.
+                failed = ApplicationError(str(error) or "cancelled", type=type(error).__name__)
+        except BrokenExecutor:
+            # The SDK ends the worker for it.
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told without secrets
             failed = error
         # Outside of the handler, so that the error as it was is not linked as a context.
         # Activities of other workflows on this worker have no key, and are not marked.
-        raise await self._told(failed, ask=key is not None)
+        ask = mark is None and KEY_HEADER in input.headers and not is_uncertain(failed)
+        if ask and await self._was_uncertain():
+            mark = UNCERTAIN
+        raise rebuilt(failed, in_use.get(), mark, self._converter)
 
-    async def _told(self, error: BaseException, *, ask: bool) -> BaseException:
-        """Return what to raise for an activity's error: without secrets, with what is known."""
-        secrets = in_use.get()
-        later = ask and activity.info().attempt > 1
-        uncertain = later and not is_uncertain(error) and await self._was_uncertain()
-        if not secrets and not uncertain:
-            return error
-        return _rebuilt(error, secrets, UNCERTAIN if uncertain else None)
+    async def _headers(self, input: ExecuteActivityInput) -> dict[str, Any]:  # noqa: A002
+        """Return this package's headers; a worker with a codec may have encoded them."""
+        found: dict[str, Any] = {}
+        for name in (KEY_HEADER, DIRECTORY_HEADER, OUTCOME_HEADER, SECRETS_HEADER):
+            if name in input.headers:
+                payload = await plain(self._converter, input.headers[name])
+                if payload is None:
+                    raise ApplicationError(
+                        f'the header "{name}" cannot be read: give this worker the codec of the one that ran'
+                        " the pipeline",
+                        type=errors.UNREADABLE,
+                    )
+                found[name] = msgspec.json.decode(payload.data)
+        return found
 
     async def _was_uncertain(self) -> bool:
         """Ask the server how the attempt before this one ended."""
         info = activity.info()
-        if info.is_local or info.workflow_id is None:
+        if info.attempt == 1 or info.is_local or info.workflow_id is None:
             return False
         handle = self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
         try:
             async with asyncio.timeout(10):
                 described = await handle.describe()
-        except (RPCError, TimeoutError) as problem:
+        except (RPCError, builtins.TimeoutError) as problem:
             # Not to know is to be uncertain.
             _log.warning(
                 "cannot ask how attempt %d of %s ended: %s", info.attempt - 1, info.activity_id, problem
@@ -159,8 +205,22 @@ class _ActivityInbound(ActivityInboundInterceptor):
             return True
         for pending in described.raw_description.pending_activities:
             if pending.activity_id == info.activity_id:
-                return _is_uncertain(pending.last_failure)
+                return await self._is_uncertain(pending.last_failure)
         return True
+
+    async def _is_uncertain(self, failure: Failure) -> bool:
+        try:
+            error = await self._converter.decode_failure(failure)
+        except Exception as problem:  # noqa: BLE001 - a codec may raise anything
+            # What cannot be read may say it.
+            _log.warning("cannot read how the attempt before ended: %s", problem)
+            return True
+        if isinstance(error, TimeoutError):
+            return error.type is not TimeoutType.SCHEDULE_TO_START
+        if isinstance(error, ApplicationError):
+            return any(isinstance(detail, dict) and MARK in detail for detail in error.details)
+        # The server's stand-in for a failure over 4 KiB, without its details, is a ServerError.
+        return isinstance(error, ServerError | CancelledError)
 
 
 class _ActivityOutbound(ActivityOutboundInterceptor):
@@ -171,26 +231,30 @@ class _ActivityOutbound(ActivityOutboundInterceptor):
         super().heartbeat(*details)
 
 
-def _is_uncertain(failure: Failure) -> bool:
-    if failure.HasField("timeout_failure_info"):
-        kind = failure.timeout_failure_info.timeout_type
-        return kind != TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
-    if failure.HasField("server_failure_info"):
-        # The server's stand-in for a failure over 4 KiB, without its details: not to know is to be uncertain.
-        return True
-    if failure.HasField("application_failure_info"):
-        details = failure.application_failure_info.details.payloads
-        return any(MARK in _mapping(payload) for payload in details)
-    return failure.HasField("canceled_failure_info")
-
-
-def _mapping(payload: Payload) -> Any:
+def _measured(result: Any) -> Any:
+    """Encode a result once, without secrets, and refuse one over Temporal's limit."""
+    name = activity.info().activity_type
     try:
-        value = json.loads(payload.data)
-    except ValueError:
-        # Somebody else's detail, in an encoding of their own.
-        return {}
-    return value if isinstance(value, dict) else {}
+        if in_use.get():
+            result = masked(_json(result), in_use.get())
+        payload = activity.payload_converter().to_payload(result)
+    except Exception as error:
+        # The work was done, and nobody will know what came of it.
+        raise ApplicationError(
+            f'the result of "{name}" is no JSON data: {error}',
+            UNCERTAIN,
+            type=type(error).__name__,
+            non_retryable=True,
+        ) from error
+    size = payload.ByteSize()
+    if size > LIMIT:
+        raise ApplicationError(
+            too_large(f'the result of "{name}"', size),
+            UNCERTAIN,
+            type=errors.PAYLOAD_TOO_LARGE,
+            non_retryable=True,
+        )
+    return RawValue(payload)
 
 
 def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:  # noqa: A002
@@ -233,56 +297,3 @@ def _json(value: Any) -> Any:
     if value is None or isinstance(value, bytes):
         return value
     return json.loads(activity.payload_converter().to_payload(value).data)
-
-
-def _measured(result: Any) -> Any:
-    """Encode a result once, without secrets, and refuse one over Temporal's limit."""
-    secrets = in_use.get()
-    try:
-        if secrets:
-            result = masked(_json(result), secrets)
-        payload = activity.payload_converter().to_payload(result)
-    except Exception as error:
-        # The work was done, and nobody will know what came of it.
-        name = activity.info().activity_type
-        raise ApplicationError(
-            f'the result of "{name}" is no JSON data: {error}',
-            UNCERTAIN,
-            type=type(error).__name__,
-            non_retryable=True,
-        ) from error
-    size = payload.ByteSize()
-    if size > LIMIT:
-        raise ApplicationError(
-            too_large(f'the result of "{activity.info().activity_type}"', size),
-            UNCERTAIN,
-            type=errors.PAYLOAD_TOO_LARGE,
-            non_retryable=True,
-        )
-    return RawValue(payload)
-
-
-def _rebuilt(error: BaseException, secrets: tuple[str, ...], mark: dict[str, Any] | None) -> ApplicationError:
-    """Return the error, and its causes, as new errors with masked texts."""
-    if isinstance(error, ApplicationError):
-        message, kind, details = error.message, error.type, list(error.details)
-        final, delay, category = error.non_retryable, error.next_retry_delay, error.category
-    else:
-        message, kind, details, final, delay = str(error), type(error).__name__, [], False, None
-        category = None
-    if secrets:
-        details = [masked(_json(detail), secrets) for detail in details]
-    if mark is not None:
-        details.append(mark)
-    rebuilt = ApplicationError(
-        masked(message, secrets),
-        *details,
-        type=kind,
-        non_retryable=final,
-        next_retry_delay=delay,
-        **({} if category is None else {"category": category}),
-    )
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    rebuilt.__cause__ = None if cause is None else _rebuilt(cause, secrets, None)
-    rebuilt.__suppress_context__ = True
-    return rebuilt

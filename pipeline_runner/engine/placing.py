@@ -26,6 +26,9 @@ def placed(value: Any, path: list[str | int], change: Callable[[str], str]) -> A
     Raises:
         TypeError: There is no text at that path.
     """
+    if isinstance(value, RawValue):
+        data = placed(json.loads(value.payload.data), path, change)
+        return RawValue(Payload(metadata=dict(value.payload.metadata), data=json.dumps(data).encode()))
     if not path:
         if not isinstance(value, str):
             raise TypeError(f"it is no text there, but {type(value).__name__}")
@@ -38,10 +41,6 @@ def placed(value: Any, path: list[str | int], change: Callable[[str], str]) -> A
             items = list(value)
             items[int(key)] = placed(items[int(key)], rest, change)
             return type(value)(items)
-        if isinstance(value, RawValue):
-            data = placed(json.loads(value.payload.data), path, change)
-            metadata = dict(value.payload.metadata)
-            return RawValue(Payload(metadata=metadata, data=json.dumps(data).encode()))
         return _with_field(value, str(key), placed(getattr(value, str(key)), rest, change))
     except (LookupError, AttributeError) as error:
         raise TypeError(f"{type(value).__name__} has no such field: {error}") from None

@@ -5,16 +5,13 @@ enters at the phase and the position where it was.
 """
 
 import asyncio
-import base64
 import logging
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from temporalio import workflow
-from temporalio.api.failure.v1 import Failure
 from temporalio.common import RawValue
-from temporalio.converter import DefaultFailureConverter
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from pipeline_runner.core import durations, errors
@@ -32,6 +29,7 @@ from pipeline_runner.core.record import (
 )
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.engine import calls
+from pipeline_runner.engine.ending import bound, preserved, revived
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.payloads import LIMIT, PayloadTooLargeError, encoded, measured
 from pipeline_runner.engine.program import Program
@@ -86,7 +84,7 @@ class Run:
         }
         self._cause: BaseException | None = None
         if self._state.failure is not None:
-            self._cause = _revived(self._state.failure)
+            self._cause = revived(self._state.failure)
         self._names: dict[str, Any] = {
             "inputs": self._log.inputs,
             "steps": {key: result.names() for key, result in self._log.steps.items()},
@@ -219,7 +217,7 @@ class Run:
         if state.status == "cancelled" and not state.dirty and workflow.cancellation_reason() is not None:
             await self._tell_parent()
             raise CancelledError(state.error.message)
-        raise ApplicationError(
+        error = ApplicationError(
             state.error.message,
             msgspec.to_builtins(self.report(limit=REPORT_BYTES)),
             type=state.error.type,
@@ -228,7 +226,8 @@ class Run:
             non_retryable=state.non_retryable
             or state.dirty
             or (not self._as_child and workflow.info().continued_run_id is not None),
-        ) from self._cause
+        )
+        raise bound(error, self._cause)
 
     async def _tell_parent(self) -> None:
         """Send the report to the parent: an end as cancelled has no room for it."""
@@ -265,7 +264,7 @@ class Run:
             undo=tuple(undo),
             omitted=omitted,
             finally_errors=tuple(state.finally_errors if limit is None else state.finally_errors[:_FINALLY]),
-            steps={key: result.status for key, result in self._log.steps.items()},
+            steps=_steps({key: result.status for key, result in self._log.steps.items()}, limit),
         )
 
     def _continue_if_due(self) -> None:
@@ -274,7 +273,7 @@ class Run:
         if not info.is_continue_as_new_suggested():
             return
         if self._cause is not None:
-            self._state.failure = _preserved(self._cause)
+            self._state.failure = preserved(self._cause)
         options = Options(child=self._as_child, continued=self._state)
         payloads = [encoded({}), self._program.payload, encoded(options)]
         if sum(payload.ByteSize() for payload in payloads) > LIMIT:
@@ -296,13 +295,10 @@ def _fitting(records: list[UndoRecord], limit: int | None) -> tuple[list[UndoRec
     return bad, len(records) - len(bad)
 
 
-def _preserved(cause: BaseException) -> bytes:
-    failure = Failure()
-    if isinstance(cause, Exception):
-        DefaultFailureConverter().to_failure(cause, workflow.payload_converter(), failure)
-    return base64.b64encode(failure.SerializeToString())
-
-
-def _revived(data: bytes) -> BaseException:
-    failure = Failure.FromString(base64.b64decode(data))
-    return DefaultFailureConverter().from_failure(failure, workflow.payload_converter())
+def _steps(statuses: dict[str, str], limit: int | None) -> dict[str, str]:
+    """Leave out steps that have completed, then any, until the rest fits."""
+    others = {key: status for key, status in statuses.items() if status != "completed"}
+    for kept in (statuses, others):
+        if limit is None or len(msgspec.json.encode(kept)) <= limit:
+            return kept
+    return {}

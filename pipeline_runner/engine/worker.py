@@ -19,6 +19,7 @@ from pipeline_runner.engine import signing
 from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
+from pipeline_runner.engine.parameters import taken_raw
 from pipeline_runner.engine.sweeping import Namespace, OriginInterceptor, sweeping
 
 DEFAULT_TASK_QUEUE = "pipelines"
@@ -95,7 +96,7 @@ def pipeline_worker(
         client,
         task_queue=task_queue,
         workflows=[Interpreter],
-        activities=[*activities, load],
+        activities=[*map(taken_raw, activities), load],
         activity_executor=ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity"),
         interceptors=[*limits, PipelineInterceptor(client), OriginInterceptor(namespace)],
         graceful_shutdown_timeout=graceful_shutdown,

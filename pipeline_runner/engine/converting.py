@@ -1,0 +1,80 @@
+"""Payloads that a server holds, read through a client's data converter.
+
+Whoever reads a history, a description or a memo goes through here: a codec may have encoded all
+of it. Workflow code must not: there the SDK has done so before the code sees anything.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
+
+_PLAIN = (b"json/plain", b"binary/null", b"binary/plain")
+
+
+async def plain(converter: DataConverter, payload: Payload) -> Payload | None:
+    """Return a payload without what a codec did to it; None if that cannot be undone here."""
+    if payload.metadata.get("encoding") in _PLAIN or not payload.metadata:
+        return payload
+    try:
+        [value] = await converter.decode([payload], [RawValue])
+    except Exception:  # noqa: BLE001 - a codec may raise anything
+        return None
+    assert isinstance(value, RawValue)
+    return value.payload if value.payload.metadata.get("encoding") in _PLAIN else None
+
+
+async def json_of(converter: DataConverter, payloads: Sequence[Payload], index: int = 0) -> Any:
+    """Return one of some payloads as JSON data; None if there is none, or it cannot be read."""
+    if len(payloads) <= index:
+        return None
+    payload = await plain(converter, payloads[index])
+    if payload is None or not payload.data:
+        return None
+    try:
+        return msgspec.json.decode(payload.data)
+    except msgspec.DecodeError:
+        return None
+
+
+async def message_of(converter: DataConverter, failure: Failure) -> str:
+    """Return the message of the first application failure in a chain, else the last one's."""
+    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
+        failure = failure.cause
+    if failure.HasField("encoded_attributes"):
+        attributes = await json_of(converter, [failure.encoded_attributes])
+        message = attributes.get("message") if isinstance(attributes, dict) else None
+        if isinstance(message, str):
+            return message
+    return failure.message
+
+
+_FAILURES: tuple[Any, ...] = (
+    "activity_task_failed_event_attributes",
+    "activity_task_timed_out_event_attributes",
+    "child_workflow_execution_failed_event_attributes",
+)
+_CHILD: Any = "start_child_workflow_execution_initiated_event_attributes"
+
+
+async def readable(converter: DataConverter, event: HistoryEvent) -> HistoryEvent:
+    """Make readable, in place, what a reader of an event shows: its summary, its error, a child's options."""
+    payloads = [event.user_metadata.summary] if event.HasField("user_metadata") else []
+    if event.HasField(_CHILD):
+        payloads += event.start_child_workflow_execution_initiated_event_attributes.input.payloads
+    for payload in payloads:
+        found = await plain(converter, payload)
+        if found is not None:
+            payload.CopyFrom(found)
+    for name in _FAILURES:
+        if event.HasField(name):
+            failure = getattr(event, name).failure
+            failure.message = await message_of(converter, failure)
+            for payload in failure.application_failure_info.details.payloads:
+                payload.CopyFrom(await plain(converter, payload) or payload)
+    return event

@@ -1,0 +1,91 @@
+"""The error with which a run ends, in a size that the server takes and without our own frames.
+
+Replayed: part of the workflow.
+"""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+from temporalio import workflow
+from temporalio.api.failure.v1 import Failure
+from temporalio.converter import DefaultFailureConverter
+from temporalio.exceptions import ApplicationError, FailureError
+
+CAUSES = 300_000
+"""Bytes of all causes of a run's error. Those of a child have its whole report, and its children's."""
+
+_PART = 1_000
+"""Bytes of a part of a cause that is kept however large the others are."""
+
+
+def bound(error: ApplicationError, cause: BaseException | None) -> BaseException:
+    """Return an error bound to the failure that it becomes: raising it adds no stack trace to that.
+
+    Args:
+        error: The error.
+        cause: What led to it: as the history has it, with whatever a codec encodes of it.
+    """
+    failure = Failure()
+    converter, payloads = DefaultFailureConverter(), workflow.payload_converter()
+    converter.to_failure(error, payloads, failure)
+    # Any other cause is an error of this package's own, and the message says it.
+    if isinstance(cause, FailureError) and cause.failure is not None:
+        failure.cause.CopyFrom(cause.failure)
+        fit(failure.cause, CAUSES)
+    return converter.from_failure(failure, payloads)
+
+
+def fit(failure: Failure, limit: int) -> None:
+    """Take parts out of a chain of failures until it has no more than that many bytes.
+
+    First the details, then the stack traces, then long messages, then the causes from the end.
+    """
+    for clear in (_clear_details, _clear_trace, _clear_message):
+        if failure.ByteSize() <= limit:
+            return
+        for one in chain(failure):
+            clear(one)
+    length = sum(1 for _ in chain(failure))
+    while failure.ByteSize() > limit and length > 1:
+        length //= 2
+        list(chain(failure))[length - 1].ClearField("cause")
+
+
+def chain(failure: Failure) -> Iterator[Failure]:
+    """Yield a failure and its causes."""
+    yield failure
+    while failure.HasField("cause"):
+        failure = failure.cause
+        yield failure
+
+
+def _clear_details(failure: Failure) -> None:
+    details = failure.application_failure_info.details
+    if failure.HasField("application_failure_info") and details.ByteSize() > _PART:
+        failure.application_failure_info.ClearField("details")
+
+
+def _clear_trace(failure: Failure) -> None:
+    failure.stack_trace = ""
+
+
+def _clear_message(failure: Failure) -> None:
+    failure.message = failure.message[:_PART]
+    if failure.encoded_attributes.ByteSize() > _PART:
+        failure.ClearField("encoded_attributes")
+
+
+def preserved(cause: BaseException | None) -> bytes:
+    """Return a cause as bytes, for the next run of a chain."""
+    failure = Failure()
+    if isinstance(cause, Exception):
+        DefaultFailureConverter().to_failure(cause, workflow.payload_converter(), failure)
+        fit(failure, CAUSES)
+    return base64.b64encode(failure.SerializeToString())
+
+
+def revived(data: bytes) -> Any:
+    """Return the cause that :func:`preserved` wrote."""
+    failure = Failure.FromString(base64.b64decode(data))
+    return DefaultFailureConverter().from_failure(failure, workflow.payload_converter())
