@@ -46,8 +46,14 @@ def too_large(what: str, size: int) -> str:
     return f"{what} has {size:,} bytes, and Temporal takes at most {LIMIT:,}: pass a reference to it instead"
 
 
-def decoded(value: RawValue) -> Any:
-    """Decode a result of any SDK to JSON data; bytes become base64 text."""
+def decoded(value: RawValue | None) -> Any:
+    """Decode a result of any SDK to JSON data; bytes become base64 text.
+
+    Args:
+        value: The result; None where an SDK sends none (``void`` in Java, ``error`` alone in Go).
+    """
+    if value is None:
+        return None
     payload = value.payload
     if payload.metadata.get("encoding") == b"json/plain":
         try:

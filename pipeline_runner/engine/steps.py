@@ -4,6 +4,7 @@ A step is entered in the undo log before it is scheduled, and what it came to is
 when it ends, so that the run can end at any ``await`` in here and be undone.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -174,7 +175,11 @@ class Steps:
         try:
             raw = await self._interruption.wait(prepared.start())
         except FailureError as error:
-            raise self._ended(entry, of_failure(error, call), error) from None
+            ending = of_failure(error, call)
+            if self._interruption.requested:
+                # The cancellation may have caused it in the middle of the work, whatever it says.
+                ending = replace(ending, outcome="uncertain")
+            raise self._ended(entry, ending, error) from None
         # Before it is decoded: whatever comes of that, the step is done.
         entry.outcome = "completed"
         return self._completed(entry, decoded(raw))

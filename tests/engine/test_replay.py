@@ -68,3 +68,17 @@ async def test_replay_would_notice_a_change() -> None:
     result = await replayer().replay_workflow(changed, raise_on_replay_failure=False)
     assert result.replay_failure is not None
     assert "effect.other" in str(result.replay_failure)
+
+
+async def test_an_activity_without_a_result_gives_null() -> None:
+    """Java's ``void`` and Go's ``error`` alone complete an activity without any payload."""
+    recorded = json.loads((FOLDER / "completed.json").read_text())
+    completed = [
+        e["activityTaskCompletedEventAttributes"]
+        for e in recorded["history"]["events"]
+        if "activityTaskCompletedEventAttributes" in e
+    ]
+    assert completed
+    for attributes in completed:
+        del attributes["result"]
+    await replayer().replay_workflow(WorkflowHistory.from_json(recorded["id"], recorded["history"]))
