@@ -65,7 +65,7 @@ Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and f
 Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$")], Scalar]
 """Environment variables. A name is checked here: the Engine would show the value with it."""
 Key = Annotated[
-    Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None,
+    Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")] | None,
     Meta(
         description='An idempotency key: "{{ step.key }}". Nothing is touched but what the step of this'
         " key made.",

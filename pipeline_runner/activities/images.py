@@ -21,6 +21,7 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.context import undone_outcome
 from pipeline_runner.activities.docker_engine import (
     EXTRA,
     IMAGE,
@@ -201,8 +202,9 @@ class Images(Engine):
             try:
                 return await apply(self, parameters.restore, full(image))
             except ApplicationError as error:
-                # The other image has been removed meanwhile: then there is nothing to give back.
-                if not is_type(error, "ImageNotFound"):
+                # The other image has been removed meanwhile: then there is nothing to give back. But a
+                # completed step is not undone by that: its tag named the other image before.
+                if not is_type(error, "ImageNotFound") or undone_outcome() == "completed":
                     raise
         force = parameters.force
         await removed(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from pipeline_runner.activities.context import set_undone_outcome
 from pipeline_runner.activities.docker_engine import KEY_LABEL
 from tests.activities.conftest import KEY
 from tests.activities.docker_world import World, attempt, failure, fake_world, told, world_of
@@ -95,6 +96,19 @@ def test_a_tag_goes_if_the_image_that_had_it_is_gone(world: World, run: Run) -> 
     result = run(world.images.remove, image="app:1", of=IMAGE, restore="sha256:" + "0" * 64)
     assert result.removed is True
     assert set(world.tags()) == {IMAGE}
+
+
+def test_a_tag_that_cannot_be_given_back_is_not_undone(world: World, run: Run) -> None:
+    """The step completed, so the tag did name the other image."""
+    run(world.images.tag, image=IMAGE, tag="app:1")
+    gone = "sha256:" + "0" * 64
+    set_undone_outcome("completed")
+    try:
+        error = failure(run, world.images.remove, image="app:1", of=IMAGE, restore=gone)
+    finally:
+        set_undone_outcome(None)
+    assert error.type == "ImageNotFound"
+    assert set(world.tags()) == {IMAGE, "app:1"}
 
 
 @pytest.mark.parametrize("more", [{"of": IMAGE}, {"restore": IMAGE}])
