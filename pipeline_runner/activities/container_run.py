@@ -34,7 +34,7 @@ from pipeline_runner.activities.strict import Scalar, as_text
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.errors import UNCERTAIN
 
-PORT = r"^[0-9]{1,5}(/(tcp|udp|sctp))?$"
+PORT = r"^[0-9]{1,5}(/(tcp|udp|sctp))?$(?!\n)"
 _NOT_THERE = ("not found", "manifest unknown", "does not exist", "access denied", "no such image")
 """What a registry says of an image that it does not have, or does not show."""
 
@@ -66,14 +66,14 @@ class RunInput:
         ),
     ] = field(default_factory=dict)
     volumes: Annotated[
-        dict[Annotated[str, Meta(pattern=r"^/.*$")], str],
+        dict[Annotated[str, Meta(pattern=r"^/.*$(?!\n)")], str],
         Meta(
             description="Paths in the container, and what is there: a volume or a path on the Engine's"
             " host, which must exist; with `:ro` at its end it is not written to."
         ),
     ] = field(default_factory=dict)
     network: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]*$")] | None,
+        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]*$(?!\n)")] | None,
         Meta(description="The network; default: the Engine's."),
     ] = None
     aliases: Annotated[list[str], Meta(description="More names for it in that network.")] = field(
@@ -91,7 +91,9 @@ class RunInput:
     ] = "missing"
     settle: Annotated[
         str,
-        Meta(pattern=PATTERN, description="How long it must run; an end before that is an error."),
+        Meta(
+            pattern=PATTERN + r"(?!\n)", description="How long it must run; an end before that is an error."
+        ),
     ] = "1s"
 
 

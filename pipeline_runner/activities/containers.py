@@ -99,7 +99,7 @@ class StartInput:
     settle: Annotated[
         str,
         Meta(
-            pattern=PATTERN,
+            pattern=PATTERN + r"(?!\n)",
             description="If it runs: watch it for so long, and start it again if it ends. For the undo of"
             " a stop that was cut off: a little more than its grace.",
         ),
@@ -123,7 +123,7 @@ class StopInput:
     grace: Annotated[
         str,
         Meta(
-            pattern=PATTERN,
+            pattern=PATTERN + r"(?!\n)",
             description="The time between the request to end and the kill; in whole seconds, rounded up.",
         ),
     ] = "10s"

@@ -53,16 +53,16 @@ LOOK_EVERY = 0.1
 REMOVAL = 10.0
 """Seconds to wait for the end of a removal that somebody else has begun."""
 
-NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
 """A name or an id of the Engine's, as a regular expression for JSON Schema."""
-IMAGE = r"^(?!.*\.\.)[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$"
+IMAGE = r"^(?!.*\.\.)[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$(?!\n)"
 """A reference to an image. The Engine's own rules are stricter."""
 
 Container = Annotated[str, Meta(pattern=NAME, description="The container's name or id.")]
 Image = Annotated[str, Meta(pattern=IMAGE, description="The image's name, such as `app:1`, or id.")]
 Network = Annotated[str, Meta(pattern=NAME, description="The network's name or id.")]
 Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and for filters.")]
-Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$")], Scalar]
+Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$(?!\n)")], Scalar]
 """Environment variables. A name is checked here: the Engine would show the value with it."""
 Key = Annotated[
     Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")] | None,

@@ -72,7 +72,7 @@ class DownloadInput:
     path: Path
     headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
     checksum: Annotated[
-        Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")] | None,
+        Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$(?!\n)")] | None,
         Meta(description="What the file must have: `sha256:` or `sha512:` and hex digits in lower case."),
     ] = None
     max_bytes: Annotated[

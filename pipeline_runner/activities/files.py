@@ -41,7 +41,7 @@ from pipeline_runner.activities.strict import checked
 _ASK_AGAIN = timedelta(seconds=1)
 """Where several workers take turns, the next attempt may come to the one that has it."""
 
-PATH = r"^[^\x00]+$"
+PATH = r"^[^\x00]+$(?!\n)"
 """A path is any text without a NUL; as a regular expression for JSON Schema."""
 
 Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]

@@ -43,7 +43,10 @@ from pipeline_runner.activities.pulse import heartbeating, remembered
 from pipeline_runner.activities.strict import checked
 
 Tag = Annotated[
-    str, Meta(pattern=r"^[a-z0-9][a-z0-9_.:/-]*(:[A-Za-z0-9_.-]+)?$", description="The tag, such as `app:1`.")
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9_.:/-]*(:[A-Za-z0-9_.-]+)?$(?!\n)", description="The tag, such as `app:1`."
+    ),
 ]
 
 

@@ -25,7 +25,7 @@ from pipeline_runner.activities.threads import in_thread
 
 OCTETS = "application/octet-stream"
 _PIECE = 1024 * 1024
-_LINE = r"^[^\x00-\x1f\x7f]+$"
+_LINE = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 """What can stand in a header, as a regular expression for JSON Schema."""
 
 
@@ -39,7 +39,7 @@ class FilePart:
         Meta(description="Its name for the server; default: its own."),
     ] = None
     content_type: Annotated[
-        Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$")] | None,
+        Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$(?!\n)")] | None,
         Meta(description="Its media type; default: by the name's ending."),
     ] = None
 

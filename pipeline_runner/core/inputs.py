@@ -7,11 +7,13 @@ to import than most files take to check.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
 
 from pipeline_runner.core.model import Struct
+from pipeline_runner.core.patterns import PatternError, compiled
 from pipeline_runner.core.plain_schemas import fits, is_pattern, is_plain
 from pipeline_runner.core.suggest import did_you_mean, listed, meant
 
@@ -49,6 +51,8 @@ _LIMITS = {
     "not": "is a value that is ruled out",
 }
 _SHOWN = 80
+CANNOT = "cannot be judged"
+"""How what nobody can say of a value begins."""
 _PROBES: tuple[Any, ...] = (None, True, 1, "", [], {}, [0], {"": 0})
 
 
@@ -161,8 +165,8 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
         return
     for key, value in part.items():
         here = (*path, key)
-        if key == "enum" and value == []:
-            yield here, "must have at least one element, or no value fits"
+        if problem := _useless(key, value, part):
+            yield here, problem
         if key in ("default", "const", "enum", "examples"):
             continue
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):
@@ -171,6 +175,15 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
             elif value.startswith("#/") and not _leads_somewhere(value, root):
                 yield here, f'"{value}" is not in this schema'
         yield from _reference_problems(value, root, here)
+
+
+def _useless(key: str, value: Any, schema: dict[str, Any]) -> str | None:
+    """Say why a keyword, valid as it is, cannot be used here; None: it can."""
+    if key == "unevaluatedProperties" and "patternProperties" in schema:
+        return 'cannot stand beside "patternProperties": write "additionalProperties"'
+    if key == "enum" and value == []:
+        return "must have at least one element, or no value fits"
+    return None
 
 
 def _leads_somewhere(pointer: str, root: Any) -> bool:
@@ -187,10 +200,58 @@ def _leads_somewhere(pointer: str, root: Any) -> bool:
 
 @lru_cache(maxsize=1000)
 def _validator(schema: str) -> Any:
-    from jsonschema import Draft202012Validator
     from referencing import Registry
 
-    return Draft202012Validator(json.loads(schema), registry=Registry())
+    return _validator_class()(json.loads(schema), registry=Registry())
+
+
+@lru_cache(maxsize=1)
+def _validator_class() -> Any:
+    """Return jsonschema's, with patterns of our own."""
+    from jsonschema import Draft202012Validator, validators
+
+    extend: Any = validators.extend
+    own = {"pattern": _pattern, "patternProperties": _properties, "additionalProperties": _others}
+    return extend(Draft202012Validator, own)
+
+
+def _pattern(_: Any, limit: str, value: Any, __: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    try:
+        if isinstance(value, str) and not compiled(limit).search(value):
+            yield ValidationError(f"{_shown(value)} does not match {limit}")
+    except PatternError as error:
+        yield ValidationError(f"{CANNOT}: {error}", validator=CANNOT)
+
+
+def _properties(validator: Any, limit: Any, value: Any, _: Any) -> Iterator[Any]:
+    for key, schema in limit.items():
+        for name in _matching(key, value):
+            yield from validator.descend(value[name], schema, path=name, schema_path=key)
+
+
+def _others(validator: Any, limit: Any, value: Any, schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    known = {name for key in schema.get("patternProperties", ()) for name in _matching(key, value)}
+    known.update(schema.get("properties", ()))
+    extra = [name for name in value if name not in known] if isinstance(value, dict) else []
+    if isinstance(limit, dict):
+        for name in extra:
+            yield from validator.descend(value[name], limit, path=name)
+    elif not limit and extra:
+        yield ValidationError(f"has no key {', '.join(extra)}")
+
+
+def _matching(pattern: str, value: Any) -> list[str]:
+    """Return the keys of a mapping that a pattern matches; one that cannot be judged is none."""
+    found = []
+    for name in value if isinstance(value, dict) else ():
+        with suppress(PatternError):
+            if compiled(pattern).search(name):
+                found.append(name)
+    return found
 
 
 def _unknown(name: str, declared: Mapping[str, JsonSchema]) -> Problem:
@@ -236,7 +297,9 @@ def _message(error: Any) -> str:
             return "needs " + ", ".join(f'"{name}"' for name in limit if name not in value)
         case "additionalProperties" if limit is False:
             known = error.schema.get("properties", {})
-            extra = [name for name in value if name not in known]
+            patterns = error.schema.get("patternProperties", ())
+            matched = {name for pattern in patterns for name in _matching(pattern, value)}
+            extra = [name for name in value if name not in known and name not in matched]
             help_ = did_you_mean(extra[0], known) if extra else None
             names = ", ".join(f'"{name}"' for name in extra)
             return f"has no key {names}" + (f", {help_}" if help_ else "")
@@ -261,7 +324,17 @@ def _schema_message(error: Any) -> str:
         meant = _ALIASES.get(value) if isinstance(value, str) else None
         near = did_you_mean(meant or value, _TYPES) if isinstance(value, str) else None
         return f"cannot be {_shown(value)}, {near or f'the types are {listed(_TYPES)}'}"
+    if keys[-1:] == ["pattern"] and error.validator == "format":
+        return f"is no pattern: {_pattern_problem(value)}"
     return _message(error)
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        compiled(pattern)
+    except PatternError as error:
+        return str(error)
+    return "it cannot be used"
 
 
 def _shown(value: Any) -> str:

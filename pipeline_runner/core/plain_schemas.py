@@ -5,12 +5,10 @@ jsonschema longer than all else that is checked in a file, and its import longer
 is not certain here (another keyword, a value that does not fit) is the library's to judge.
 """
 
-import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-from pipeline_runner.core.slow_patterns import is_slow
+from pipeline_runner.core.patterns import PatternError, compiled
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
@@ -41,11 +39,10 @@ def fits(schema: Any, value: Any) -> bool:
 
 
 def is_pattern(limit: Any) -> bool:
-    """Tell whether a value is a regular expression that Python can read."""
+    """Tell whether a value is a pattern that can be used."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what may mean something else one day
-            return isinstance(limit, str) and re.compile(limit) is not None
-    except (re.error, OverflowError, RecursionError):
+        return isinstance(limit, str) and compiled(limit) is not None
+    except PatternError:
         return False
 
 
@@ -114,7 +111,10 @@ def _known(limit: Any, value: Any, _: Any) -> bool:
 
 
 def _matches(limit: Any, value: Any, _: Any) -> bool:
-    return not isinstance(value, str) or (not is_slow(limit) and re.search(limit, value) is not None)
+    try:
+        return not isinstance(value, str) or compiled(limit).search(value)
+    except PatternError:
+        return False
 
 
 _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {

@@ -99,9 +99,9 @@ def test_schemas() -> None:
     assert not has_slow_pattern(True)
 
 
-def test_value_is_not_held_against_it() -> None:
+def test_value_is_held_against_it_in_bounded_time() -> None:
     assert not fits({"pattern": "^(a+)+$"}, "a" * 40 + "!")
-    assert not fits({"pattern": "^(a+)+$"}, "a")
+    assert fits({"pattern": "^(a+)+$"}, "a")
     assert fits({"pattern": "^(a+)+$"}, 1)
 
 

@@ -87,7 +87,7 @@ def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
     if isinstance(node, Scalar) and isinstance(node.value, str) and is_slow(node.value):
         message = "this pattern may take for ever: there are too many ways to match the same text"
         help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
-        yield source.warning(node.span, "slow-pattern", message, help_)
+        yield source.error(node.span, "slow-pattern", message, help_)
 
 
 def _help(name: str) -> str:

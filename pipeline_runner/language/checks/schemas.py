@@ -6,15 +6,13 @@ Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline_runner.core.inputs import JsonSchema, Path, dotted, misfits, schema_problems
+from pipeline_runner.core.inputs import CANNOT, JsonSchema, Path, dotted, misfits, schema_problems
 from pipeline_runner.core.plain_schemas import fits
-from pipeline_runner.core.slow_patterns import has_slow_pattern
 from pipeline_runner.language.checks import keywords
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
 from pipeline_runner.language.shapes import boolean_help
-from pipeline_runner.language.types import by_identity
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -48,11 +46,10 @@ def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
 
 
 def quick_misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
-    """Return what is wrong with a value; nothing where it would be held against a pattern for ever."""
-    return [] if fits(schema, value) or _is_slow(schema) else misfits(schema, value)
-
-
-_is_slow = by_identity(has_slow_pattern)
+    """Return what is certainly wrong with a value."""
+    if fits(schema, value):
+        return []
+    return [one for one in misfits(schema, value) if not one[1].startswith(CANNOT)]
 
 
 def at(node: Node, path: Path) -> Node:

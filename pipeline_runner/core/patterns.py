@@ -1,0 +1,507 @@
+r"""The patterns of JSON Schema: the regular expressions of ECMA 262, matched without backtracking.
+
+Python's ``re`` reads another language (``$`` also stands before a last line break, ``\d`` takes
+the digits of all scripts), and tries a text in as many ways as there are. Here a pattern becomes
+an automaton that goes through a text once, in all of its states at the same time. What that takes
+is bounded, by the pattern and the text alone: a replay comes to the same end.
+
+Looking ahead and behind is worked out for all places of the text before. Back-references, which no
+automaton can follow, are refused, and so are properties of characters other than categories.
+"""
+
+import unicodedata
+from bisect import bisect_right
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+MAX_STATES = 20_000
+"""Of the automaton of a pattern: ``[a-z]{1,5000}`` has twice as many as rounds."""
+MAX_WORK = 500_000
+"""Steps from state to state, where they are not yet known, of one search: half a second at most."""
+MAX_DEPTH = 50
+"""Groups in one another."""
+
+_DIGIT = ((48, 57),)
+_WORD = ((48, 57), (65, 90), (95, 95), (97, 122))
+_SPACE = (
+    (9, 13), (32, 32), (160, 160), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029),
+    (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF),
+)  # fmt: skip
+_BREAKS = ((10, 10), (13, 13), (0x2028, 0x2029))
+_CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
+_CATEGORIES = frozenset(
+    [
+        "C", "Cc", "Cf", "Cn", "Co", "Cs", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N",
+        "Nd", "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z",
+        "Zl", "Zp", "Zs",
+    ]
+)  # fmt: skip
+_LONG_NAMES = {
+    "Letter": "L", "Uppercase_Letter": "Lu", "Lowercase_Letter": "Ll", "Mark": "M", "Number": "N",
+    "Decimal_Number": "Nd", "Punctuation": "P", "Symbol": "S", "Separator": "Z", "Other": "C",
+}  # fmt: skip
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+class PatternError(ValueError):
+    """A pattern cannot be used, or not on this text. The message says why."""
+
+
+class Characters(NamedTuple):
+    """A set of characters."""
+
+    ranges: Ranges = ()
+    categories: tuple[str, ...] = ()
+    sets: tuple["Characters", ...] = ()
+    negated: bool = False
+
+    def has(self, character: str) -> bool:
+        """Tell whether a character is in the set."""
+        code = ord(character)
+        place = bisect_right(self.ranges, (code, 0x110000)) - 1
+        found = place >= 0 and self.ranges[place][1] >= code
+        if not found and self.categories:
+            found = unicodedata.category(character).startswith(self.categories)
+        return (found or any(one.has(character) for one in self.sets)) is not self.negated
+
+
+_NAMED = {
+    "d": Characters(_DIGIT), "D": Characters(_DIGIT, negated=True),
+    "w": Characters(_WORD), "W": Characters(_WORD, negated=True),
+    "s": Characters(_SPACE), "S": Characters(_SPACE, negated=True),
+}  # fmt: skip
+
+
+class _Sequence(NamedTuple):
+    parts: list[Any]
+
+
+class _Either(NamedTuple):
+    parts: list[Any]
+
+
+class _Repeat(NamedTuple):
+    body: Any
+    low: int
+    high: int | None
+
+
+class _Edge(NamedTuple):
+    """A place: ``^``, ``$``, ``b`` or ``B``."""
+
+    kind: str
+
+
+class _Look(NamedTuple):
+    body: Any
+    behind: bool
+    negative: bool
+
+
+class _Parser:
+    """Reads a pattern."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._depth = 0
+
+    def whole(self) -> Any:
+        node = self._either()
+        if self._at < len(self._text):
+            self._fail('a ")" closes nothing')
+        return node
+
+    def _fail(self, what: str) -> NoReturn:
+        raise PatternError(f"{what}, at character {self._at + 1} of the pattern")
+
+    def _take(self, text: str) -> bool:
+        if not self._text.startswith(text, self._at):
+            return False
+        self._at += len(text)
+        return True
+
+    def _next(self) -> str:
+        if self._at >= len(self._text):
+            self._fail("the pattern ends too early")
+        self._at += 1
+        return self._text[self._at - 1]
+
+    def _either(self) -> Any:
+        parts = [self._sequence()]
+        while self._take("|"):
+            parts.append(self._sequence())
+        return parts[0] if len(parts) == 1 else _Either(parts)
+
+    def _sequence(self) -> Any:
+        parts: list[Any] = []
+        while self._at < len(self._text) and self._text[self._at] not in "|)":
+            node = self._atom()
+            parts.append(self._repeated(node))
+        return _Sequence(parts)
+
+    def _atom(self) -> Any:
+        character = self._next()
+        if character in "*+?":
+            self._at -= 1
+            self._fail("there is nothing to repeat")
+        match character:
+            case "^" | "$":
+                return _Edge(character)
+            case ".":
+                return Characters(_BREAKS, negated=True)
+            case "[":
+                return self._class()
+            case "(":
+                return self._group()
+            case "\\":
+                return self._escape()
+        return _one(ord(character))
+
+    def _group(self) -> Any:
+        look = self._look()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._fail("the pattern is nested too deeply")
+        node = self._either()
+        self._depth -= 1
+        if not self._take(")"):
+            self._fail('a "(" is not closed')
+        return node if look is None else look._replace(body=node)
+
+    def _look(self) -> _Look | None:
+        """Read what stands behind the bracket of a group; None: it looks nowhere."""
+        if not self._take("?") or self._take(":"):
+            return None
+        for sign, behind, negative in (
+            ("=", False, False), ("!", False, True), ("<=", True, False), ("<!", True, True),
+        ):  # fmt: skip
+            if self._take(sign):
+                return _Look(None, behind, negative)
+        if not self._take("<"):
+            self._fail('"(?" begins no group of ECMA 262: there are no flags, and names are (?<name>…)')
+        if not self._until(">").isidentifier():
+            self._fail("this is no name of a group")
+        return None
+
+    def _until(self, end: str) -> str:
+        place = self._text.find(end, self._at)
+        if place < 0:
+            self._fail(f'a "{end}" is missing')
+        found, self._at = self._text[self._at : place], place + 1
+        return found
+
+    def _repeated(self, node: Any) -> Any:
+        bounds = self._bounds()
+        if bounds is None:
+            return node
+        if isinstance(node, _Edge):
+            self._fail("a place cannot be repeated")
+        self._take("?")  # which way is tried first makes no difference here
+        low, high = bounds
+        if high is not None and high < low:
+            self._fail("the bounds of a repeat are out of order")
+        return _Repeat(node, low, high)
+
+    def _bounds(self) -> tuple[int, int | None] | None:
+        for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
+            if self._take(sign):
+                return bounds
+        end = self._text.find("}", self._at)
+        if not self._text.startswith("{", self._at) or end < 0:
+            return None
+        low, comma, high = self._text[self._at + 1 : end].partition(",")
+        if not _is_count(low) or (high and not _is_count(high)):
+            return None  # then the brace stands for itself
+        self._at = end + 1
+        if any(len(count) > 9 or int(count or 0) > MAX_STATES for count in (low, high)):
+            self._fail("the pattern is too large: it repeats too much")
+        return int(low), (int(high) if high else None if comma else int(low))
+
+    def _class(self) -> Characters:
+        negated = self._take("^")
+        ranges: list[tuple[int, int]] = []
+        sets: list[Characters] = []
+        while not self._take("]"):
+            low = self._member()
+            if self._text.startswith("-", self._at) and not self._text.startswith("-]", self._at):
+                self._at += 1
+                high = self._member()
+                if isinstance(low, int) and isinstance(high, int):
+                    if high < low:
+                        self._fail("a range of characters is out of order")
+                    ranges.append((low, high))
+                    continue
+                sets += [_one(one) if isinstance(one, int) else one for one in (low, high)] + [_one(45)]
+            elif isinstance(low, int):
+                ranges.append((low, low))
+            else:
+                sets.append(low)
+        return Characters(_merged(ranges), (), tuple(sets), negated)
+
+    def _member(self) -> "int | Characters":
+        character = self._next()
+        if character != "\\":
+            return ord(character)
+        if self._take("b"):
+            return 8
+        found = self._escape()
+        if isinstance(found, _Edge):
+            self._fail("a place is no character")
+        code = found.ranges[0][0] if found.ranges else -1
+        return code if found == _one(code) else found
+
+    def _escape(self) -> Any:
+        character = self._next()
+        if character in "bB":
+            return _Edge(character)
+        if character in _NAMED:
+            return _NAMED[character]
+        if character in "pP":
+            return self._property(negated=character == "P")
+        return _one(self._code_of(character))
+
+    def _code_of(self, character: str) -> int:
+        """Return the code of the character that an escape stands for."""
+        match character:
+            case "c":
+                return ord(self._next()) % 32
+            case "x":
+                return self._code(2)
+            case "u":
+                return self._unicode()
+        if character in _CONTROLS:
+            return _CONTROLS[character]
+        if character in "123456789k":
+            self._fail("back-references are not available")
+        if character.isascii() and character.isalpha():
+            instead = {"A": ": write ^", "Z": ": write $", "z": ": write $"}.get(character, "")
+            self._fail(f'"\\{character}" means nothing in ECMA 262{instead}')
+        return ord(character)
+
+    def _code(self, length: int) -> int:
+        digits = self._text[self._at : self._at + length]
+        if len(digits) < length or not set(digits) <= _HEX:
+            self._fail(f"{length} hexadecimal digits are missing")
+        self._at += length
+        return int(digits, 16)
+
+    def _unicode(self) -> int:
+        if self._take("{"):
+            digits = self._until("}")
+            if not 0 < len(digits) <= 6 or not set(digits) <= _HEX or int(digits, 16) > 0x10FFFF:
+                self._fail("this is no code of a character")
+            return int(digits, 16)
+        code = self._code(4)
+        if 0xD800 <= code < 0xDC00 and self._text.startswith("\\u", self._at):
+            before, self._at = self._at, self._at + 2
+            low = self._code(4)
+            if 0xDC00 <= low < 0xE000:
+                return 0x10000 + (code - 0xD800) * 0x400 + low - 0xDC00
+            self._at = before
+        return code
+
+    def _property(self, *, negated: bool) -> Characters:
+        if not self._take("{"):
+            self._fail('a "{" is missing')
+        name = self._until("}").removeprefix("gc=").removeprefix("General_Category=")
+        category = _LONG_NAMES.get(name, name)
+        if category not in _CATEGORIES:
+            self._fail(f'there is no category of characters "{name}"')
+        return Characters((), (category,), negated=negated)
+
+
+def _one(code: int) -> Characters:
+    return Characters(((code, code),))
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _merged(ranges: list[tuple[int, int]]) -> Ranges:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+ACCEPT = 0
+"""The state that matches."""
+
+
+class _Automaton:
+    """States, and what leads from each to others."""
+
+    def __init__(self, node: Any, looks: list[tuple[_Look, "_Automaton"]], *, backwards: bool) -> None:
+        self.backwards = backwards
+        self.characters: list[Characters | None] = [None]
+        self.after: list[tuple[int, ...]] = [()]
+        self.conditions: list[Any] = [None]
+        """Of a state that leads on without a character: an edge, or the number of a look."""
+        self._looks = looks
+        self.start = self._build(node, ACCEPT)
+
+    def _state(
+        self, after: tuple[int, ...], characters: Characters | None = None, condition: Any = None
+    ) -> int:
+        if len(self.after) >= MAX_STATES:
+            raise PatternError("the pattern is too large: it repeats too much")
+        self.after.append(after)
+        self.characters.append(characters)
+        self.conditions.append(condition)
+        return len(self.after) - 1
+
+    def _build(self, node: Any, after: int) -> int:
+        """Add the states of a part of the pattern, before a state; return the first."""
+        if isinstance(node, Characters):
+            return self._state((after,), node)
+        if isinstance(node, _Sequence):
+            for part in node.parts if self.backwards else reversed(node.parts):
+                after = self._build(part, after)
+            return after
+        if isinstance(node, _Either):
+            return self._state(tuple(self._build(part, after) for part in node.parts))
+        if isinstance(node, _Repeat):
+            return self._repeat(node, after)
+        if isinstance(node, _Edge):
+            return self._state((after,), condition=node)
+        # What lies ahead is read from the end of the text, what lies behind from its start.
+        automaton = _Automaton(node.body, self._looks, backwards=not node.behind)
+        self._looks.append((node, automaton))
+        return self._state((after,), condition=len(self._looks) - 1)
+
+    def _repeat(self, node: _Repeat, after: int) -> int:
+        first = after
+        if node.high is None:
+            loop = self._state(())
+            self.after[loop] = (self._build(node.body, loop), after)
+            first = loop
+        else:
+            for _ in range(node.high - node.low):
+                first = self._state((self._build(node.body, first), after))
+        for _ in range(node.low):
+            before, first = first, self._build(node.body, first)
+            if before == first:  # it is empty
+                break
+        return first
+
+
+class Pattern:
+    """A pattern that can be used."""
+
+    def __init__(self, text: str) -> None:
+        self._looks: list[tuple[_Look, _Automaton]] = []
+        self._whole = _Automaton(_Parser(text).whole(), self._looks, backwards=False)
+
+    def search(self, text: str) -> bool:
+        """Tell whether the pattern matches anywhere in a text.
+
+        Raises:
+            PatternError: To know that takes too long.
+        """
+        search = _Search(text)
+        for look, automaton in self._looks:  # those inside come before those around them
+            search.looks.append((search.places(automaton), look.negative))
+        return search.first(self._whole)
+
+
+class _Search:
+    """One pattern, and one text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._work = 0
+        self.looks: list[tuple[bytearray, bool]] = []
+        """By number: for each place whether there is a match, and whether there should be none."""
+
+    def first(self, automaton: _Automaton) -> bool:
+        """Tell whether there is a match anywhere."""
+        return self._run(automaton, None)
+
+    def places(self, automaton: _Automaton) -> bytearray:
+        """Return for each place whether a match ends there, in the direction of reading."""
+        found = bytearray(len(self._text) + 1)
+        self._run(automaton, found)
+        return found
+
+    def _run(self, automaton: _Automaton, found: bytearray | None) -> bool:
+        text, length = self._text, len(self._text)
+        conditional = any(condition is not None for condition in automaton.conditions)
+        known: dict[Any, frozenset[int]] = {}
+        states: frozenset[int] = frozenset()
+        for number in range(length + 1):
+            place = length - number if automaton.backwards else number
+            character = "" if not number else text[place if automaton.backwards else place - 1]
+            here = self._here(automaton, place) if conditional else None
+            key = (states, character, here)
+            after = known.get(key)
+            if after is None:
+                after = known[key] = self._step(automaton, states, character, place)
+            states = after
+            if ACCEPT in states:
+                if found is None:
+                    return True
+                found[place] = 1
+        return False
+
+    def _here(self, automaton: _Automaton, place: int) -> Any:
+        """Return all that conditions can see at a place."""
+        looks = tuple(found[place] for found, _ in self.looks)
+        return place == 0, place == len(self._text), self._is_between(place), looks
+
+    def _is_between(self, place: int) -> bool:
+        """Tell whether a word begins or ends at a place."""
+        sides = self._text[place - 1 : place] if place else "", self._text[place : place + 1]
+        before, after = (bool(side) and _NAMED["w"].has(side) for side in sides)
+        return before is not after
+
+    def _step(
+        self, automaton: _Automaton, states: frozenset[int], character: str, place: int
+    ) -> frozenset[int]:
+        """Return the states after a character, and whatever needs none: also the first, as at every place."""
+        waiting = [automaton.start]
+        for state in states:
+            wanted = automaton.characters[state]
+            if wanted is not None and wanted.has(character):
+                waiting += automaton.after[state]
+        seen: set[int] = set()
+        while waiting:
+            state = waiting.pop()
+            if state in seen or not self._holds(automaton.conditions[state], place):
+                continue
+            seen.add(state)
+            if automaton.characters[state] is None:
+                waiting += automaton.after[state]
+        self._work += len(seen) + len(states)
+        if self._work > MAX_WORK:
+            raise PatternError("the pattern takes too long on this text")
+        return frozenset(one for one in seen if automaton.characters[one] is not None or one == ACCEPT)
+
+    def _holds(self, condition: Any, place: int) -> bool:
+        if condition is None:
+            return True
+        if isinstance(condition, int):
+            found, negative = self.looks[condition]
+            return bool(found[place]) is not negative
+        match condition.kind:
+            case "^":
+                return place == 0
+            case "$":
+                return place == len(self._text)
+        return self._is_between(place) is (condition.kind == "b")
+
+
+@lru_cache(maxsize=1000)
+def compiled(text: str) -> Pattern:
+    """Return a pattern.
+
+    Raises:
+        PatternError: It is none, or has what no automaton can follow.
+    """
+    return Pattern(text)
