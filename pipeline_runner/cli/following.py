@@ -27,7 +27,7 @@ from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.progress import View, connection_line, view
 from pipeline_runner.cli.session import Interrupts, Place
-from pipeline_runner.core.errors import ErrorInfo, shortened
+from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
@@ -284,11 +284,11 @@ def _told_failure(report: Report) -> ExitCode:
         console.tell(f"{error.message if error else 'cancelled'}")
     elif error is not None:
         how = "the steps completed, and what they did is kept; finally failed" if kept else "failed"
-        console.tell(f"{how}: {error.message} [{error.type}]")
+        console.tell(f"{how}: {error.message}{in_brackets(error.type)}")
     _tell_output(error)
     for extra in report.finally_errors:
         if extra != error:
-            console.tell(f"finally: {extra.message} [{extra.type}]")
+            console.tell(f"finally: {extra.message}{in_brackets(extra.type)}")
     for record in report.undo:
         console.tell(f"  {_undo_line(record)}")
         _tell_output(record.error)
@@ -315,7 +315,7 @@ def _tell_output(error: ErrorInfo | None) -> None:
 
 def _undo_line(record: UndoRecord) -> str:
     attempts = f" after {record.attempts} attempts" if (record.attempts or 1) > 1 else ""
-    reason = f": {record.error.message} [{record.error.type}]" if record.error else ""
+    reason = f": {record.error.message}{in_brackets(record.error.type)}" if record.error else ""
     what = {"undone": "undone", "failed": "UNDO FAILED", "not undone": "NOT UNDONE"}[record.state]
     return f"{what}{attempts}: {record.path}{reason}"
 
@@ -327,7 +327,7 @@ def _told_other(cause: BaseException | None, follower: Follower) -> ExitCode:
     elif isinstance(cause, TimeoutError):
         told = "stopped by the server's timeout: nothing was undone"
     elif isinstance(cause, ApplicationError):
-        told = f"failed: {cause.message} [{cause.type}]"
+        told = f"failed: {cause.message}{in_brackets(cause.type)}"
     else:
         told = f"failed: {cause.message if isinstance(cause, FailureError) else cause}"
     console.tell(told)

@@ -56,6 +56,7 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     """An error as expressions and reports see it."""
 
     type: str
+    """Empty where an activity of another SDK gave none."""
     message: str
     """The chain of step names, outermost first, then the root cause."""
     step: str | None = None
@@ -73,3 +74,8 @@ def error_names(error: ErrorInfo | None) -> dict[str, Any] | None:
 def shortened(message: str, limit: int = 2_000) -> str:
     """Cut a message to a length that fits into reports and histories."""
     return message if len(message) <= limit else message[: limit - 1] + "…"
+
+
+def in_brackets(kind: str | None) -> str:
+    """Return an error's type as it follows the message; nothing where the error has none."""
+    return f" [{kind}]" if kind else ""

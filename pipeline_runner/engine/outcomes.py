@@ -60,7 +60,7 @@ def _of_activity(error: ActivityError, timeouts: Timeouts) -> Ending:
     if isinstance(cause, TimeoutError):
         return _of_timeout(cause, timeouts)
     if isinstance(cause, ApplicationError):
-        kind = cause.type or "ApplicationError"
+        kind = cause.type or ""
         message = cause.message
         if kind == "PayloadsTooLarge":
             # The SDK's word for a result that it could not send: the work was done.
@@ -110,7 +110,7 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
     cause = error.cause
     if isinstance(cause, ApplicationError):
         report = report_of(cause)
-        kind = cause.type or "ApplicationError"
+        kind = cause.type or ""
         return Ending(
             # A run of a pipeline that failed says what it has undone, unless it never began.
             outcome="failed" if report is not None or kind in _NOT_BEGUN else "uncertain",

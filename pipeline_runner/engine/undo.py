@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from pipeline_runner.core import errors
-from pipeline_runner.core.errors import ErrorInfo, error_names, shortened
+from pipeline_runner.core.errors import ErrorInfo, error_names, in_brackets, shortened
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
@@ -174,7 +174,7 @@ class Undo:
         level = logging.INFO if state == "undone" else logging.WARNING
         told = {"undone": "undone", "failed": "undo failed", "not undone": "not undone"}[state]
         workflow.logger.log(
-            level, "%s: %s%s", told, path, f": {error.message} [{error.type}]" if error else ""
+            level, "%s: %s%s", told, path, f": {error.message}{in_brackets(error.type)}" if error else ""
         )
         record = UndoRecord(path=path, name=entry.name, outcome=entry.outcome, state=state, error=error)
         self._state.records.append(record)
