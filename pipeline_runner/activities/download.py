@@ -47,10 +47,10 @@ from pipeline_runner.activities.files import (
     followed,
     named,
 )
-from pipeline_runner.activities.pulse import Heart, heartbeating
+from pipeline_runner.activities.pulse import Heart, heartbeating, time_left
 from pipeline_runner.activities.sizes import MIB
 from pipeline_runner.activities.strict import Scalar, as_text, checked
-from pipeline_runner.activities.threads import in_thread
+from pipeline_runner.activities.threads import PATIENCE, in_thread
 from pipeline_runner.activities.web import CONNECT_TIMEOUT, addressed, explained, status_error
 from pipeline_runner.activities.web_client import http_client, send
 from pipeline_runner.activities.web_coding import is_packed, size_of, unpacked
@@ -121,14 +121,14 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
     check_target(target)
     key = step_key()
     # Where the file system has no hard links the old file is copied, which may take long.
-    old, kept = await in_thread(lambda: keep(target, key))
+    old, kept = await in_thread(lambda: keep(target, key), patience=time_left(PATIENCE))
     folder = os.path.dirname(target) if kept is None else kept.near
     part = os.path.join(folder, "part" if key else f".{os.path.basename(target)}.{secrets.token_hex(4)}.part")
     try:
         with _opened(part) as file:
             fetched = _Fetch(parameters, part, file, heart)
             await fetched.run()
-            await in_thread(lambda: seal(file, old))
+            await in_thread(lambda: seal(file, old), patience=time_left(PATIENCE))
             fetched.forget()
             os.replace(part, target)
     finally:

@@ -109,14 +109,23 @@ def _guard(descriptors: list[int]) -> None:
 
 def _request(control: socket.socket) -> tuple[list[bytes], dict[bytes, bytes], bytes] | None:
     """Read the request; None: the worker changed its mind, or is gone."""
-    data = b""
-    while len(data) < _HEADER.size or len(data) < _HEADER.size + _HEADER.unpack_from(data)[0]:
-        piece = control.recv(1 << 20)
+    header = _exactly(control, _HEADER.size)
+    data = None if header is None else _exactly(control, _HEADER.unpack(header)[0])
+    if data is None:
+        return None
+    command, environment, directory = marshal.loads(data)  # noqa: S302 - the worker's own
+    return command, environment, directory
+
+
+def _exactly(control: socket.socket, size: int) -> bytes | None:
+    """Read so many bytes, and none of the orders behind them; None: there are fewer."""
+    data = bytearray()
+    while len(data) < size:
+        piece = control.recv(size - len(data))
         if not piece:
             return None
         data += piece
-    command, environment, directory = marshal.loads(data[_HEADER.size :])  # noqa: S302 - the worker's own
-    return command, environment, directory
+    return bytes(data)
 
 
 class _Guardian:

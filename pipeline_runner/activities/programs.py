@@ -53,7 +53,7 @@ class Program:
         self._on_output = on_output
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._said = b""
-        self._asked = False
+        self._requested = False
         self.code: int | None = None
         """The exit code, or the negative number of the signal, when it has ended."""
         self.left = ""
@@ -103,6 +103,7 @@ class Program:
         request = guardian.encode(command, environment, directory)
         with suppress(ConnectionError):  # told by the end of the socket
             await self._loop.sock_sendall(self._control, request)
+            self._requested = True
         await asyncio.shield(self._started)
 
     async def end(self, grace: float) -> None:
@@ -117,7 +118,8 @@ class Program:
             LeftRunningError: Something goes on.
         """
         cancelled: asyncio.CancelledError | None = None
-        if grace > 0 and self._started.done() and not self.over.is_set():
+        # Also when its start has not been heard of: it may have begun its work all the same.
+        if grace > 0 and self._requested and not self.over.is_set():
             with suppress(OSError):
                 self._control.send(b"T")
             try:

@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities import extras
 from pipeline_runner.activities.context import absolute
 from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.pulse import time_left
 from pipeline_runner.activities.secret_values import MASK, SecretNotFoundError, forms, masked, secret_value
 from pipeline_runner.activities.sizes import one_line
 from pipeline_runner.activities.sql_errors import classified, connect_reason, reason_of
@@ -37,6 +38,8 @@ BUSY_TIMEOUT = 5.0
 """Seconds that SQLite waits for others to release the database."""
 STOP_TIMEOUT = 0.8
 """Seconds that a cancelled step waits for the rollback; it comes later if need be."""
+COMMIT_TIMEOUT = 5.0
+"""Seconds that a cancelled step waits for a commit which has begun: it must not come after the undo."""
 
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 """The drivers for URLs that name none."""
@@ -95,12 +98,16 @@ class Call:
         """
         with self._lock:
             self._stopped = True
+            committing = self._committing
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(time_left(COMMIT_TIMEOUT if committing else STOP_TIMEOUT)):
                 while self._open and not task.done():
                     await in_thread(self._interrupt)
                     await asyncio.wait({task}, timeout=0.02)
         except TimeoutError:
+            if committing or not self._known:
+                message = f"{self.what}: the database goes on with it, and may still complete it"
+                raise refused(message, "StatementLeftRunning", UNCERTAIN) from None
             _log.warning("%s: it goes on for a while after its cancellation, to roll back", self.what)
         finally:
             task.cancel()

@@ -10,8 +10,8 @@ from pipeline_runner.activities.copying import remove_file, sync_folder
 from pipeline_runner.activities.errors import explained
 from pipeline_runner.activities.files import AbsolutePath, Bytes, Replaced
 from pipeline_runner.activities.kept import new_name
-from pipeline_runner.activities.pulse import Heart
-from pipeline_runner.activities.threads import in_thread
+from pipeline_runner.activities.pulse import Heart, time_left
+from pipeline_runner.activities.threads import PATIENCE, in_thread
 
 
 class Saved(TypedDict, total=False):
@@ -37,7 +37,7 @@ async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, hea
     done = 0
     with explained(f"write {target}"):
         # Where the file system has no hard links the old file is copied, which may take long.
-        old, kept = await in_thread(lambda: keep(target, step_key()))
+        old, kept = await in_thread(lambda: keep(target, step_key()), patience=time_left(PATIENCE))
         new = new_name(os.path.dirname(target) if kept is None else kept.near)
         try:
             with open(new, "xb") as file:  # noqa: ASYNC230 - as quick as a write to it
@@ -45,7 +45,7 @@ async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, hea
                     file.write(piece)
                     done += len(piece)
                     heart.tell({"done": done, "total": total, "unit": "bytes"})
-                await in_thread(lambda: seal(file, old))
+                await in_thread(lambda: seal(file, old), patience=time_left(PATIENCE))
             os.replace(new, target)
         finally:
             remove_file(new)

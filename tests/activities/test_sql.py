@@ -1001,3 +1001,29 @@ def test_an_engine_is_made_once_and_keeps_no_connection(
     run(sql.execute, connection="ENGINE_TEST", statement="CREATE TABLE other (id INTEGER)")
     assert len(made) == 2
     assert (tmp_path / "other.db").exists()
+
+
+@pytest.mark.parametrize("case", ["commits", "unknown"])
+async def test_what_the_database_may_still_complete_is_told(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """A commit under way, or a database of which nobody knows that it rolls back. The database is a fake that hangs."""
+    monkeypatch.setattr(sql_call, "COMMIT_TIMEOUT", 0.1)
+    monkeypatch.setattr(sql_call, "STOP_TIMEOUT", 0.1)
+    begun, release = threading.Event(), threading.Event()
+
+    def hang(call: sql_call.Call, _: Any) -> None:
+        call._open, call._committing, call._known = True, case == "commits", case == "commits"
+        begun.set()
+        release.wait(10)
+
+    monkeypatch.setattr(sql_call.Call, "_transact", hang)
+    task = asyncio.create_task(sql_call.Call("sql.execute", "DB").make(lambda _: None))
+    await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    with pytest.raises(ApplicationError) as caught:
+        await task
+    release.set()
+    assert caught.value.message == "DB: the database goes on with it, and may still complete it"
+    assert (caught.value.type, caught.value.non_retryable) == ("StatementLeftRunning", True)
+    assert caught.value.details == ({"pipeline_runner": {"outcome": "uncertain"}},)

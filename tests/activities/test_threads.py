@@ -107,3 +107,31 @@ async def test_a_removal_that_fails_is_told(caplog: pytest.LogCaptureFixture) ->
                 await asyncio.sleep(0.01)
     assert caplog.records[0].message == "what a cancelled activity brought about could not be removed"
     assert "the Engine is gone" in caplog.text
+
+
+async def test_a_call_that_must_not_go_on_is_waited_for() -> None:
+    """A copy for an undo, say, which would come after the undo."""
+    release, order = threading.Event(), []
+
+    def work() -> None:
+        release.wait(10)
+        order.append("over")
+
+    task = asyncio.create_task(in_thread(work, patience=10))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.1, release.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert order == ["over"]
+
+
+async def test_but_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+    task = asyncio.create_task(in_thread(lambda: release.wait(10), patience=0.1))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    release.set()
+    assert "a call of a cancelled activity goes on: it did not end within 0.1 s" in caplog.text
