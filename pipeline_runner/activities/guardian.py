@@ -191,7 +191,7 @@ class _Guardian:
         end = time.monotonic() + PATIENCE
         known: set[int] = set()
         while self._reap():
-            found = self._signal(signal.SIGKILL)
+            found = set(self._signal(signal.SIGKILL))
             if time.monotonic() > end:
                 return sorted(found)
             if found <= known:  # else at once again: somebody may be forking as fast
@@ -211,9 +211,13 @@ class _Guardian:
             if pid == self._program:
                 self._say(f"ended {os.waitstatus_to_exitcode(status)}")
 
-    def _signal(self, number: signal.Signals) -> set[int]:
-        """Send a signal to all that is there, and return to whom."""
-        found = set(_descendants())
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Send a signal to all that is there, and return to whom.
+
+        Parents come first: a shell that saw its command end before it is asked itself would go on with
+        the next one.
+        """
+        found = list(_descendants())
         _send(found, number)
         if sys.platform != "linux":
             # PermissionError: macOS says so of a group in which only zombies are left.
@@ -226,14 +230,14 @@ class _Guardian:
             self._control.sendall(line.encode() + b"\n")
 
 
-def _send(processes: "set[int] | list[int]", number: signal.Signals) -> None:
+def _send(processes: list[int], number: signal.Signals) -> None:
     for process in processes:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process, number)
 
 
 def _descendants(without: "set[int] | frozenset[int]" = frozenset()) -> Iterator[int]:
-    """Yield what is below this process, except for some children and what is below those."""
+    """Yield what is below this process, parents first, except for some children and what is below those."""
     children: dict[int, list[int]] = {}
     for process, parent in _processes():
         children.setdefault(parent, []).append(process)

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import programs
+from pipeline_runner.activities import guardian, programs
 from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
 
@@ -74,7 +76,8 @@ def mark() -> Iterator[Mark]:
     made = Mark()
     yield made
     for process in made.running():
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # its guardian was faster
+            os.kill(process, signal.SIGKILL)
 
 
 def _input(mark: Mark, code: str, **more: Any) -> RunInput:
@@ -138,7 +141,9 @@ def test_everything_that_was_started_is_asked_and_may_take_the_grace(
     environment: NewEnvironment, mark: Mark, tmp_path: Path
 ) -> None:
     """Not only the program itself, which ends first."""
-    deep = f"trap 'sleep 0.2; echo bye > {tmp_path}/bye; exit' TERM; touch {tmp_path}/up; sleep 600 & wait"
+    # No wait: bash can sleep through a signal that comes between its fork and its wait.
+    idle = "while :; do sleep 0.02; done"
+    deep = f"trap 'sleep 0.2; echo bye > {tmp_path}/bye; exit' TERM; touch {tmp_path}/up; {idle}"
 
     async def scenario() -> None:
         env = environment()
@@ -153,6 +158,17 @@ def test_everything_that_was_started_is_asked_and_may_take_the_grace(
     asyncio.run(scenario())
     assert (tmp_path / "bye").read_text() == "bye\n"
     assert mark.running() == []
+
+
+def test_a_parent_is_signalled_before_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell whose command ends before it is asked itself goes on with the next one."""
+    told: list[int] = []
+    monkeypatch.setattr(guardian, "_descendants", lambda: iter([15, 8, 9, 1]))
+    monkeypatch.setattr(os, "kill", lambda process, _: told.append(process))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        guardian._Guardian(theirs)._signal(signal.SIGTERM)
+    assert told == [15, 8, 9, 1]
 
 
 def test_a_second_cancellation_ends_the_grace(environment: NewEnvironment, mark: Mark) -> None:
