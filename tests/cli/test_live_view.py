@@ -37,7 +37,8 @@ def in_terminal(folder: Path, *args: str) -> tuple[int, str, str]:
 
 
 def last_frame(shown: str) -> list[str]:
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    # A frame of one line is drawn over by a carriage return, which ends a line here too.
     return [line.rstrip() for line in plain.splitlines()]
 
 
