@@ -18,25 +18,29 @@ from pipeline_runner.engine import client as starting
 from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
 from pipeline_runner.language.resolve import load
-from tests import effects, services
+from tests import effects, example_workers, services
 
 # A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_SERVICES = frozenset(["engine", "name_server", "database"])
+_GROUPS = {
+    "services": frozenset(["engine", "name_server", "database"]),
+    "polyglot": frozenset(["typescript_worker", "go_worker", "java_worker"]),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of real services, and keep them in one process: each service starts once."""
+    """Begin with the tests of services and other languages, each group in one process: all is started or built once."""
 
-    def uses_services(item: pytest.Item) -> bool:
-        return not _SERVICES.isdisjoint(getattr(item, "fixturenames", ()))
+    def group(item: pytest.Item) -> str | None:
+        used = getattr(item, "fixturenames", ())
+        return next((name for name, fixtures in _GROUPS.items() if not fixtures.isdisjoint(used)), None)
 
     for item in items:
-        if uses_services(item):
-            item.add_marker(pytest.mark.xdist_group("services"))
-    items.sort(key=lambda item: not uses_services(item))
+        if name := group(item):
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: [*_GROUPS, None].index(group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -155,3 +159,21 @@ def database() -> Iterator[services.Database]:
     running.start()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def typescript_worker() -> example_workers.Built:
+    """The example worker in TypeScript, compiled."""
+    return example_workers.typescript()
+
+
+@pytest.fixture(scope="session")
+def go_worker(tmp_path_factory: pytest.TempPathFactory) -> example_workers.Built:
+    """The example worker in Go, compiled."""
+    return example_workers.go(tmp_path_factory.mktemp("go") / "worker")
+
+
+@pytest.fixture(scope="session")
+def java_worker() -> example_workers.Built:
+    """The example worker in Java, compiled."""
+    return example_workers.java()

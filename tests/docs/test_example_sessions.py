@@ -12,10 +12,10 @@ from tests.docs.pages import ROOT, blocks
 from tests.docs.test_sessions import commands, plain
 from tests.fileserver import FileServer
 from tests.pipelines.test_deploy_app import Site, dismantle, images
-from tests.pipelines.test_polyglot import Place, built, place
+from tests.pipelines.test_polyglot import Place, place
 from tests.services import Engine, NameServer, free_port
 
-__all__ = ["built", "images", "place"]  # fixtures
+__all__ = ["images", "place"]  # fixtures
 
 EXAMPLES = ROOT / "docs/examples"
 

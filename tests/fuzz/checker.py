@@ -77,7 +77,7 @@ class Outcome:
 def corpus(folder: Path) -> Corpus:
     """Copy the files of the tests and the documentation into a folder."""
     shutil.copytree(ROOT / "tests/data", folder / "data", ignore=shutil.ignore_patterns("histories", "*.out"))
-    ignored = shutil.ignore_patterns("typescript-worker", "*.sh")
+    ignored = shutil.ignore_patterns("*-worker", "*.sh")
     shutil.copytree(ROOT / "pipelines", folder / "pipelines", ignore=ignored)
     for number, block in enumerate(EVERY):
         if block.is_pipeline:

@@ -452,9 +452,7 @@ def good_files(folder: Path) -> list[Path]:
     shutil.copy(ROOT / "tests/data/activities.yaml", folder / "data")
     for path in (ROOT / "tests/data").glob("*.py"):
         shutil.copy(path, folder / "data")
-    shutil.copytree(
-        ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("typescript-worker")
-    )
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("*-worker"))
     paths = [*folder.glob("data/ok/**/*.yaml"), *folder.glob("pipelines/*.yaml")]
     for page in PAGES:
         place = folder / "docs" / page.stem

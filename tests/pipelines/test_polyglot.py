@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +15,10 @@ from pipeline_runner.engine.devserver import free_port
 from tests.cli.command import Done, assert_nothing_left, finish, interrupt, popen, run
 from tests.cli.test_serving import read_until
 from tests.conftest import connected
+from tests.example_workers import Built, Worker
 from tests.pipelines.test_examples import PIPELINES, failure, undone
-from tests.services import unavailable
 
 FILE = str(PIPELINES / "polyglot.yaml")
-WORKER = PIPELINES / "typescript-worker"
-QUEUE = "orders-typescript"
-
-
-@pytest.fixture(scope="session")
-def built() -> Path:
-    """The worker, compiled; its packages are installed when the lock file has changed."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        unavailable("there is no Node.js with npm: install them (Debian: nodejs, npm)")
-    lock, installed = WORKER / "package-lock.json", WORKER / "node_modules/.package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        npm("ci", "--no-progress")
-        installed.touch()
-    npm("run", "build")
-    return WORKER / "lib/worker.js"
-
-
-def npm(*args: str) -> None:
-    done = subprocess.run(["npm", *args], cwd=WORKER, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @dataclass
@@ -50,25 +27,14 @@ class Place:
 
     folder: Path
     address: str
-    worker: Path
-    process: "subprocess.Popen[str] | None" = None
+    built: Built
+    worker: Worker
 
-    def serve(self) -> None:
-        """Start the worker."""
-        self.process = subprocess.Popen(
-            ["node", str(self.worker)],
-            cwd=self.folder,
-            env={**os.environ, "TEMPORAL_ADDRESS": self.address},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        read_until(self.process, f"serving the task queue {QUEUE}")
-
-    def end(self, number: signal.Signals) -> None:
-        """End the worker."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        self.process.communicate(timeout=30)
+    def restart(self) -> None:
+        """Kill the worker and start another."""
+        self.worker.end(signal.SIGKILL)
+        self.worker = Worker(self.built, self.folder, self.address)
+        self.worker.wait()
 
     def run(self, **inputs: Any) -> Done:
         return run(self.folder, *self.arguments(**inputs))
@@ -95,16 +61,15 @@ class Place:
 
 
 @pytest.fixture
-def place(built: Path, tmp_path: Path) -> Iterator[Place]:
+def place(typescript_worker: Built, tmp_path: Path) -> Iterator[Place]:
     port = free_port()
     server = popen(tmp_path, "server", "--port", str(port), "--ui-port", str(free_port()))
     read_until(server, "serving the task queue")
-    found = Place(tmp_path, f"127.0.0.1:{port}", built)
-    found.serve()
+    address = f"127.0.0.1:{port}"
+    found = Place(tmp_path, address, typescript_worker, Worker(typescript_worker, tmp_path, address))
+    found.worker.wait()
     yield found
-    assert found.process is not None
-    if found.process.poll() is None:
-        found.end(signal.SIGTERM)
+    found.worker.end()
     server.send_signal(signal.SIGTERM)
     finish(server)
     assert_nothing_left(tmp_path)
@@ -165,8 +130,7 @@ async def test_a_killed_worker_goes_on_from_its_last_heartbeat(place: Place) -> 
         while not seen or seen[-1] < 20:
             seen += [details["done"] for details in await place.pending(client)]
             await asyncio.sleep(0.05)
-    place.end(signal.SIGKILL)
-    place.serve()
+    place.restart()
     done = finish(process)
     assert (done.code, done.json["counted"]) == (0, 100), done.err
     assert "count: retrying, attempt 2: " in done.err
