@@ -1,4 +1,4 @@
-"""``heartbeat-timeout``, ``timeout-order``, ``unlimited-retries``, ``useless-policy``.
+"""``heartbeat-timeout``, ``timeout-order``, ``unlimited-retries``, ``useless-retry``, ``useless-policy``.
 
 Bad: ``{start_to_close: 10s, heartbeat: 30s}``; good: a heartbeat that is shorter than the
 attempt (Temporal's documentation, "Detecting activity failures").
@@ -22,6 +22,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
             found += _timeouts(document, call)
         if found and policies.is_sound(document, call, "timeouts"):
             yield from found
+        if policies.is_sound(document, call, "retry"):
+            yield from _single_attempts(document, call)
     yield from _policies(document)
 
 
@@ -81,6 +83,18 @@ def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
         yield document.source.warning(
             attempts.span, "unlimited-retries", message, f"set {name}, or a number of attempts"
         )
+
+
+def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:
+    """Yield a call's own ``retry`` that asks for nothing: the catalogue has its activity tried once."""
+    own = call.node.mapping("retry")
+    if own is None or "maximum_attempts" in policies.said(document, call, "retry"):
+        return
+    if call.activity and own.by_name and policies.call_retry(document, call).maximum_attempts == 1:
+        place = next(iter(own.by_name.values())).value
+        message = f"{call.activity.name} is tried once by default: this retry changes nothing"
+        help_ = "say how often with maximum_attempts, if it may run twice, or leave the retry out"
+        yield document.source.warning(place.span, "useless-retry", message, help_)
 
 
 def _policies(document: Document) -> Iterator[Diagnostic]:
