@@ -137,7 +137,7 @@ def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]
     Raises:
         ProviderError: It cannot be imported, or offers nothing.
     """
-    module = _import(module_name, directory)
+    module = imported(module_name, directory)
     declared = getattr(module, "activities", None)
     found: list[Activity] = []
     if declared is None or callable(declared):
@@ -154,7 +154,7 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
     Raises:
         ProviderError: It cannot be imported, offers nothing, or a class needs arguments.
     """
-    module = _import(module_name, directory)
+    module = imported(module_name, directory)
     declared = getattr(module, "activities", None)
     if declared is not None:
         return _distinct(module_name, _listed(module_name, declared))
@@ -166,7 +166,12 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
     return _distinct(module_name, [*_functions(module), *methods])
 
 
-def _import(name: str, directory: Path | None) -> ModuleType:
+def imported(name: str, directory: Path | None = None) -> ModuleType:
+    """Import a module from a directory, from where Python looks, or from the current directory.
+
+    Raises:
+        ProviderError: It is not there, or cannot be imported.
+    """
     importlib.invalidate_caches()
     here = Path.cwd()
     try:

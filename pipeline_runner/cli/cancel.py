@@ -93,6 +93,6 @@ async def _remedy(
     """Say what to do about a run that no worker serves."""
     from pipeline_runner.cli.following import unserved_line
 
-    if watch.memo_of(description, where.embedded) is not None:
+    if await watch.memo_of(client, description, where.embedded) is not None:
         return f"no worker serves the run: it is undone when it is followed the next time ({_watch(run)})"
     return unserved_line(client, run, description.task_queue)

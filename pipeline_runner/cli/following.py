@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue
 from temporalio.exceptions import (
@@ -30,6 +31,7 @@ from pipeline_runner.cli.session import Interrupts, Place
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
+from pipeline_runner.engine.converting import is_plain
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
 from pipeline_runner.engine.outcomes import details_of, report_of
 
@@ -37,6 +39,9 @@ _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""
 _WIDTH = 300
 _QUERY_TIMEOUT = 5.0
+_ENCODED = "encoded: name the codec of its worker (--codec)"
+_UNDECODED = (KeyError, RuntimeError)
+"""What the SDK raises where it does not know a payload's encoding."""
 _PATIENCE = 3.0
 _LEAVING = 10.0
 """Seconds in which workers and connections may be closed when the exit code is known."""
@@ -201,7 +206,7 @@ async def _tell(
     last = client.get_workflow_handle(handle.id, run_id=_last_run(handle, follower), result_type=RawValue)
     report: Report | None
     try:
-        value = json.loads((await last.result(follow_runs=False)).payload.data or b"null")
+        value = _output((await last.result(follow_runs=False)).payload)
     except WorkflowFailureError as failure:
         cause = failure.cause
         if isinstance(cause, ApplicationError) and (report := report_of(cause)) is not None:
@@ -213,6 +218,10 @@ async def _tell(
         report = _with_details(_with_attempts(report, follower), cause)
         _write_report(report, report_file)
         return _told_failure(report)
+    except _UNDECODED:
+        raise CommandError(
+            f"the run has ended, and what it ended with is {_ENCODED}", ExitCode.FAILED
+        ) from None
     report = await _queried(last) if report_file else None
     if report is not None:
         _write_report(_with_attempts(report, follower), report_file)
@@ -224,6 +233,12 @@ async def _tell(
     return ExitCode.OK
 
 
+def _output(payload: Payload) -> Any:
+    if payload.metadata and not is_plain(payload):
+        raise CommandError(f"the run has completed, and its output is {_ENCODED}", ExitCode.FAILED)
+    return json.loads(payload.data or b"null")
+
+
 def _last_run(handle: WorkflowHandle[Any, Any], follower: Follower) -> str | None:
     return follower.run_id or handle.run_id
 
@@ -233,7 +248,7 @@ async def _queried(handle: WorkflowHandle[Any, Any]) -> Report | None:
     try:
         async with asyncio.timeout(_QUERY_TIMEOUT):
             told = await handle.query("report")
-    except (RPCError, builtins.TimeoutError):
+    except (RPCError, builtins.TimeoutError, *_UNDECODED):
         return None
     return None if told is None else msgspec.convert(told, Report)
 

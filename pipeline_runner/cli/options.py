@@ -59,3 +59,14 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--address", metavar="HOST:PORT", help="the Temporal server")
     group.add_argument("--namespace", help="the Temporal namespace")
     group.add_argument("--profile", help="a profile of Temporal's configuration file")
+    add_codec(parser)
+
+
+def add_codec(parser: argparse.ArgumentParser) -> None:
+    """Add ``--codec``."""
+    parser.add_argument(
+        "--codec",
+        metavar="CODEC",
+        help="encode and decode what the server keeps: MODULE:NAME, a PayloadCodec or what makes one;"
+        " or the URL of a codec server",
+    )

@@ -7,7 +7,6 @@ cancels the run, with undo; Ctrl-C again detaches.
 import argparse
 import asyncio
 import os
-import secrets
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +19,13 @@ from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.needs import Needs, needs_of, served_here
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions import render_text
-from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.engine.workflow_ids import WorkflowIdError, workflow_id_of
 from pipeline_runner.language.resolve import Loaded
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
 
     from pipeline_runner.engine.client import Start
-
-
-MAX_ID = 1000
-"""Bytes that Temporal takes as a workflow id (``limit.maxIDLength``)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,17 +70,10 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 
 def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str, Any]) -> str:
-    if chosen is None and pipeline.workflow_id is None:
-        return f"{pipeline.name}-{secrets.token_hex(4)}"
     try:
-        made = render_text(pipeline.workflow_id or "", {"inputs": inputs}) if chosen is None else chosen
-    except ExpressionError as error:
-        raise CommandError(f"the workflow id cannot be made: {error.message}") from None
-    if not 0 < len(made.encode()) <= MAX_ID:
-        raise CommandError(
-            f"a workflow id has 1 to {MAX_ID} bytes, not {len(made.encode())}: nothing was started"
-        )
-    return made
+        return workflow_id_of(pipeline, inputs, chosen)
+    except WorkflowIdError as error:
+        raise CommandError(str(error)) from None
 
 
 async def _run(
@@ -213,9 +200,12 @@ async def _started(client: "Client", what: "Start") -> "WorkflowHandle[Any, Any]
     from temporalio.service import RPCError
 
     from pipeline_runner.engine.client import ConflictError, TooLargeError, start
+    from pipeline_runner.engine.codecs import CodecError
 
     try:
         handle, new = await start(client, what)
+    except CodecError as error:
+        raise CommandError(f"{error}. Nothing was started") from None
     except (ConflictError, TooLargeError) as error:
         raise CommandError(str(error)) from None
     except RPCError as error:

@@ -15,6 +15,7 @@ UI_PORT = 8233
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     options.add_serving(parser)
+    options.add_codec(parser)
     parser.add_argument("--no-worker", action="store_true", help="run nothing: the server alone")
     parser.add_argument("--port", type=int, help=f"default: {PORT} if it is free")
     parser.add_argument("--ui-port", type=int, help=f"default: {UI_PORT} if it is free")
@@ -26,7 +27,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
         raise CommandError("--no-worker serves nothing: leave out PATH, --activities and --task-queue")
     found = worker.served(args.path, args.activities)
     ports = {"port": args.port or _if_free(PORT), "ui_port": args.ui_port or _if_free(UI_PORT)}
-    with session.embedded_place(stays=True, **ports) as where:
+    with session.embedded_place(args.codec, stays=True, **ports) as where:
         server = where.embedded
         assert server is not None
         console.tell(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}")

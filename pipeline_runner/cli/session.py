@@ -75,7 +75,7 @@ def place(args: argparse.Namespace) -> Iterator[Place]:
         CommandError: The configuration cannot be used, or the embedded server not be started.
     """
     if not _names_a_server(args):
-        with embedded_place() as where:
+        with embedded_place(args.codec) as where:
             yield where
         return
     from pipeline_runner.engine.client import ConfigurationError, configured
@@ -84,17 +84,36 @@ def place(args: argparse.Namespace) -> Iterator[Place]:
         settings = configured(args.address, args.namespace, args.profile)
     except ConfigurationError as error:
         raise CommandError(str(error)) from None
+    settings = settings or {"target_host": "localhost:7233"}
+    settings |= _encoding(args.codec, settings.get("namespace", "default"))
     with _refusals_told():
-        yield Place(settings=settings or {"target_host": "localhost:7233"}, embedded=None)
+        yield Place(settings=settings, embedded=None)
+
+
+def _encoding(codec: str | None, namespace: str = "default") -> dict[str, Any]:
+    """Return the settings of a client that uses this codec.
+
+    Raises:
+        CommandError: There is no such codec.
+    """
+    if codec is None:
+        return {}
+    from pipeline_runner.engine.codecs import CodecChoiceError, encoding
+
+    try:
+        return encoding(codec, namespace)
+    except CodecChoiceError as error:
+        raise CommandError(str(error)) from None
 
 
 @contextlib.contextmanager
-def embedded_place(**how: Any) -> Iterator[Place]:
+def embedded_place(codec: str | None = None, **how: Any) -> Iterator[Place]:
     """Use the embedded server; ``how`` goes to :func:`embedded_server`.
 
     Raises:
-        CommandError: It cannot be started.
+        CommandError: It cannot be started, or there is no such codec.
     """
+    encoding = _encoding(codec)
     # Importing the SDK and starting the server take as long as each other.
     importing = threading.Thread(target=_import_sdk, daemon=True)
     importing.start()
@@ -109,7 +128,7 @@ def embedded_place(**how: Any) -> Iterator[Place]:
             # Two threads that import it at once, by two of its names, wait for each other's locks.
             importing.join()
             with _refusals_told():
-                yield Place(settings={"target_host": server.address}, embedded=server)
+                yield Place(settings={"target_host": server.address, **encoding}, embedded=server)
     except NoHomeError as error:
         raise CommandError(str(error)) from None
     except ServerError as error:
@@ -122,9 +141,12 @@ def _refusals_told() -> Iterator[None]:
     from temporalio.service import RPCError
 
     from pipeline_runner.engine.client import unreachable
+    from pipeline_runner.engine.codecs import CodecError
 
     try:
         yield
+    except CodecError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from None
     except RPCError as error:
         code = ExitCode.UNREACHABLE if unreachable(error) else ExitCode.FAILED
         raise CommandError(f"the Temporal server refuses: {error.message}", code) from None

@@ -6,7 +6,6 @@ Ctrl-C leaves the run as it is; run-pipeline cancel RUN cancels it.
 
 import argparse
 import asyncio
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from pipeline_runner.cli.needs import Needs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from temporalio.client import WorkflowExecutionDescription
+    from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 
     from pipeline_runner.engine.embedded import Embedded
 
@@ -57,7 +56,8 @@ async def _find_and_follow(
         handle, description = await find(client, args.run)
     except LookupError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
-    memo = memo_of(description, where.embedded)
+    await _check_readable(client, handle)
+    memo = await memo_of(client, description, where.embedded)
     if memo is None:
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
     activities = _activities(memo)
@@ -86,23 +86,39 @@ def _activities(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
         raise CommandError(f"{error}. {untouched}", error.code) from None
 
 
-def memo_of(
-    description: "WorkflowExecutionDescription", embedded: "Embedded | None"
+async def _check_readable(client: "Client", handle: "WorkflowHandle[Any, Any]") -> None:
+    """Look whether this command can decode what the run was started with.
+
+    Raises:
+        CommandError: It cannot.
+    """
+    from pipeline_runner.engine.converting import plain
+
+    async for event in handle.fetch_history_events(page_size=1):
+        for payload in event.workflow_execution_started_event_attributes.input.payloads:
+            if await plain(client.data_converter, payload) is None:
+                raise CommandError(
+                    f"the payloads of the run {handle.id} are encoded, and cannot be decoded here:"
+                    " name the codec that it was started with (--codec). The run was not touched"
+                )
+        break
+
+
+async def memo_of(
+    client: "Client", description: "WorkflowExecutionDescription", embedded: "Embedded | None"
 ) -> dict[str, Any] | None:
     """Return what the command that started an open run noted down for this one.
 
     It says where to go and which modules to import, so it must come from this user.
     """
     from pipeline_runner.engine.client import MEMO, is_open
+    from pipeline_runner.engine.converting import json_of
     from pipeline_runner.engine.signing import MEMO_FIELD, Signer, same
 
     payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
     if embedded is None or payload is None or not is_open(description):
         return None
-    try:
-        memo = json.loads(payload.data)
-    except ValueError:
-        memo = None
+    memo = await json_of(client.data_converter, [payload])
     if not isinstance(memo, dict):
         return None
     if not same(memo.get(MEMO_FIELD), Signer(embedded.key).memo(description.id, memo)):

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 
-from pipeline_runner.core.model import bundle_hash
+from pipeline_runner.core.inputs import validate_inputs
+from pipeline_runner.core.model import bundle_hash, decode
 from pipeline_runner.core.record import Options
 from pipeline_runner.engine.calls import summary_of
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
+from pipeline_runner.engine.workflow_ids import workflow_id_of
 
 MEMO = "pipeline_runner"
 """Memo of a run that the command started: how another command can take it up."""
@@ -144,8 +146,10 @@ class Start:
     name: str
     bundle: bytes
     inputs: dict[str, Any]
-    workflow_id: str
+    """Checked, and filled up with defaults, when the run is started."""
     task_queue: str
+    workflow_id: str | None = None
+    """None: the pipeline's ``workflow_id``, else its name and a random part."""
     description: str | None = None
     memo: Mapping[str, Any] | None = None
     directory: str | None = None
@@ -159,10 +163,27 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
         The run, pinned to its run id, and whether it was started here.
 
     Raises:
+        msgspec.DecodeError: The bundle is of another version.
+        InvalidInputs: Inputs do not fit what the pipeline declares; its ``problems`` are all of them.
+        WorkflowIdError: The workflow id is empty or too long, or the pipeline's cannot be rendered.
         ConflictError: The open run of that id is of another bundle or has other inputs.
         TooLargeError: Bundle and inputs are over Temporal's limit.
         RPCError: The server refuses.
     """
+    return await _started(client, _complete(what))
+
+
+def _complete(what: Start) -> Start:
+    """Return what is to be started with its inputs filled up, and with a workflow id."""
+    bundle = decode(what.bundle)
+    pipeline = bundle.pipelines[bundle.root]
+    inputs = validate_inputs(pipeline.inputs, what.inputs)
+    workflow_id = workflow_id_of(pipeline, inputs, what.workflow_id)
+    return replace(what, inputs=inputs, workflow_id=workflow_id)
+
+
+async def _started(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
+    assert what.workflow_id is not None
     arguments = [
         encoded(what.inputs),
         Payload(metadata={"encoding": b"json/plain"}, data=what.bundle),
@@ -194,6 +215,7 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
 
 async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHandle[Any, Any]:
     """Return the open run if it is the one that was to be started."""
+    assert what.workflow_id is not None
     described = await client.get_workflow_handle(what.workflow_id, run_id=run_id).describe()
     first_id = described.raw_description.workflow_execution_info.first_run_id or run_id
     first = client.get_workflow_handle(what.workflow_id, run_id=first_id)
@@ -203,7 +225,12 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
     async for event in first.fetch_history_events():
         given = event.workflow_execution_started_event_attributes.input.payloads
         # Decoded: an encryption gives other bytes each time.
-        payloads = [await plain(client.data_converter, payload) or payload for payload in given]
+        payloads = [payload for raw in given if (payload := await plain(client.data_converter, raw))]
+        if len(payloads) < len(given):
+            raise ConflictError(
+                f'a run with the id "{what.workflow_id}" is open, and its payloads are encoded: without'
+                " its codec nobody can say whether it is this one"
+            )
         same_bundle = len(payloads) > 1 and payloads[1].data == what.bundle
         if same_bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
             _check_directory(what, payloads)

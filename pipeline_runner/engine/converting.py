@@ -14,19 +14,24 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-_PLAIN = (b"json/plain", b"binary/null", b"binary/plain")
+_PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"binary/protobuf")
+
+
+def is_plain(payload: Payload) -> bool:
+    """Tell whether nothing has been done to a payload that a codec would have to undo."""
+    return not payload.metadata or payload.metadata.get("encoding") in _PLAIN
 
 
 async def plain(converter: DataConverter, payload: Payload) -> Payload | None:
     """Return a payload without what a codec did to it; None if that cannot be undone here."""
-    if payload.metadata.get("encoding") in _PLAIN or not payload.metadata:
+    if is_plain(payload):
         return payload
     try:
         [value] = await converter.decode([payload], [RawValue])
     except Exception:  # noqa: BLE001 - a codec may raise anything
         return None
     assert isinstance(value, RawValue)
-    return value.payload if value.payload.metadata.get("encoding") in _PLAIN else None
+    return value.payload if is_plain(value.payload) else None
 
 
 async def json_of(converter: DataConverter, payloads: Sequence[Payload], index: int = 0) -> Any:

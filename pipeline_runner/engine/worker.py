@@ -56,7 +56,10 @@ def pipeline_worker(
             run by name fails before anything is done.
         allow: Patterns of names of activities, such as ``file.*``; empty: all.
         graceful_shutdown: How long running activities may go on when the worker stops.
-        settings: Further settings of :class:`temporalio.worker.Worker`.
+        settings: Further settings of :class:`temporalio.worker.Worker`. ``workflows``, ``interceptors``
+            and ``plugins`` are served beside this package's own; interceptors come after them, and
+            so see activities with their arguments decoded and secrets put in. With an
+            ``activity_executor``, it decides how many activities of threads run at the same time.
     """
     served = dict(bundles or {})
 
@@ -83,25 +86,24 @@ def pipeline_worker(
         SimplePlugin("pipeline-runner.sweeping", run_context=sweeping(namespace)),
     ]
     limits = [Allowing(allow, LOAD)] if allow else []
+    own = [PipelineInterceptor(client), OriginInterceptor(namespace)]
     options: dict[str, Any] = {
         # After a worker was killed, its runs wait this long for it before another takes over.
         "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
         # What a heartbeat may wait for: short, since there are heartbeat timeouts of less than a second.
         "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
         "default_heartbeat_throttle_interval": timedelta(seconds=1),
+        "graceful_shutdown_timeout": graceful_shutdown,
         **settings,
+        "workflows": [Interpreter, *settings.get("workflows", ())],
+        "interceptors": [*limits, *own, *settings.get("interceptors", ())],
         "plugins": [*settings.get("plugins", ()), *plugins],
     }
-    return Worker(
-        client,
-        task_queue=task_queue,
-        workflows=[Interpreter],
-        activities=[*map(taken_raw, activities), load],
-        activity_executor=ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity"),
-        interceptors=[*limits, PipelineInterceptor(client), OriginInterceptor(namespace)],
-        graceful_shutdown_timeout=graceful_shutdown,
-        **options,
-    )
+    if options.get("activity_executor") is None:
+        threads = ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity")
+        options["activity_executor"] = threads
+    served_activities = [*map(taken_raw, activities), load]
+    return Worker(client, task_queue=task_queue, activities=served_activities, **options)
 
 
 def _threads(settings: Mapping[str, Any]) -> int:

@@ -256,8 +256,7 @@ async def test_the_errors_of_children_in_children_stay_small(pipelines: Pipeline
 
     undo = "compensate: {activity: test.fail, with: {a: x}, task_queue: %s, retry: {maximum_attempts: 1}}"
     many = "".join(
-        f"  - {{id: s{k}, name: '{'n' * 190}', set: {{a: 1}}, {undo % pipelines.queue}}}\n"
-        for k in range(15)
+        f"  - {{id: s{k}, name: '{'n' * 190}', set: {{a: 1}}, {undo % pipelines.queue}}}\n" for k in range(15)
     )
     levels = {f"c{k}": pipeline(f"  - {{id: c, pipeline: ./c{k + 1}.yaml}}\n") for k in range(1, 5)}
     bundle = pipelines.bundle(

@@ -1,0 +1,40 @@
+"""Workflow ids of runs: a given one, the pipeline's template, or its name and a random part."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline_runner.core.expressions import render_text
+from pipeline_runner.core.model import Pipeline
+from pipeline_runner.core.parsing import ExpressionError
+
+MAX_ID = 1000
+"""Bytes that Temporal takes as a workflow id (``limit.maxIDLength``)."""
+
+
+class WorkflowIdError(ValueError):
+    """A run's workflow id cannot be used, or cannot be made."""
+
+
+def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | None = None) -> str:
+    """Return the workflow id of a run.
+
+    Args:
+        pipeline: The pipeline.
+        inputs: The run's inputs, checked and with defaults.
+        chosen: The id that was given, if one was.
+
+    Raises:
+        WorkflowIdError: The pipeline's template cannot be rendered, or the id is empty or too long.
+    """
+    if chosen is None and pipeline.workflow_id is None:
+        return f"{pipeline.name}-{secrets.token_hex(4)}"
+    try:
+        made = render_text(pipeline.workflow_id or "", {"inputs": inputs}) if chosen is None else chosen
+    except ExpressionError as error:
+        raise WorkflowIdError(f"the workflow id cannot be made: {error.message}") from None
+    if not 0 < len(made.encode()) <= MAX_ID:
+        raise WorkflowIdError(
+            f"a workflow id has 1 to {MAX_ID} bytes, not {len(made.encode())}: nothing was started"
+        )
+    return made

@@ -1,0 +1,201 @@
+"""``--codec``: what commands do with a server that is to see nothing."""
+
+import asyncio
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from google.protobuf import json_format
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.client import Client
+from temporalio.converter import DataConverter
+
+from pipeline_runner.cli import main
+from pipeline_runner.engine import codecs
+from pipeline_runner.engine.client import find
+from pipeline_runner.engine.devserver import DevServer
+from tests.cli.command import assert_nothing_left, finish, popen, run, wait_for
+from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
+from tests.cli.test_serving import read_until
+from tests.codecs import UpsideDown
+from tests.effects import lines
+
+CODEC = ("--codec", "tests.codecs:codec")
+ENCODED = (
+    "run-pipeline: the payloads of the run {} are encoded, and cannot be decoded here:"
+    " name the codec that it was started with (--codec). The run was not touched\n"
+)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop.yaml").write_text(PIPELINE)
+    return tmp_path
+
+
+class Codecs(BaseHTTPRequestHandler):
+    """A codec server."""
+
+    seen: ClassVar[list[tuple[str, str | None, str | None]]] = []
+    answer: ClassVar[tuple[int, bytes] | None] = None
+
+    def do_POST(self) -> None:
+        self.seen.append((self.path, self.headers["X-Namespace"], self.headers["Authorization"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        payloads = json_format.Parse(body, Payloads()).payloads
+        codec = UpsideDown()
+        made = asyncio.run((codec.encode if self.path.endswith("/encode") else codec.decode)(payloads))
+        status, data = self.answer or (200, json_format.MessageToJson(Payloads(payloads=made)).encode())
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def codec_server() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Codecs)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    Codecs.seen.clear()
+    Codecs.answer = None
+    yield f"http://127.0.0.1:{server.server_port}/codec"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _remote(address: str) -> DataConverter:
+    found = codecs.encoding(address, "shops")["data_converter"]
+    assert isinstance(found, DataConverter)
+    return found
+
+
+async def test_a_codec_server_is_asked_in_temporal_s_protocol(codec_server: str) -> None:
+    converter = _remote(codec_server.replace("//", "//me:secret@"))
+    encoded = await converter.encode([{"a": "visible"}, 2])
+    assert b"visible" not in b"".join(payload.SerializeToString() for payload in encoded)
+    assert await converter.decode(encoded) == [{"a": "visible"}, 2]
+    login = "Basic bWU6c2VjcmV0"
+    assert Codecs.seen == [("/codec/encode", "shops", login), ("/codec/decode", "shops", login)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((500, b""), "/codec/decode answers 500 Internal Server Error"),
+        ((200, b"<html>"), "/codec/decode answers with something else than payloads"),
+        ((200, b"\xff"), "/codec/decode answers with something else than payloads"),
+        ((200, b'{"payloads": []}'), "/codec/decode answers with 0 payloads for 1"),
+    ],
+)
+async def test_a_codec_server_that_cannot_is_told_in_one_line(
+    codec_server: str, answer: tuple[int, bytes], reason: str
+) -> None:
+    Codecs.answer = answer
+    with pytest.raises(codecs.CodecError) as caught:
+        await _remote(codec_server.replace("//", "//me:secret@")).decode([Payload(data=b"x")])
+    assert str(caught.value).endswith(reason)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", 'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "nothing"'),
+        ("no_such_module:codec", 'there is no Python module "no_such_module"'),
+        ("tests.codecs:cdc", 'the module "tests.codecs" has no "cdc"'),
+        ("tests.codecs:ENCODING", "ENCODING is neither a PayloadCodec"),
+        ("tests.cli.test_codec:broken", "broken() failed: ValueError: no key"),
+        ("ftp://me:secret@host", 'is http://HOST:PORT/PATH, not "ftp://host"'),
+        ("http://", "the address of a codec server is"),
+    ],
+)
+def test_what_is_no_codec_is_refused_before_anything_is_started(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main.run(["watch", "some-run", "--address", "127.0.0.1:1", "--codec", name])
+    told = capsys.readouterr().err
+    assert (code, told.count("\n")) == (2, 1)
+    assert message in told
+
+
+def broken() -> None:
+    """Stand for a factory that lacks something."""
+    raise ValueError("no key")
+
+
+def test_an_instance_a_class_and_a_factory_are_codecs() -> None:
+    for name in ("tests.codecs:codec", "tests.codecs:UpsideDown"):
+        assert isinstance(codecs.encoding(name, "default")["data_converter"].payload_codec, codecs.Told)
+
+
+async def test_runs_of_a_configured_server_are_encoded(shop: Path, server: DevServer) -> None:
+    address = {"TEMPORAL_ADDRESS": server.address}
+    queue = ("--task-queue", f"queue-{shop.name}")
+    worker = popen(shop, "worker", *EFFECTS, *queue, *CODEC, **address)
+    read_until(worker, "serving")
+    started = run(shop, *arguments(shop), *queue, "--detach", "--workflow-id", shop.name, *CODEC, **address)
+    assert started.code == 0, started.err
+    blind = run(shop, "watch", shop.name, **address)
+    assert (blind.code, blind.out, blind.err) == (2, "", ENCODED.format(shop.name))
+    watched = run(shop, "watch", shop.name, *CODEC, **address)
+    assert (watched.code, watched.json) == (0, {"by": "b", "sold": 1}), watched.err
+    assert "sell 1" in watched.err
+    failing = [*arguments(shop, then="fail"), *queue]
+    failed, blind_end, blind_failure = (
+        finish(process)
+        for process in [
+            popen(shop, *failing, "--report", "report.json", *CODEC, **address),
+            popen(shop, *arguments(shop), *queue, **address),
+            popen(shop, *failing, **address),
+        ]
+    )
+    assert failed.code == 1
+    assert "failed: sell 1: b is out of order [Broken]\n  undone: a\n" in failed.err
+    assert json.loads((shop / "report.json").read_text())["undo"][0]["state"] == "undone"
+    assert (blind_end.code, blind_failure.code, blind_end.out) == (1, 1, "")
+    assert blind_end.err.endswith("and its output is encoded: name the codec of its worker (--codec)\n")
+    assert blind_failure.err.endswith("ended with is encoded: name the codec of its worker (--codec)\n")
+    worker.send_signal(signal.SIGTERM)
+    assert finish(worker).code == 0
+    client = await Client.connect(server.address)
+    history = (await client.get_workflow_handle(shop.name).fetch_history()).to_json()
+    assert not [word for word in ("sell", "sold", "shop.yaml", "out of order") if word in history]
+
+
+def test_runs_of_the_embedded_server_are_encoded_and_signed(shop: Path, codec_server: str) -> None:
+    text = PIPELINE.replace("name: a}", "name: a, seconds: 0.7}", 1)
+    (shop / "shop.yaml").write_text(
+        text.replace("steps:\n", "defaults: {timeouts: {start_to_close: 2s}}\nsteps:\n", 1)
+    )
+    remote = ("--codec", codec_server)
+    process = popen(shop, *arguments(shop), "--workflow-id", "shop-9", *remote)
+    wait_for(lambda: "do a" in lines(shop / "log"))
+    process.kill()
+    finish(process)
+    blind = run(shop, "watch", "shop-9")
+    assert (blind.code, blind.err) == (2, ENCODED.format("shop-9"))
+    done = run(shop, "watch", "shop-9", *remote)
+    assert (done.code, done.json) == (0, {"by": "b", "sold": 1}), done.err
+    assert_nothing_left(shop)
+
+
+async def test_a_start_that_cannot_be_encoded_starts_nothing(
+    shop: Path, server: DevServer, codec_server: str
+) -> None:
+    Codecs.answer = (503, b"")
+    detached = ("--detach", "--workflow-id", shop.name, "--codec", codec_server)
+    refused = run(shop, *arguments(shop), *detached, TEMPORAL_ADDRESS=server.address)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith("answers 503 Service Unavailable. Nothing was started\n")
+    with pytest.raises(LookupError):
+        await find(await Client.connect(server.address), shop.name)
