@@ -30,7 +30,7 @@ def state_folder() -> Path:
 
     Raises:
         NoHomeError: The user has no home directory.
-        StateError: The temporary directory belongs to somebody else.
+        StateError: The temporary directory belongs to somebody else, or there is none.
     """
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
@@ -41,14 +41,16 @@ def state_folder() -> Path:
 
 def is_temporary(folder: Path) -> bool:
     """Tell whether a state directory stands in for the user's own, which cannot be written."""
-    return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary_path()
+    with suppress(StateError):
+        return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary_path()
+    return False
 
 
 def temporary() -> Path:
     """Return a state directory among the temporary files.
 
     Raises:
-        StateError: It belongs to somebody else.
+        StateError: It belongs to somebody else, or there is no temporary directory.
     """
     folder = _temporary_path()
     with suppress(OSError):
@@ -63,7 +65,14 @@ def temporary() -> Path:
 
 
 def _temporary_path() -> Path:
-    return Path(tempfile.gettempdir()) / f"run-pipeline-{os.getuid()}"
+    try:
+        directory = tempfile.gettempdir()
+    except FileNotFoundError:
+        raise StateError(
+            "neither the user's state directory nor a temporary directory can be written:"
+            f" set {FOLDER_VARIABLE} to a directory"
+        ) from None
+    return Path(directory) / f"run-pipeline-{os.getuid()}"
 
 
 def _users_own() -> Path:

@@ -149,9 +149,9 @@ def _report(error: Exception) -> None:
     first = (str(error).splitlines() or [""])[0]
     told = f"run-pipeline: this is an error in run-pipeline itself ({type(error).__name__}: {first})"
     text = "".join(traceback.format_exception(error))
-    for directory in (_state_directory(), tempfile.gettempdir()):
-        with suppress(OSError):
-            descriptor, path = tempfile.mkstemp(prefix="error-", suffix=".txt", dir=directory)
+    for directory_of in (_state_directory, tempfile.gettempdir):
+        with suppress(OSError):  # also where there is no temporary directory
+            descriptor, path = tempfile.mkstemp(prefix="error-", suffix=".txt", dir=directory_of())
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             console.tell(f"{told}; please report it with {path}")
@@ -159,14 +159,14 @@ def _report(error: Exception) -> None:
     console.tell(f"{text}{told}; please report it")
 
 
-def _state_directory() -> Path:
+def _state_directory() -> str:
     from pipeline_runner.engine.devserver import ServerError
     from pipeline_runner.engine.embedded import state_folder
 
     try:
-        return state_folder()
+        return str(state_folder())
     except ServerError:
-        return Path(tempfile.gettempdir())
+        return tempfile.gettempdir()
 
 
 def _interrupt(number: int, _: object) -> NoReturn:

@@ -308,3 +308,46 @@ def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path:
         wait_for(lambda: not (folder / "work/run-pipeline-54321/server.json").exists())
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def nowhere_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only container: neither the home nor a temporary directory can be written."""
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    for name in ("RUN_PIPELINE_STATE", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nowhere_to_write")
+def test_nowhere_to_write_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "n.yaml").write_text(NOTHING)
+    for name in list(os.environ):
+        if name.startswith("TEMPORAL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main.run([str(tmp_path / "n.yaml")]) == 5
+    assert capsys.readouterr().err == (
+        "run-pipeline: neither the user's state directory nor a temporary directory can be written:"
+        " set RUN_PIPELINE_STATE to a directory\n"
+    )
+
+
+@pytest.mark.usefixtures("nowhere_to_write")
+def test_an_error_of_our_own_is_told_where_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(main, "_dispatch", fail)
+    assert main.run(["validate"]) == 70
+    last = capsys.readouterr().err.splitlines()[-1]
+    told = "run-pipeline: this is an error in run-pipeline itself (ZeroDivisionError: by accident)"
+    assert last == f"{told}; please report it"
