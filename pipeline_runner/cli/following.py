@@ -3,9 +3,7 @@
 import asyncio
 import builtins
 import json
-import os
 import shlex
-import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from temporalio.service import RPCError
 
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.cli.main import CommandError
+from pipeline_runner.cli.main import CommandError, leave_within
 from pipeline_runner.cli.progress import View, connection_line, view
 from pipeline_runner.cli.session import Interrupts, Place
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
@@ -80,18 +78,18 @@ async def follow(
             code = await _tell(client, handle, follower, report_file)
     except _Detached:
         _say_goodbye(handle.id, where, cancels=cancels)
-        _leave_within(_PATIENCE, ExitCode.DETACHED)
+        leave_within(_PATIENCE, ExitCode.DETACHED)
         return ExitCode.DETACHED
     except (UnreachableError, RPCError, builtins.TimeoutError) as error:
         if isinstance(error, RPCError) and not unreachable(error):
             raise
-        _leave_within(_LEAVING, ExitCode.UNREACHABLE)
+        leave_within(_LEAVING, ExitCode.UNREACHABLE)
         reason = str(error) or f"the Temporal server has not answered for {ANSWER:g} s"
         message = f"{reason}. To follow the run again: {_command('watch', handle.id)}"
         raise CommandError(message, ExitCode.UNREACHABLE) from None
     if where.ends_with_us:
         console.tell("to look at the run later: run-pipeline server")
-    _leave_within(_LEAVING, code)
+    leave_within(_LEAVING, code)
     return code
 
 
@@ -108,16 +106,6 @@ def _say_goodbye(workflow_id: str, where: Place, *, cancels: bool) -> None:
     if where.ends_with_us:
         told += "\nUnless another command serves it, it waits until it is followed again"
     console.tell(told)
-
-
-def _leave_within(seconds: float, code: ExitCode) -> None:
-    """End the process with this code if closing takes longer.
-
-    An activity in a thread cannot be stopped, and a server that does not answer lets no worker go.
-    """
-    timer = threading.Timer(seconds, os._exit, (int(code),))
-    timer.daemon = True
-    timer.start()
 
 
 def unserved_line(client: Client, workflow_id: str, queue: str) -> str:

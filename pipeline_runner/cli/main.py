@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +38,8 @@ COMMANDS = {
 early: list[int] = []
 """Signals that came before a command counted them. What their handler raises may be lost, if it is
 raised where exceptions have nowhere to go, such as in a finalizer."""
+_programs: list[None] = []
+"""Has an element where this process is the command's alone: :func:`main` says so."""
 
 
 class CommandError(Exception):
@@ -174,12 +177,26 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def leave_within(seconds: float, code: ExitCode) -> None:
+    """End the command's process with this code if closing takes longer.
+
+    An activity in a thread cannot be stopped, and a server that does not answer lets no worker go.
+    A process that only calls functions of the command goes on.
+    """
+    if not _programs:
+        return
+    timer = threading.Timer(seconds, os._exit, (int(code),))
+    timer.daemon = True
+    timer.start()
+
+
 def main() -> NoReturn:
     """Run as a program.
 
     Ends with ``os._exit``: with an RPC in flight, the ordinary exit of an interpreter that
     has used the Temporal SDK hangs or crashes now and then (sdk-python issue 300).
     """
+    _programs.append(None)
     console.keep_stdout()
     # Until a run is followed, both signals mean the same: go no further.
     signal.signal(signal.SIGTERM, _interrupt)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +17,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
 from pipeline_runner.cli import main, session
+from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import COMMANDS
 from pipeline_runner.engine import retention
 from pipeline_runner.engine.devserver import DevServer
@@ -351,3 +353,9 @@ def test_an_error_of_our_own_is_told_where_nothing_can_be_written(
     last = capsys.readouterr().err.splitlines()[-1]
     told = "run-pipeline: this is an error in run-pipeline itself (ZeroDivisionError: by accident)"
     assert last == f"{told}; please report it"
+
+
+def test_nothing_ends_a_process_that_only_calls_the_commands_functions() -> None:
+    before = set(threading.enumerate())
+    main.leave_within(60, ExitCode.FAILED)
+    assert set(threading.enumerate()) == before
