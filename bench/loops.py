@@ -1,6 +1,6 @@
 """Measure what uvloop saves: the CPU of a step in worker and SDK, with one event loop and the other.
 
-Run from the root of the repository, after ``pip install uvloop``::
+Run from the root of the repository::
 
     python -m bench.loops [--rounds N]
 

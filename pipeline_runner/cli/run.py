@@ -5,7 +5,6 @@ cancels the run, with undo; Ctrl-C again detaches.
 """
 
 import argparse
-import asyncio
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     if args.report is not None:
         options.check_report(args.report)
     with session.place(args) as where:
-        return asyncio.run(_run(args, loaded, pipeline, inputs, workflow_id, where))
+        return session.run_loop(_run(args, loaded, pipeline, inputs, workflow_id, where))
 
 
 def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Keep the embedded Temporal server and its web UI running, with a worker, until stopped."""
 
 import argparse
-import asyncio
 import socket
 
 from pipeline_runner.cli import console, options, session, worker
@@ -33,7 +32,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
         console.tell(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}")
         if args.port and not server.address.endswith(f":{args.port}"):
             console.tell("another command had started the server, on its own port")
-        return asyncio.run(_stay() if args.no_worker else worker.serve(args, found, where))
+        return session.run_loop(_stay() if args.no_worker else worker.serve(args, found, where))
 
 
 async def _stay() -> ExitCode:

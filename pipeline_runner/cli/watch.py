@@ -5,7 +5,6 @@ Ctrl-C leaves the run as it is; run-pipeline cancel RUN cancels it.
 """
 
 import argparse
-import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     if args.report is not None:
         options.check_report(args.report)
     with session.place(args) as where:
-        return asyncio.run(_watch(args, where))
+        return session.run_loop(_watch(args, where))
 
 
 async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:

@@ -45,7 +45,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
     found = served(args.path, args.activities)
     with session.place(args) as where:
-        return asyncio.run(serve(args, found, where))
+        return session.run_loop(serve(args, found, where))
 
 
 def served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
