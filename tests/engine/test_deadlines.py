@@ -83,13 +83,13 @@ async def test_a_program_has_ended_before_its_retry_and_its_undo(
 
 async def test_the_limit_of_all_attempts_counts_too(pipelines: Pipelines, tmp_path: Path) -> None:
     """The second attempt has what the first one left; there is no third."""
-    timeouts = "{start_to_close: 1500ms, schedule_to_close: 2800ms}"
+    timeouts = "{start_to_close: 1500ms, schedule_to_close: 2500ms}"
     bundle = pipelines.bundle(program(tmp_path, "is deaf", timeouts, 5))
     async with pipelines.worker(shell.run):
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)
     assert cause.type == "ScheduleToCloseTimeout"
-    assert cause.message == "write: not done within 2s800ms, retries included (schedule_to_close)"
+    assert cause.message == "write: not done within 2s500ms, retries included (schedule_to_close)"
     assert report is not None
     assert [(r.outcome, r.state) for r in report.undo] == [("uncertain", "undone")]
     assert (tmp_path / "order").read_text().split() == ["begin", "begin", "undo"]
