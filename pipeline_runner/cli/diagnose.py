@@ -12,11 +12,15 @@ from pipeline_runner.cli import console
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.model import Pipeline
+from pipeline_runner.core.suggest import listed
 from pipeline_runner.language import loader
 from pipeline_runner.language.diagnostics import Diagnostic, render
 from pipeline_runner.language.input_text import parse_input
 from pipeline_runner.language.nodes import plain
 from pipeline_runner.language.resolve import Loaded, UsageError, load
+
+_FEW = 3
+"""So many of those that say the same are shown, and the others counted."""
 
 
 def colour() -> bool:
@@ -26,10 +30,27 @@ def colour() -> bool:
 
 def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
     """Write diagnostics to standard error, as text."""
+    alike: dict[tuple[str, str, str], list[Diagnostic]] = {}
+    for diagnostic in (diagnostics := list(diagnostics)):
+        alike.setdefault(_kind(diagnostic), []).append(diagnostic)
     for diagnostic in diagnostics:
-        source = sources.get(diagnostic.path, "")
-        text = render(_plain(diagnostic), source, colour=colour())
+        group = alike[_kind(diagnostic)]
+        shown = group if len(group) <= _FEW + 1 else group[:_FEW]
+        if not any(diagnostic is one for one in shown):
+            continue
+        text = render(_plain(diagnostic), sources.get(diagnostic.path, ""), colour=colour())
         console.tell(text.rstrip("\n"), steering=True)
+        if diagnostic is shown[-1] and len(shown) < len(group):
+            console.tell(f"  = and {len(group) - len(shown)} more times: lines {_lines(group[_FEW:])}")
+
+
+def _kind(diagnostic: Diagnostic) -> tuple[str, str, str]:
+    """Return what diagnostics that tell a reader the same have in common."""
+    return diagnostic.path, diagnostic.rule, diagnostic.message
+
+
+def _lines(diagnostics: Iterable[Diagnostic]) -> str:
+    return listed(dict.fromkeys(str(diagnostic.line) for diagnostic in diagnostics))
 
 
 def _plain(d: Diagnostic) -> Diagnostic:

@@ -12,6 +12,7 @@ from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
 
+from pipeline_runner.core.formats import FORMATS
 from pipeline_runner.core.model import Struct
 from pipeline_runner.core.patterns import PatternError, compiled
 from pipeline_runner.core.plain_schemas import fits, is_pattern, is_plain
@@ -202,7 +203,17 @@ def _leads_somewhere(pointer: str, root: Any) -> bool:
 def _validator(schema: str) -> Any:
     from referencing import Registry
 
-    return _validator_class()(json.loads(schema), registry=Registry())
+    return _validator_class()(json.loads(schema), registry=Registry(), format_checker=_formats())
+
+
+@lru_cache(maxsize=1)
+def _formats() -> Any:
+    """Return jsonschema's checker of formats, with those of our own: its depend on what is installed."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(())
+    checker.checkers = {name: (judge, ()) for name, judge in FORMATS.items()}
+    return checker
 
 
 @lru_cache(maxsize=1)

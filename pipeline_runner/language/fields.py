@@ -180,8 +180,20 @@ FAIL = Fields(
 )
 
 _UNDO = "write {activity: NAME, with: …}, or {pipeline: FILE}"
-_COMMANDS = ("run", "script", "command", "cmd", "shell", "exec")
+_COMMANDS = ("run", "script", "command", "cmd", "shell", "exec", "program")
+_CHILDREN = ("workflow", "child_workflow", "subworkflow", "call")
+_PAUSES = ("sleep", "delay", "pause")
+_CONDITIONS = ("wait_for", "wait_until")
+_CLAIMS = ("assert", "check", "require")
+_PRINTED = ("print", "echo", "debug", "log")
 _AS_COMMAND = 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
+_AS_WAIT = 'write "wait: 5m"; for a time of day, "wait: {until: TIME}"'
+_AS_FAIL = 'write "when: not (CONDITION)" and "fail: {message: …}"'
+_AS_OUTPUT = (
+    'nothing is printed while a pipeline runs: what people should see goes into the step\'s "name",'
+    ' what programs should get into the pipeline\'s "output"'
+)
+_ENV = 'it goes into the "with" of "activity: shell.run"'
 _AS_KIND = '"activity" names what the step does, "pipeline" another pipeline file'
 
 STEP: Variants = Variants(
@@ -283,6 +295,10 @@ STEP: Variants = Variants(
     required=("id",),
     hints={
         **dict.fromkeys(_COMMANDS, _AS_COMMAND),
+        **dict.fromkeys(_CHILDREN, 'another pipeline file is run by "pipeline: ./file.yaml"'),
+        **dict.fromkeys((*_PAUSES, *_CONDITIONS), _AS_WAIT),
+        **dict.fromkeys(_CLAIMS, _AS_FAIL),
+        **dict.fromkeys(_PRINTED, _AS_OUTPUT),
         **dict.fromkeys(("uses", "type", "action", "task"), _AS_KIND),
         **dict.fromkeys(("if", "condition", "only_if"), 'write "when"'),
         **dict.fromkeys(("with_items", "loop", "matrix", "items"), 'write "for_each"'),
@@ -299,9 +315,13 @@ STEP: Variants = Variants(
         **dict.fromkeys(("always", "ensure"), 'what always runs is a step of the pipeline\'s "finally"'),
         "timeout": 'write "timeouts: {start_to_close: 5m}"',
         "register": 'its result is "steps.ID.output" in the steps after it',
-        "env": 'it goes into the "with" of "activity: shell.run"',
+        "env": _ENV,
+        "environment": _ENV,
+        "outputs": 'what an activity returns is "steps.ID.output"; a block has "output"',
     },
-    foreign_kinds=frozenset(["uses", "action", "task", "type", *_COMMANDS]),
+    foreign_kinds=frozenset(
+        ["uses", "action", "task", "type", *_COMMANDS, *_CHILDREN, *_PAUSES, *_CONDITIONS, *_CLAIMS]
+    ).union(_PRINTED),
 )
 
 _DEFAULTS = {
@@ -411,7 +431,15 @@ PIPELINE = Fields(
         ),
     },
     required=("name", "steps"),
-    hints=dict.fromkeys(("schedule", "cron"), 'did you mean "schedules"? They have names: ' + _SCHEDULES),
+    hints={
+        **dict.fromkeys(("schedule", "cron"), 'did you mean "schedules"? They have names: ' + _SCHEDULES),
+        **dict.fromkeys(
+            ("env", "environment"),
+            'a pipeline has none: each "activity: shell.run" has an "env" in its "with"',
+        ),
+        **dict.fromkeys(("jobs", "stages"), 'write "steps"; what runs at the same time is a "parallel" step'),
+        **dict.fromkeys(("on", "trigger", "triggers"), 'a pipeline is started by a command or "schedules"'),
+    },
 )
 
 ACTIVITIES_FILE = Fields(

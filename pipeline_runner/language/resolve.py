@@ -19,7 +19,7 @@ from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import Mapping, Node, Source
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Source
 
 MAX_CHAIN = 32
 """How deep children may name children."""
@@ -141,6 +141,7 @@ def check_paths(
     """
     workspace = _Workspace(modules, imports=imports)
     workspace.visit_all(paths, stdin)
+    workspace.compare_names()
     return Checked(
         diagnostics=workspace.told(),
         sources={source.path: source.text for source in workspace.sources},
@@ -177,6 +178,21 @@ class _Workspace:
                 self._visit_path(absolute, shown)
             except OSError as error:
                 self.unreadable.append(_unreadable(shown, error))
+
+    def compare_names(self) -> None:
+        """Look for files of one name: a worker can serve only one of them by it."""
+        named: dict[str, list[tuple[Source, Node]]] = {}
+        for file in self.files.values():
+            node = file.document and file.document.root.get("name")
+            if isinstance(node, Scalar) and isinstance(node.value, str):
+                named.setdefault(node.value, []).append((file.source, node))
+        for name, [_, *others] in named.items():
+            if others:
+                source, node = others[0]
+                paths = [one.path for one, _ in named[name]]
+                both = f"{', '.join(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
+                message = f'{both} named "{name}": no worker can serve more than one of them by name'
+                self.diagnostics.append(source.warning(node.span, "same-name", message, "change a name"))
 
     def _visit_path(self, absolute: Path, shown: str) -> None:
         if absolute.is_dir():

@@ -273,9 +273,9 @@ def test_mistakes_are_refused_before_anything_is_asked(
     assert failure(run, url="ftp://x/y", path=str(tmp_path / "f")).type == "InvalidUrl"
     assert failure(run, url=server.url, path=str(tmp_path)).type == "IsADirectory"
     assert failure(run, url=server.url, path=str(tmp_path / "no/f")).type == "FileNotFound"
-    assert (
-        failure(run, url=server.url, path=str(tmp_path / "f"), checksum="sha256:xyz").type == "InvalidInput"
-    )
+    for checksum in ("sha256:xyz", f"{SHA256}\n"):
+        refused = failure(run, url=server.url, path=str(tmp_path / "f"), checksum=checksum)
+        assert refused.type == "InvalidInput"
     assert (server.seen, names(tmp_path)) == ([], [])
 
 

@@ -101,8 +101,8 @@ def test_what_is_too_deep_depends_on_the_files_only(tmp_path: Path, name: str, *
     """Not on which of them is checked first; it is told where the chain becomes too long."""
     names = [name.format(99 - n if backwards else n) for n in range(40)]
     for own, child in pairwise(names):
-        write(tmp_path, **{own: pipeline(f"{{id: a, pipeline: {child}.yaml}}")})
-    write(tmp_path, **{names[-1]: pipeline()})
+        write(tmp_path, **{own: pipeline(f"{{id: a, pipeline: {child}.yaml}}", own)})
+    write(tmp_path, **{names[-1]: pipeline(name="last")})
     expected = [(str(tmp_path / f"{names[39 - MAX_CHAIN]}.yaml"), "too-deep")]
     for paths in ([tmp_path], sorted(tmp_path.iterdir()), sorted(tmp_path.iterdir(), reverse=True)):
         assert [(d.path, d.rule) for d in check_paths(paths).diagnostics] == expected
@@ -116,7 +116,8 @@ def test_chain_beside_a_cycle(tmp_path: Path) -> None:
             tmp_path,
             **{
                 f"p{n}": pipeline(
-                    f"{{id: a, pipeline: p{n + 1}.yaml}}" if n < MAX_CHAIN - 1 else "{id: a, set: {}}"
+                    f"{{id: a, pipeline: p{n + 1}.yaml}}" if n < MAX_CHAIN - 1 else "{id: a, set: {}}",
+                    f"p{n}",
                 )
             },
         )
@@ -124,8 +125,8 @@ def test_chain_beside_a_cycle(tmp_path: Path) -> None:
     write(
         tmp_path,
         a=pipeline(calls),
-        b=pipeline("{id: a, pipeline: a.yaml}"),
-        z=pipeline("{id: a, pipeline: a.yaml}"),
+        b=pipeline("{id: a, pipeline: a.yaml}", "b"),
+        z=pipeline("{id: a, pipeline: a.yaml}", "z"),
     )
     for paths in ([tmp_path], [tmp_path / "z.yaml"], [tmp_path / "p0.yaml", tmp_path / "b.yaml"]):
         assert sorted(d.rule for d in check_paths(paths).diagnostics) == ["child-cycle", "too-deep"]
@@ -171,7 +172,7 @@ def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
     write(
         tmp_path,
         good=pipeline(),
-        sub__bad=pipeline("{id: a}"),
+        sub__bad=pipeline("{id: a}", name="bad"),
         sub__broken="steps: [",
         other="a: 1\n",
         activities="activities: {x: {}}\n",
@@ -181,7 +182,7 @@ def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "good.test.yaml").write_text("steps: 3\n")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "_hidden.yaml").rename(tmp_path / ".hidden" / "h.yaml")
-    (tmp_path / "sub" / "short.yml").write_text(pipeline())
+    (tmp_path / "sub" / "short.yml").write_text(pipeline(name="short"))
     monkeypatch.chdir(tmp_path)
     checked = check_paths(["."])
     assert checked.files == ("good.yaml", "sub/bad.yaml", "sub/broken.yaml", "sub/short.yml")
@@ -193,7 +194,7 @@ def test_folder_is_searched_for_pipelines(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_cycle_in_a_folder_is_told_once(tmp_path: Path) -> None:
     """However many files of it are checked."""
-    write(tmp_path, a=pipeline("{id: a, pipeline: b.yaml}"), b=pipeline("{id: a, pipeline: a.yaml}"))
+    write(tmp_path, a=pipeline("{id: a, pipeline: b.yaml}"), b=pipeline("{id: a, pipeline: a.yaml}", "b"))
     assert [d.rule for d in check_paths([tmp_path]).diagnostics] == ["child-cycle"]
 
 
@@ -387,3 +388,18 @@ def test_what_many_mistakes_ask_for_is_looked_up_once(
     (tmp_path / "p.yaml").write_text(f'name: p\nsteps:\n{steps}output: "{{{{ {expression} }}}}"\n')
     assert len(load(tmp_path / "p.yaml").diagnostics) == 100
     assert asked == ["compared", "ids"]
+
+
+def test_two_files_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker refuses to serve both: one warning (same-name) names all of them; a comment silences it."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, a__p=pipeline(name="x"), b__p=pipeline(name="x"), c=pipeline(name="y"))
+    (found,) = check_paths(["."]).diagnostics
+    assert (found.rule, found.severity, found.path, found.line) == ("same-name", "warning", "b/p.yaml", 2)
+    assert found.message.startswith('a/p.yaml and b/p.yaml are both named "x": ')
+    write(tmp_path, c=pipeline(name="x"))
+    (found,) = check_paths(["c.yaml", "a", "b", "a"]).diagnostics
+    assert found.message.startswith('c.yaml, a/p.yaml and b/p.yaml are all named "x": ')
+    assert check_paths(["a", "a/p.yaml"]).diagnostics == ()
+    write(tmp_path, c=pipeline(name="x # pipeline: ignore[same-name]"))
+    assert check_paths(["a", "c.yaml"]).diagnostics == ()

@@ -16,6 +16,7 @@ UNSHOWN = {
     "missing-extra": "another installation",
     "not-utf8": "bytes",
     "payload-size": "512 KiB of text",
+    "same-name": "two files",
     "too-deep": "64 levels",
     "too-many-values": "100,000 values",
     "unreadable-file": "a file without rights",

@@ -1,4 +1,4 @@
-"""``unknown-schema-keyword``, ``slow-pattern``: JSON Schema knows the keywords of a schema, and patterns end.
+"""``unknown-schema-keyword``, ``slow-pattern``, ``unchecked-format``: keywords do what they say.
 
 Bad: ``{type: integer, minimun: 1}``; good: ``{type: integer, minimum: 1}``. Keywords that begin
 with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{pattern: "^a+$"}``.
@@ -6,8 +6,9 @@ with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{patter
 
 from collections.abc import Iterator
 
+from pipeline_runner.core.formats import FORMATS
 from pipeline_runner.core.slow_patterns import is_slow
-from pipeline_runner.core.suggest import nearest
+from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source
 
@@ -76,6 +77,8 @@ def check(source: Source, schema: Mapping) -> Iterator[Diagnostic]:
                 yield from _check(source, one.value)
         elif name == "pattern":
             yield from _pattern(source, entry.value)
+        elif name == "format":
+            yield from _format(source, entry.value)
         elif name in _OF_SCHEMAS:
             yield from _check(source, entry.value)
         elif name not in _OTHERS and not name.startswith("x-"):
@@ -88,6 +91,14 @@ def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
         message = "this pattern may take for ever: there are too many ways to match the same text"
         help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
         yield source.error(node.span, "slow-pattern", message, help_)
+
+
+def _format(source: Source, node: Node) -> Iterator[Diagnostic]:
+    if isinstance(node, Scalar) and isinstance(node.value, str) and node.value not in FORMATS:
+        message = f'nothing checks the format "{node.value}": every string fits'
+        near = did_you_mean(node.value, FORMATS)
+        help_ = near or f'checked are {listed(FORMATS)}; a "pattern" says any other'
+        yield source.warning(node.span, "unchecked-format", message, help_)
 
 
 def _help(name: str) -> str:

@@ -7,12 +7,23 @@ not know it, which is a warning.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping as AnyMapping
 from typing import Any
 
-from pipeline_runner.core.suggest import did_you_mean, listed, nearest
+from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.nodes import Mapping
+
+_FOREIGN = {
+    **dict.fromkeys(("program", "cmd", "script", "run", "exec", "args", "argv"), "command"),
+    **dict.fromkeys(("environment", "env_vars", "variables"), "env"),
+    **dict.fromkeys(("workdir", "working_dir", "working_directory", "dir", "chdir"), "cwd"),
+    **dict.fromkeys(("body", "text", "data", "contents"), "content"),
+    **dict.fromkeys(("dest", "destination", "file", "filename", "directory"), "path"),
+    **dict.fromkeys(("uri", "link", "address"), "url"),
+}
+"""What parameters of the built-in activities are called elsewhere."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -36,9 +47,10 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
             if name in known:
                 continue
             message = f'"{call.name}" has no parameter "{name}"'
-            help_ = did_you_mean(name, known) or f"it takes {listed(known)}"
+            meant = _meant(name, known)
+            help_ = f'did you mean "{meant}"?' if meant else f"it takes {listed(known)}"
             # What it is meant for is not missing as well; but a warning must not hide that it is.
-            is_missing = (meant := nearest(name, known)) in missing
+            is_missing = meant in missing
             if schema.get("additionalProperties") is False:
                 yield source.error(entry.key.span, "unknown-parameter", message, help_)
             elif "additionalProperties" in schema:
@@ -53,6 +65,11 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
         yield source.error(call.input_span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
+
+
+def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
+    foreign = _FOREIGN.get(name.lower().replace("-", "_"))
+    return nearest(name, known) or (foreign if foreign in known else None)
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pipeline_runner.core.plain_schemas import fits
 from pipeline_runner.language.checks import keywords
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Node, Sequence, Source, plain
+from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
 from pipeline_runner.language.shapes import boolean_help
 
 
@@ -41,8 +41,17 @@ def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
     for path, message in schema_problems(plain(node)):
         keys = [key for key in path if isinstance(key, str)]
         where = f'"{keys[-1]}" ' if keys else ""
-        yield source.error(at(node, path).span, "bad-schema", f"this is no JSON Schema: {where}{message}")
+        part = at(node, path)
+        help_ = _required_help(part) if keys[-1:] == ["required"] else None
+        yield source.error(part.span, "bad-schema", f"this is no JSON Schema: {where}{message}", help_)
     yield from keywords.check(source, node)
+
+
+def _required_help(node: Node) -> str | None:
+    if not isinstance(node, Scalar) or not isinstance(node.value, bool):
+        return None
+    says = "leave it out" if node.value else 'give it a "default", which may be null'
+    return f'an input without a "default" must be given: {says}; of an object, "required" lists its keys'
 
 
 def quick_misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:

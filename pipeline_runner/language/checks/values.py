@@ -5,6 +5,9 @@ without templates is validated (``bad-value``); of one with templates the types 
 (``type-mismatch``), and what is not known of them counts as right.
 """
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +22,10 @@ from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Sour
 from pipeline_runner.language.shapes import AnyValue, boolean_help
 
 _TEXTS = AnyValue(template=True)
+_FOR_A_SHELL = re.compile(r"[|&;<>$`*?~]")
+"""What only a shell understands."""
+_PLAIN_WORD = re.compile(r"(?!(?i:null|true|false)$)(?:[A-Za-z_/]|--?[A-Za-z]|\./)[\w./=@+-]*")
+"""A word that is a string in a list without quotes."""
 _DEFINITIONS = ("$defs", "definitions")
 _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 
@@ -96,6 +103,34 @@ def mismatches(
         yield document.source.error(node.span, "type-mismatch", message, help_)
 
 
+def meant(node: Node, message: str) -> str | None:
+    """Return how a value of the wrong type would be written."""
+    expected = message.removeprefix("must be ").partition(",")[0]
+    if isinstance(node, Mapping | Sequence) and expected == "a string":
+        return 'a value becomes JSON by "{{ VALUE | tojson }}", or write the JSON in quotes'
+    if not isinstance(node, Scalar):
+        return None
+    if expected == "a string" and isinstance(node.value, int | float):
+        return f"put it in quotes: {json.dumps(node.text)}"
+    if expected == "a list" and isinstance(node.value, str) and node.value.strip():
+        return f"write [{', '.join(map(_word, _words(node.value)))}]"
+    return None
+
+
+def _words(text: str) -> list[str]:
+    """Return a command as the list that is meant."""
+    if _FOR_A_SHELL.search(text):
+        return ["sh", "-c", text]
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that is not closed
+        return [text]
+
+
+def _word(text: str) -> str:
+    return text if _PLAIN_WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
 def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
     text = node.text.strip() if isinstance(node, Scalar) else ""
     inner = text.removeprefix("{{").removesuffix("}}").strip()
@@ -143,5 +178,5 @@ def _misfits(
         if inner := (*above, *path):
             where = dotted(inner).removeprefix(".")
             part = at(node, inner[1:])
-            help_ = boolean_help(part) if "true or false" in message else None
+            help_ = boolean_help(part) if "true or false" in message else meant(part, message)
             yield source.error(part.span, "bad-value", f'"{where}" {message}', help_)

@@ -1,0 +1,79 @@
+"""The formats of JSON Schema that are checked: what is said of them depends on nothing that is installed.
+
+A value that is no string fits every format, as JSON Schema says.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?(?:[Zz]|[-+]([0-9]{2}):([0-9]{2}))"
+)
+_EMAIL = re.compile(r"[^\s@\x00-\x1f<>(),;:\\\"\[\]]{1,64}@[^\s@.\x00-\x1f]+(?:\.[^\s@.\x00-\x1f]+)*")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_LAST_HOUR, _LAST_MINUTE = 23, 59
+
+
+def _is_date(text: str) -> bool:
+    return _DATE.fullmatch(text) is not None and _parses(date.fromisoformat, text)
+
+
+def _is_date_time(text: str) -> bool:
+    match = _DATE_TIME.fullmatch(text)
+    if match is None:
+        return False
+    hours, minutes = int(match[2] or 0), int(match[3] or 0)
+    return (
+        hours <= _LAST_HOUR
+        and minutes <= _LAST_MINUTE
+        # A leap second is none to Python.
+        and _parses(datetime.fromisoformat, re.sub(r":60$", ":59", match[1].upper()))
+    )
+
+
+def _is_email(text: str) -> bool:
+    return _EMAIL.fullmatch(text) is not None
+
+
+def _is_uri(text: str) -> bool:
+    return _URI.fullmatch(text) is not None
+
+
+def _is_ipv4(text: str) -> bool:
+    return _parses(ipaddress.IPv4Address, text)
+
+
+def _is_ipv6(text: str) -> bool:
+    return "%" not in text and _parses(ipaddress.IPv6Address, text)
+
+
+def _is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def _parses(read: Callable[[str], object], text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_strings(judge: Callable[[str], bool]) -> Callable[[object], bool]:
+    return lambda value: not isinstance(value, str) or judge(value)
+
+
+FORMATS: Mapping[str, Callable[[object], bool]] = {
+    "date": _of_strings(_is_date),
+    "date-time": _of_strings(_is_date_time),
+    "email": _of_strings(_is_email),
+    "uri": _of_strings(_is_uri),
+    "ipv4": _of_strings(_is_ipv4),
+    "ipv6": _of_strings(_is_ipv6),
+    "uuid": _of_strings(_is_uuid),
+}
+"""Whether a value fits, by the name of the format."""
