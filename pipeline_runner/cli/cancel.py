@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
     with session.place(args) as where:
-        return asyncio.run(_cancel(args, where))
+        return session.run_loop(_cancel(args, where))
 
 
 async def _cancel(args: argparse.Namespace, where: session.Place) -> ExitCode:

@@ -358,8 +358,11 @@ class Interrupts:
 
 def run_loop(command: Coroutine[Any, Any, ExitCode]) -> ExitCode:
     """Run a command to its end, on uvloop where there is one: a step takes an eighth less CPU."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(command)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(command)
+    finally:
+        command.close()  # an interrupt before it began must not be followed by Python's warning
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,6 +1,7 @@
 """``cancel``, leaving a run, and runs that nobody serves."""
 
 import asyncio
+import inspect
 import json
 import signal
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
+from pipeline_runner.cli import session
+from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.engine.devserver import DevServer
 from tests.cli.command import assert_nothing_left, finish, interrupt, popen, run, wait_for
 from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
@@ -18,6 +21,22 @@ from tests.effects import lines
 def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop.yaml").write_text(PIPELINE)
     return tmp_path
+
+
+def test_an_interrupt_before_a_command_begins_leaves_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python warns, on standard error, of a coroutine that nobody ran or closed."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def command() -> ExitCode:
+        return ExitCode.OK
+
+    monkeypatch.setattr(session, "_loop_factory", interrupted)
+    made = command()
+    with pytest.raises(KeyboardInterrupt):
+        session.run_loop(made)
+    assert inspect.getcoroutinestate(made) == inspect.CORO_CLOSED
 
 
 def test_cancel_has_the_run_undone_and_says_so(shop: Path) -> None:
