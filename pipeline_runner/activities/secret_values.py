@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ FOLDER = "/run/secrets"
 
 in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
 """What is masked in all that the current activity tells: the forms of its secrets, the longest first."""
+
+given: ContextVar[Mapping[str, str]] = ContextVar("pipeline_runner_secrets_given", default={})  # noqa: B039
+"""Values that come before all others: those of a unit test."""
 
 MAX_BYTES = 64 * 1024
 MASK = "***"
@@ -44,7 +47,7 @@ def secret_value(name: str) -> str:
     Raises:
         SecretNotFoundError: There is neither, or the file cannot be read or is too large.
     """
-    value = os.environ.get(name)
+    value = given.get().get(name, os.environ.get(name))
     if value is not None:
         return value
     path = Path(os.environ.get(FOLDER_VARIABLE, FOLDER)) / name
@@ -72,6 +75,12 @@ def forms(value: str) -> set[str]:
         if len(data) >= _ENCODED:
             found |= {data.hex(), data.hex().upper(), *_base64(data)}
     return (found | {form.replace("\\", "") for form in found}) - {""}
+
+
+def mask(values: Iterable[str]) -> None:
+    """Have these values masked in what the current activity tells."""
+    # The longest first, so that one that contains another is masked whole.
+    in_use.set(tuple(sorted({form for value in values for form in forms(value)}, key=len, reverse=True)))
 
 
 def _quoted(text: str) -> Iterator[str]:

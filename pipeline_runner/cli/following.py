@@ -197,9 +197,10 @@ async def _tell(
         value = _output((await last.result(follow_runs=False)).payload)
     except WorkflowFailureError as failure:
         cause = failure.cause
-        if isinstance(cause, ApplicationError) and (report := report_of(cause)) is not None:
+        if isinstance(cause, ApplicationError | CancelledError) and (report := report_of(cause)) is not None:
             pass
         elif isinstance(cause, CancelledError):
+            # Its worker is of an older version.
             report = await _queried(last) or Report(pipeline="", status="cancelled")
         else:
             return _told_other(cause, follower)

@@ -85,7 +85,7 @@ class UndoRecord(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """How a run went. It is attached to a failed run as its first detail."""
+    """How a run went: the first detail of the end of a run that failed or was cancelled."""
 
     pipeline: str
     status: RunStatus

@@ -26,6 +26,9 @@ SUMMARY = 200
 _SUMMARY_BYTES = 380
 """Bytes of a summary; servers may refuse 400."""
 
+INSTALLED = "pipeline_runner.installed"
+"""The external function by which a workflow knows that the interceptor is there."""
+
 HARD_EVENTS = 40_000
 HARD_BYTES = 25 * 1024 * 1024
 """What a history may grow to; the server terminates a run at 51,200 events or 50 MiB."""

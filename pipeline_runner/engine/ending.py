@@ -7,10 +7,14 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from temporalio import workflow
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DefaultFailureConverter
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+
+from pipeline_runner.core.errors import ErrorInfo, shortened
+from pipeline_runner.core.record import Report
 
 CAUSES = 300_000
 """Bytes of all causes of a run's error. Those of a child have its whole report, and its children's."""
@@ -34,6 +38,27 @@ def bound(error: ApplicationError, cause: BaseException | None) -> BaseException
         failure.cause.CopyFrom(cause.failure)
         fit(failure.cause, CAUSES)
     return converter.from_failure(failure, payloads)
+
+
+def refused(error: Exception) -> BaseException:
+    """Return the end of a run that could not begin, or not go on, with its report; log it."""
+    info = workflow.info()
+    root = error.cause if isinstance(error, ActivityError) and error.cause is not None else error
+    kind = root.type or "" if isinstance(root, ApplicationError) else type(root).__name__
+    message = root.message if isinstance(root, FailureError) else str(root)
+    report = Report(
+        pipeline=info.workflow_type,
+        status="failed",
+        # It had begun in the run that it continues; a retry by the server and a schedule begin anew.
+        dirty=info.continued_run_id is not None and info.attempt == 1 and not info.cron_schedule,
+        error=ErrorInfo(type=kind, message=shortened(message)),
+    )
+    workflow.logger.warning("refused: %s [%s]", message, kind)
+    final = isinstance(root, ApplicationError) and root.non_retryable
+    made = ApplicationError(
+        message, msgspec.to_builtins(report), type=kind, non_retryable=final or report.dirty
+    )
+    return bound(made, error if root is not error else error.__cause__)
 
 
 def fit(failure: Failure, limit: int) -> None:

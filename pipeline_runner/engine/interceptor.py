@@ -43,8 +43,8 @@ from pipeline_runner.activities.context import (
 )
 from pipeline_runner.activities.secret_values import (
     SecretNotFoundError,
-    forms,
     in_use,
+    mask,
     mask_logs,
     masked,
     secret_value,
@@ -52,7 +52,7 @@ from pipeline_runner.activities.secret_values import (
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
-from pipeline_runner.engine.calls import StepInput
+from pipeline_runner.engine.calls import INSTALLED, StepInput
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.failures import rebuilt
 from pipeline_runner.engine.in_time import in_time, is_uncertain
@@ -77,6 +77,7 @@ class WorkflowSide(Interceptor):
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the workflow side into the chain."""
+        input.unsafe_extern_functions[INSTALLED] = _is_installed
         return _WorkflowInbound
 
 
@@ -91,6 +92,10 @@ class PipelineInterceptor(WorkflowSide):
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put the activity side into the chain."""
         return _ActivityInbound(next, self._client)
+
+
+def _is_installed() -> bool:
+    return True
 
 
 class _WorkflowInbound(WorkflowInboundInterceptor):
@@ -264,8 +269,7 @@ def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:
         values = {name: secret_value(name) for name in sorted(names)}
     except SecretNotFoundError as error:
         raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None
-    # The longest first, so that one that contains another is masked whole.
-    in_use.set(tuple(sorted({form for v in values.values() for form in forms(v)}, key=len, reverse=True)))
+    mask(values.values())
     # A dynamic activity has one argument: the list of all of them, raw.
     dynamic = len(input.args) == 1 and isinstance(input.args[0], list) and _are_raw(input.args[0])
     arguments = input.args[0] if dynamic else list(input.args)

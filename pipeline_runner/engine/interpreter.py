@@ -24,9 +24,18 @@ from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.record import Options, Report
 from pipeline_runner.core.values import kind_of
 from pipeline_runner.engine import signing
+from pipeline_runner.engine.calls import INSTALLED
+from pipeline_runner.engine.ending import refused
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
+
+MISSING = (
+    "this worker or replayer lacks the interceptor that pipelines need: make workers with"
+    " pipeline_runner.engine.worker.pipeline_worker, and replay histories with"
+    " Replayer(workflows=[Interpreter], interceptors=[WorkflowSide()]);"
+    " WorkflowSide is in pipeline_runner.engine.interceptor"
+)
 
 LOAD = "pipeline_runner.load"
 """The activity that gives a worker's bundle by name."""
@@ -39,6 +48,9 @@ class Interpreter:
     @workflow.init
     def __init__(self, args: Sequence[RawValue]) -> None:
         """Take the arguments; reading them is left to the run, where errors are reported."""
+        if INSTALLED not in workflow.extern_functions():
+            # Fails the task, and not the run: a worker that has it may take the run up.
+            raise RuntimeError(MISSING)
         self._interruption = Interruption()
         self._run: Run | None = None
 
@@ -69,10 +81,10 @@ class Interpreter:
             if options.continued is None:
                 inputs = _validated(program, inputs)
                 workflow.logger.info("started: %s", program.root.name)
-        except ApplicationError as error:
-            workflow.logger.warning("refused: %s [%s]", error.message, error.type)
-            raise
-        self._run = Run(program, inputs, options, self._interruption)
+            run = Run(program, inputs, options, self._interruption)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with its report
+            raise refused(error) from None
+        self._run = run
         return await self._run.execute()
 
     @workflow.signal(name=CHILD_UNDONE)

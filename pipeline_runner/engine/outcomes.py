@@ -104,6 +104,7 @@ def _spelt(seconds: float | None) -> str:
 
 
 _NOT_BEGUN = (errors.INVALID_INPUTS, errors.UNSUPPORTED_BUNDLE)
+"""Errors of children that began nothing; those of older workers have no report."""
 
 
 def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
@@ -140,8 +141,8 @@ def details_of(details: Sequence[Any]) -> Any:
     return next((d for d in details if not (isinstance(d, dict) and errors.MARK in d)), None)
 
 
-def report_of(error: ApplicationError) -> Report | None:
-    """Return the report that a failed pipeline run attached to its error."""
+def report_of(error: ApplicationError | CancelledError) -> Report | None:
+    """Return the report that a failed or cancelled pipeline run attached to its end."""
     for detail in error.details:
         if isinstance(detail, dict) and "pipeline" in detail and "status" in detail:
             try:

@@ -29,6 +29,7 @@ from pipeline_runner.core.record import (
 )
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.engine import calls
+from pipeline_runner.engine.cancelling import cancelled_with
 from pipeline_runner.engine.ending import bound, preserved, revived
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.payloads import LIMIT, PayloadTooLargeError, encoded, measured
@@ -102,7 +103,7 @@ class Run:
 
         Raises:
             ApplicationError: The run failed; the report is its first detail.
-            CancelledError: The run was cancelled, and is undone.
+            CancelledError: The run was cancelled, and is undone; the report is a detail of its end.
         """
         state = self._state
         if state.phase == "steps":
@@ -216,6 +217,7 @@ class Run:
         )
         if state.status == "cancelled" and not state.dirty and workflow.cancellation_reason() is not None:
             await self._tell_parent()
+            cancelled_with(msgspec.to_builtins(self.report(limit=REPORT_BYTES)))
             raise CancelledError(state.error.message)
         error = ApplicationError(
             state.error.message,
@@ -230,7 +232,7 @@ class Run:
         raise bound(error, self._cause)
 
     async def _tell_parent(self) -> None:
-        """Send the report to the parent: an end as cancelled has no room for it."""
+        """Send the report to the parent, whose SDK may not read the details of a cancelled end."""
         parent = workflow.info().parent
         if not self._as_child or parent is None or not self._state.records:
             return

@@ -48,6 +48,7 @@ from temporalio.worker import (
 )
 
 from pipeline_runner.core import errors
+from pipeline_runner.engine.ending import refused
 
 HEADER = "pipeline-runner-signature"
 MEMO_FIELD = "signature"
@@ -201,9 +202,9 @@ class _Runs(WorkflowInboundInterceptor):
         expected = self.signer.start(info.workflow_type, info.workflow_id, info.task_queue, arguments)
         by_client = info.parent is None and info.continued_run_id is None
         if len(arguments) > 1 and self.served_only and by_client:
-            raise not_signed(_BY_NAME)
+            raise refused(not_signed(_BY_NAME)) from None
         if len(arguments) > 1 and not same(_signature_in(input.headers), expected):
-            raise not_signed(_BY_NAME if self.served_only else _BY_COMMAND)
+            raise refused(not_signed(_BY_NAME if self.served_only else _BY_COMMAND)) from None
         _current.set(self.signer)
         return await super().execute_workflow(input)
 

@@ -17,6 +17,7 @@ from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
 from pipeline_runner.engine import signing
 from pipeline_runner.engine.allowing import Allowing
+from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
 from pipeline_runner.engine.parameters import taken_raw
@@ -94,6 +95,7 @@ def pipeline_worker(
         "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
         "default_heartbeat_throttle_interval": timedelta(seconds=1),
         "graceful_shutdown_timeout": graceful_shutdown,
+        "unsandboxed_workflow_runner": DetailedRunner(),
         **settings,
         "workflows": [Interpreter, *settings.get("workflows", ())],
         "interceptors": [*limits, *own, *settings.get("interceptors", ())],

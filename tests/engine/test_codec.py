@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +15,11 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
 from temporalio.common import HeaderCodecBehavior, RawValue
 from temporalio.converter import DefaultFailureConverterWithEncodedAttributes, default
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Worker
 
+from pipeline_runner.cli import following
+from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
 from pipeline_runner.engine import devserver
@@ -24,7 +27,7 @@ from pipeline_runner.engine.follow import Follower, Progress
 from pipeline_runner.engine.worker import pipeline_worker
 from tests.codecs import ENCODING, UpsideDown
 from tests.conftest import Pipelines, result_of
-from tests.engine.test_undo import failure
+from tests.engine.test_undo import eventually, failure
 from tests.engine.texts import CHILD, FAIL, effect, pipeline, step, undone
 
 
@@ -89,6 +92,35 @@ async def test_what_an_attempt_left_behind_is_undone(either: Pipelines) -> None:
     assert report is not None
     assert [(r.outcome, r.state) for r in report.undo] == [("uncertain", "undone")]
     assert (report.dirty, left) == (False, [])
+
+
+async def test_a_cancelled_run_ends_with_its_report_and_needs_no_worker_to_tell_it(
+    either: Pipelines, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = either.bundle(
+        """
+version: 1
+name: p
+steps:
+  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo, with: {log: LOG, name: a}}}
+  - {id: b, activity: effect.do, with: {log: LOG, name: b, then: hang}, compensate: none}
+"""
+    )
+    async with either.worker():
+        handle = await either.start(bundle)
+        await eventually(lambda: "do b" in either.effects)
+        await handle.cancel(reason="enough")
+        cause, report = await failure(handle)
+    assert isinstance(cause, CancelledError)
+    assert report is not None
+    assert (report.pipeline, report.status, report.dirty) == ("p", "cancelled", False)
+    assert [(r.path, r.state) for r in report.undo] == [("a", "undone")]
+    # What the command does at the end; the worker has gone, and a query would wait for it.
+    file = tmp_path / "report.json"
+    follower = Follower(either.client, handle.id, handle.run_id)
+    assert await following._tell(either.client, handle, follower, str(file)) is ExitCode.CANCELLED
+    assert json.loads(file.read_text())["undo"][0]["path"] == "a"
+    assert capsys.readouterr().err == "cancelled: enough\n  undone: a\n"
 
 
 async def test_details_that_cannot_be_read_count_as_uncertain(pipelines: Pipelines) -> None:

@@ -7,6 +7,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
+from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import WorkflowSide
 from pipeline_runner.engine.interpreter import Interpreter
 from tests.engine.scenarios import FOLDER, SCENARIOS
@@ -58,6 +59,25 @@ def replayer() -> Replayer:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 async def test_a_recorded_history_replays(file: Path) -> None:
     await replayer().replay_workflow(history_of(file))
+
+
+async def test_a_replay_without_the_interceptor_says_so() -> None:
+    bare = Replayer(workflows=[Interpreter])
+    result = await bare.replay_workflow(history_of(FOLDER / "completed.json"), raise_on_replay_failure=False)
+    assert result.replay_failure is not None
+    assert "interceptors=[WorkflowSide()]" in str(result.replay_failure)
+    assert "ondeterminism" not in str(result.replay_failure)
+
+
+@pytest.mark.parametrize("name", ["cancelled-step", "cancelled-child"])
+async def test_an_end_without_a_report_replays_where_there_is_one_now(name: str) -> None:
+    """Workers replay with their own runner; these histories are of workers that had none."""
+    with_runner = Replayer(
+        workflows=[Interpreter],
+        interceptors=[WorkflowSide()],
+        unsandboxed_workflow_runner=DetailedRunner(),
+    )
+    await with_runner.replay_workflow(history_of(FOLDER / f"{name}.json"))
 
 
 async def test_replay_would_notice_a_change() -> None:

@@ -14,6 +14,8 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
 
 from pipeline_runner.core import model
+from pipeline_runner.core.errors import ErrorInfo
+from pipeline_runner.core.record import Report
 from pipeline_runner.engine import payloads
 from pipeline_runner.engine.devserver import DevServer
 from tests.conftest import Pipelines, connected, result_of
@@ -486,9 +488,9 @@ output: "{{ steps.s.output.v }}"
         bad = await start(
             "by-name", {"m": "x", "k": 1}, id=f"{pipelines.queue}-b", task_queue=pipelines.queue
         )
-        cause, _ = await failure(bad)
+        cause, report = await failure(bad)
         unknown = await start("by-nam", id=f"{pipelines.queue}-c", task_queue=pipelines.queue)
-        other, _ = await failure(unknown)
+        other, unknown_report = await failure(unknown)
     assert isinstance(cause, ApplicationError)
     assert cause.type == "InvalidInputs"
     assert cause.message == (
@@ -497,6 +499,12 @@ output: "{{ steps.s.output.v }}"
     )
     assert isinstance(other, ApplicationError)
     assert other.message == 'this worker serves no pipeline "by-nam"; it serves by-name'
+    assert report == Report(
+        pipeline="by-name", status="failed", error=ErrorInfo(type="InvalidInputs", message=cause.message)
+    )
+    assert unknown_report == Report(
+        pipeline="by-nam", status="failed", error=ErrorInfo(type="UnknownPipeline", message=other.message)
+    )
 
 
 async def test_a_bundle_of_another_version_is_refused(pipelines: Pipelines) -> None:
@@ -510,9 +518,11 @@ async def test_a_bundle_of_another_version_is_refused(pipelines: Pipelines) -> N
         handle = await pipelines.client.start_workflow(
             "p", args=[RawValue(p) for p in arguments], id=pipelines.queue, task_queue=pipelines.queue
         )
-        cause, _ = await failure(handle)
+        cause, report = await failure(handle)
     assert isinstance(cause, ApplicationError)
     assert cause.type == "UnsupportedBundle"
+    assert report is not None
+    assert (report.pipeline, report.status, report.dirty, report.undo) == ("p", "failed", False, ())
     assert cause.message == (
         "this run was started in format 2, and this worker runs format 1:"
         " use the same version of pipeline-runner on both sides"

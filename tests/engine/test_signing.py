@@ -35,6 +35,7 @@ from pipeline_runner.activities import shell
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
 from pipeline_runner.engine.interpreter import LOAD
+from pipeline_runner.engine.outcomes import report_of
 from pipeline_runner.engine.payloads import encoded
 from pipeline_runner.engine.signing import HEADER, signed
 from tests.conftest import Pipelines, connected, result_of
@@ -89,6 +90,11 @@ async def _refused(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
         cause = cause.cause
     assert isinstance(cause, ApplicationError)
     assert cause.type == "NotSigned"
+    report = report_of(cause)
+    if isinstance(caught.value.cause, ApplicationError):
+        # The run itself was refused, and not an activity of somebody else's.
+        assert report is not None
+        assert (report.status, report.dirty, report.undo) == ("failed", False, ())
     return cause
 
 

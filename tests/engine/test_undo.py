@@ -61,7 +61,7 @@ async def failure(handle: WorkflowHandle[Any, Any]) -> tuple[BaseException, Repo
     with pytest.raises(WorkflowFailureError) as caught:
         await handle.result()
     cause = caught.value.cause
-    return cause, report_of(cause) if isinstance(cause, ApplicationError) else None
+    return cause, report_of(cause) if isinstance(cause, ApplicationError | CancelledError) else None
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -121,8 +121,13 @@ async def test_cancellation_at_every_step_undoes_that_step_too(pipelines: Pipeli
         handle = await pipelines.start(bundle, log=str(pipelines.folder / log), at=ORDER[k], mode="hang")
         await eventually(lambda: f"do {ORDER[k]}" in effects_of(pipelines, log))
         await handle.cancel()
-        cause, _ = await failure(handle)
+        cause, report = await failure(handle)
         assert isinstance(cause, CancelledError)
+        assert report is not None
+        assert (report.status, report.dirty) == ("cancelled", False)
+        # The report names the steps of children with their paths.
+        assert [r.path.rpartition("/")[2] for r in report.undo] == list(reversed(ORDER[: k + 1]))
+        assert {r.state for r in report.undo} == {"undone"}
         assert effects_of(pipelines, log) == forward_and_back(ORDER[: k + 1]), f"cancelled at {ORDER[k]}"
 
     async with pipelines.worker():
