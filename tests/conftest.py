@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import RawValue
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
@@ -23,24 +24,36 @@ from tests import effects, example_workers, services
 # A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_GROUPS = {
-    "services": frozenset(["engine", "name_server", "database"]),
-    "polyglot": frozenset(["typescript_worker", "go_worker", "java_worker"]),
-}
+_SLOW = frozenset(["engine", "name_server", "database"])
+_ONE_BUILD = frozenset(
+    ["tests/pipelines/test_polyglot.py", "tests/pipelines/test_ship_order.py", "tests/docs/test_example_sessions.py"]
+)
+"""Tests of workers in other languages, which are built in the source tree: in one process, so that nothing is
+built while somebody runs it."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of services and other languages, each group in one process: all is started or built once."""
+    """Begin with the longest tests: of workers in other languages, then of services."""
 
-    def group(item: pytest.Item) -> str | None:
-        used = getattr(item, "fixturenames", ())
-        return next((name for name, fixtures in _GROUPS.items() if not fixtures.isdisjoint(used)), None)
+    def turn(item: pytest.Item) -> int:
+        if item.nodeid.partition("::")[0] in _ONE_BUILD:
+            return 0
+        return 1 if not _SLOW.isdisjoint(getattr(item, "fixturenames", ())) else 2
 
-    for item in items:
-        if name := group(item):
-            item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: [*_GROUPS, None].index(group(item)))
+    items.sort(key=turn)
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out single tests, but for those that have to be in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "one build" if nodeid.partition("::")[0] in _ONE_BUILD else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Give pytest-xdist the scheduling; its own groups are marks, which the controller does not see."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

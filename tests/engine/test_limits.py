@@ -24,7 +24,7 @@ from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import failure
 from tests.engine.texts import CHILD, FAIL, effect, pipeline, step, undone
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 N = "inputs: {n: {type: string}}\n"
 
 
