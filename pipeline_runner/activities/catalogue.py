@@ -43,12 +43,19 @@ class Entry(Struct, frozen=True, kw_only=True):
     """The activity that usually undoes this one."""
     task_queue: str | None = None
     """Where its worker listens; None: on the run's own task queue."""
+    secrets: bool = False
+    """Whether its worker is one of this package, although the code is not known here."""
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     extra: str | None = None
     """The optional part of this package that it needs; None: nothing beyond the core."""
     implementation: str | None = None
     """``module:name`` of the Python code; None: served by somebody else's worker."""
+
+    @property
+    def takes_secrets(self) -> bool:
+        """Whether its worker puts the values of secrets into the input."""
+        return self.secrets or self.implementation is not None
 
 
 class Catalogue(Mapping[str, Entry]):

@@ -17,6 +17,7 @@
       ├─ UnknownPipeline                               no worker serves a pipeline of that name
       ├─ NotSigned                                     nothing that this user's commands have started
       ├─ NotAllowed                                    an activity that the worker may not run
+      ├─ UnknownActivity                               the worker has no activity of that name
       ├─ UnreadableHeader                              the worker lacks the codec of another one
       ├─ Cancelled                                     a cancelled run that is dirty
       └─ PipelineFailure                               the ``fail`` step's default
@@ -40,6 +41,7 @@ CHILD_CANCELLED = "ChildCancelled"
 WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
 UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 UNKNOWN_PIPELINE = "UnknownPipeline"
+UNKNOWN_ACTIVITY = "UnknownActivity"
 NOT_SIGNED = "NotSigned"
 NOT_ALLOWED = "NotAllowed"
 UNREADABLE = "UnreadableHeader"

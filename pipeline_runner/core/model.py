@@ -66,6 +66,8 @@ class ActivityCall(Struct, tag="activity", tag_field="kind", frozen=True, kw_onl
     retry: Retry = Retry()
     task_queue: str | None = None
     """None: the task queue of the run itself."""
+    secrets: bool = True
+    """False: its worker is not one of this package, and would take a reference to a secret for the value."""
 
 
 class ChildCall(Struct, tag="pipeline", tag_field="kind", frozen=True, kw_only=True):

@@ -35,6 +35,9 @@ RUN_KEYS = ("workflow_id", "run_id", "pipeline", "started_at")
 STEP_KEYS = ("input", "output", "outcome", "error", "key")
 """Keys of ``step`` in a compensation."""
 
+OWN_KEYS = ("key",)
+"""Keys of ``step`` in a step's own ``with`` and ``args``: what is known before they are rendered."""
+
 RESULT_KEYS = ("output", "status", "error")
 """Keys of ``steps.<id>``."""
 
@@ -42,6 +45,11 @@ ERROR_KEYS = ("type", "message", "step")
 """Keys of ``error``, of ``step.error`` and of ``steps.<id>.error``."""
 
 
-def roots(place: Place) -> frozenset[str]:
-    """Return the names that an expression may use at a place."""
-    return _ROOTS[place]
+def roots(place: Place, *, in_input: bool = False) -> frozenset[str]:
+    """Return the names that an expression may use at a place.
+
+    Args:
+        place: Where it stands.
+        in_input: Whether it is in a step's ``with`` or ``args``.
+    """
+    return _ROOTS[place] | {"step"} if in_input else _ROOTS[place]

@@ -16,7 +16,7 @@ from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.record import Options, ScopeLog
 from pipeline_runner.core.secrets import Places, seal
-from pipeline_runner.engine.outcomes import Ending
+from pipeline_runner.engine.outcomes import UNREGISTERED, Ending
 from pipeline_runner.engine.payloads import encoded, measured
 from pipeline_runner.engine.program import Program
 
@@ -100,10 +100,15 @@ def prepare_activity(
     """Render and measure an activity's input; ``undone`` is the outcome of the step that it undoes.
 
     Raises:
-        ExpressionError: A template cannot be evaluated.
+        ExpressionError: A template cannot be evaluated, or gives a secret to a worker that cannot resolve it.
         PayloadTooLargeError: The input is over Temporal's limit.
     """
     value, places = seal(render(call.input if call.args is None else call.args, names))
+    if places and not call.secrets:
+        raise ExpressionError(
+            f'a secret cannot be passed to "{call.name}", which is served elsewhere: '
+            "activities.yaml says secrets: true if its worker is one of this package"
+        )
     arguments, sent = value, places
     if call.args is None:
         arguments = [] if value is None else [value]
@@ -242,7 +247,7 @@ def retry_policy(retry: Retry) -> RetryPolicy:
         backoff_coefficient=_or(retry.backoff_coefficient, 2.0),
         maximum_interval=_delta(retry.maximum_interval),
         maximum_attempts=int(_or(retry.maximum_attempts, 0)),
-        non_retryable_error_types=list(retry.non_retryable_error_types or ()),
+        non_retryable_error_types=[*(retry.non_retryable_error_types or ()), UNREGISTERED],
     )
 
 

@@ -4,6 +4,7 @@ The rules are those of the language reference, "Undo": the outcome is judged by 
 attempt.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,17 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.core.model import ActivityCall, ChildCall, Timeouts
 from pipeline_runner.core.record import Outcome, Report
 
+UNREGISTERED = "ActivityNotRegisteredError"
+"""What a worker in Go says of an activity that it does not know, and nothing else does."""
+
+_UNREGISTERED = {
+    UNREGISTERED: re.compile(r""),
+    # Python, TypeScript, .NET and Ruby; Java. The types are common, the messages are not.
+    "NotFoundError": re.compile(r"Activity .* is not registered on this worker", re.IGNORECASE),
+    "java.lang.IllegalArgumentException": re.compile(r'Activity Type ".*" is not registered with a worker'),
+}
+"""By type: how the messages begin of workers that do not know an activity."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
@@ -46,7 +58,7 @@ def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending
         message = f'a workflow with the id "{error.workflow_id}" is running already'
         return Ending(outcome="failed", type=errors.WORKFLOW_ALREADY_STARTED, message=message)
     if isinstance(error, ActivityError) and isinstance(action, ActivityCall):
-        return _of_activity(error, action.timeouts)
+        return _of_activity(error, action)
     if isinstance(error, ChildWorkflowError) and isinstance(action, ChildCall):
         return _of_child(error, action)
     if isinstance(error, CancelledError):
@@ -55,10 +67,16 @@ def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending
     return Ending(outcome="uncertain", type=type(error).__name__, message=message)
 
 
-def _of_activity(error: ActivityError, timeouts: Timeouts) -> Ending:
+def unknown_activity(name: str, queue: str | None) -> str:
+    """Say that a worker does not know an activity; ``queue`` None: it listens on the run's own task queue."""
+    where = f'on the task queue "{queue}"' if queue else "on the task queue of the run"
+    return f'there is no activity "{name}" in the worker that listens {where}'
+
+
+def _of_activity(error: ActivityError, action: ActivityCall) -> Ending:
     cause = error.cause
     if isinstance(cause, TimeoutError):
-        return _of_timeout(cause, timeouts)
+        return _of_timeout(cause, action.timeouts)
     if isinstance(cause, ApplicationError):
         kind = cause.type or ""
         message = cause.message
@@ -67,6 +85,9 @@ def _of_activity(error: ActivityError, timeouts: Timeouts) -> Ending:
             return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
         if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
             message = f"its input does not fit the activity: {cause.cause.message}"
+        unregistered = _UNREGISTERED.get(kind)
+        if unregistered and unregistered.match(message):
+            kind, message = errors.UNKNOWN_ACTIVITY, unknown_activity(action.name, action.task_queue)
         uncertain = any(isinstance(d, dict) and errors.MARK in d for d in cause.details)
         final = cause.non_retryable or error.retry_state is RetryState.NON_RETRYABLE_FAILURE
         return Ending(

@@ -165,7 +165,7 @@ class Steps:
         key = calls.idempotency_key(step.id)
         prepared = calls.prepare_activity(
             call,
-            self._names,
+            self._names_with(key),
             activity_id=step.id,
             summary=name,
             key=key,
@@ -188,7 +188,7 @@ class Steps:
         prepared = calls.prepare_child(
             self._program,
             call,
-            self._names,
+            self._names_with(calls.idempotency_key(step.id)),
             path=step.id,
             summary=name,
             log=self._state.log,
@@ -226,6 +226,10 @@ class Steps:
             entry.child = envelope.undo
         self._state.dirty |= envelope.dirty
         return self._completed(entry, envelope.output)
+
+    def _names_with(self, key: str) -> dict[str, Any]:
+        """Return what a step's own input sees."""
+        return {**self._names, "step": {"key": key}}
 
     def _register(
         self, step: Step, name: str, value: Any = None, places: Places | None = None, key: str | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Worker
@@ -20,6 +21,7 @@ from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import PipelineInterceptor
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
+from pipeline_runner.engine.outcomes import unknown_activity
 from pipeline_runner.engine.parameters import taken_raw
 from pipeline_runner.engine.sweeping import Namespace, OriginInterceptor, sweeping
 
@@ -104,8 +106,27 @@ def pipeline_worker(
     if options.get("activity_executor") is None:
         threads = ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity")
         options["activity_executor"] = threads
-    served_activities = [*map(taken_raw, activities), load]
+    unknown: list[Callable[..., Any]] = [] if _any_name(activities) else [_unknown]
+    served_activities = [*map(taken_raw, activities), load, *unknown]
     return Worker(client, task_queue=task_queue, activities=served_activities, **options)
+
+
+@activity.defn(dynamic=True)
+async def _unknown(arguments: Sequence[RawValue]) -> None:  # noqa: ARG001 - as the SDK wants it
+    """Stand in for every activity that the worker does not know, which the SDK would have retried."""
+    info = activity.info()
+    raise ApplicationError(
+        unknown_activity(info.activity_type, info.task_queue),
+        type=errors.UNKNOWN_ACTIVITY,
+        # Asked over the task queue again, the same worker would give the same answer.
+        non_retryable=True,
+    )
+
+
+def _any_name(activities: Sequence[Callable[..., Any]]) -> bool:
+    """Tell whether one of the activities serves every name that no other has."""
+    definitions = (getattr(one, "__temporal_activity_definition", None) for one in activities)
+    return any(one is not None and one.name is None for one in definitions)
 
 
 def _threads(settings: Mapping[str, Any]) -> int:

@@ -84,6 +84,8 @@ def _call(document: Document, call: Call, child_key: ChildKey) -> ActivityCall |
             timeouts=policies.call_timeouts(document, call),
             retry=policies.call_retry(document, call),
             task_queue=policies.task_queue(document, call),
+            # Said only where there may be any, so that other bundles stay as they were.
+            secrets=not document.secrets or call.activity is None or call.activity.takes_secrets,
         )
     own = ("parent_close_policy", "wait_for_completion")
     said = {key: _plain(node.get(key)) for key in own if key in node}

@@ -224,7 +224,7 @@ def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry
         entry = below.get(name) or Entry(name=name)
         said: dict[str, Any] = {
             key: plain(node.get(key) or node)
-            for key in ("description", "task_queue", "input", "output", "effect_free", "inverse")
+            for key in ("description", "task_queue", "input", "output", "effect_free", "inverse", "secrets")
             if key in node
         }
         if "input" in said:  # then it takes one argument, whatever the code says

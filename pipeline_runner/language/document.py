@@ -163,7 +163,7 @@ class Use:
     @property
     def roots(self) -> frozenset[str]:
         """The names that exist here."""
-        known = roots(self.place)
+        known = roots(self.place, in_input=self.step is not None and self.key in ("with", "args"))
         return known | _LOOP_NAMES if self.step and self.step.in_loop and self.loops else known
 
     @property

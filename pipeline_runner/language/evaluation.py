@@ -245,7 +245,7 @@ class Evaluation:
             return self._bound[name]
         if name not in self._use.roots:
             return ANY
-        use, step = self._use, self._use.step
+        use = self._use
         match name:
             case "inputs":
                 return self._types.inputs
@@ -258,8 +258,8 @@ class Evaluation:
                 return NUMBER
             case "error":
                 return ERROR
-            case "step" if step is not None:
-                return self._types.undone(step)
+            case "step":
+                return self._types.step_of(use)
         return ANY_MAP if name in ("steps", "secrets") else ANY
 
     def _key(self, node: jinja.Getattr | jinja.Getitem) -> Type:

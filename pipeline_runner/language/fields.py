@@ -464,6 +464,9 @@ ACTIVITIES_FILE = Fields(
                         "output": Field(JsonSchema(boolean=False), "JSON Schema of its result."),
                         "effect_free": Field(Boolean(), "True: nothing to undo, may be repeated freely."),
                         "inverse": Field(_NAME, "The activity that usually undoes this one."),
+                        "secrets": Field(
+                            Boolean(), "True: its worker is one of this package, and resolves secrets."
+                        ),
                         "timeouts": Field(ACTIVITY_TIMEOUTS, "Defaults below the pipeline's."),
                         "retry": Field(RETRY, "Defaults below the pipeline's."),
                     },

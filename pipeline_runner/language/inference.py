@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from jinja2 import nodes as jinja
 
+from pipeline_runner.core.scope import OWN_KEYS, Place
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.evaluation import Evaluation, Problem
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, plain
@@ -86,6 +87,12 @@ class Inference:
         """Return the type of what a step hands to its activity or child."""
         given = step.node.get("with") or step.node.get("args")
         return self.value(given, step) if given else ANY
+
+    def step_of(self, use: Use) -> Type:
+        """Return the type of ``step`` where a template stands."""
+        if use.step is None or use.place is not Place.COMPENSATION:
+            return Map(dict.fromkeys(OWN_KEYS, STRING), "none")
+        return self.undone(use.step)
 
     def undone(self, step: Step) -> Type:
         """Return the type of ``step`` in a step's compensation."""

@@ -118,6 +118,14 @@ SCENARIOS: dict[str, Scenario] = {
         HEAD + "secrets: [HOME]\nsteps:\n"
         '  - {id: a, activity: effect.do, with: {log: LOG, name: "x{{ secrets.HOME }}"}}\n'
     ),
+    "own-key": Scenario(
+        HEAD + "steps:\n"
+        '  - {id: a, activity: effect.do, with: {log: LOG, name: "{{ step.key }}"},'
+        ' compensate: {activity: effect.undo, with: {log: LOG, name: "{{ step.key }}"}}}\n'
+        '  - {id: c, pipeline: ./child.yaml, with: {key: "{{ step.key }}"}}\n'
+        "  - {id: stop, fail: {message: enough}}\n",
+        {"child": CHILD.replace("steps:", "inputs: {key: {type: string, minLength: 32}}\nsteps:")},
+    ),
     "continued": Scenario(HEAD + "steps:\n" + steps(*(f"s{k}" for k in range(12)), last="fail"), long=True),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ UNSHOWN = {
     "not-utf8": "bytes",
     "payload-size": "512 KiB of text",
     "same-name": "two files",
+    "secret-elsewhere": "an activities.yaml",
     "too-deep": "64 levels",
     "too-many-values": "100,000 values",
     "unreadable-file": "a file without rights",

@@ -54,6 +54,7 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     steps.check_references,
     types.check,
     secrets.check,
+    secrets.check_elsewhere,
     policies.check,
     intervals.check,
     activities.check,

@@ -15,7 +15,7 @@ from pipeline_runner.language.document import Document, Use
 _ELSEWHERE = {
     "item": 'in a step with "for_each"',
     "index": 'in a step with "for_each"',
-    "step": "in a compensation",
+    "step": 'in a compensation, and as "step.key" in "with" and "args"',
     "error": 'in a compensation, a "catch" and "finally"',
 }
 _WHERE = {

@@ -1,13 +1,19 @@
 """``unknown-secret``, ``secret-place``: secrets are declared, and go into activities only.
 
 Bad: ``name: deploy with {{ secrets.TOKEN }}``; good: ``with: {token: "{{ secrets.TOKEN }}"}``.
+
+``secret-elsewhere``: the activity's worker is one of this package. Another one would take the
+reference to the secret for its value.
 """
 
 from collections.abc import Iterator
 
+from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document
+from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.nodes import Span
+from pipeline_runner.language.types import SECRET, List, Map, Type, options
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -34,3 +40,46 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 )
                 help_ = did_you_mean(name, document.secrets) or add
                 yield source.error(span, "unknown-secret", f'the secret "{name}" is not declared', help_)
+
+
+def check_elsewhere(document: Document) -> Iterator[Diagnostic]:
+    """Yield secrets in the input of activities that ``activities.yaml`` declares as served elsewhere."""
+    if not document.secrets or not document.complete:
+        return
+    elsewhere = {
+        (id(call.step), call.compensates): call.name
+        for call in document.calls
+        if call.activity is not None and not call.activity.takes_secrets
+    }
+    for use in document.uses if elsewhere else ():
+        name = elsewhere.get((id(use.step), use.place is Place.COMPENSATION))
+        if name is None or not use.takes_secrets or not _holds_secret(document.types.of(use)):
+            continue
+        message = (
+            f'"{name}" is served elsewhere: its worker would take the reference to the secret for its value'
+        )
+        help_ = f'if it is a worker of this package, say "secrets: true" of {name} in activities.yaml'
+        yield document.source.error(_span(document, use), "secret-elsewhere", message, help_)
+
+
+def _span(document: Document, use: Use) -> Span:
+    named = (one for one in use.references if one.path[0] in ("secrets", "step"))
+    reference = next(named, None)
+    if reference is None:
+        return use.node.span
+    return use.span(document.source, reference, min(1, len(reference.path) - 1))
+
+
+def _holds_secret(kind: Type) -> bool:
+    """Tell whether a value of a type may have a secret in it."""
+    for one in options(kind):
+        match one:
+            case List(item=item):
+                found = _holds_secret(item)
+            case Map(keys=keys):
+                found = any(map(_holds_secret, keys.values()))
+            case _:
+                found = one == SECRET
+        if found:
+            return True
+    return False
