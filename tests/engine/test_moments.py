@@ -25,7 +25,7 @@ from tests.engine.test_continue import steps
 from tests.engine.test_undo import eventually, failure
 from tests.engine.texts import CHILD, FAIL, effect, pipeline, step, undone
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 UNDO_15 = [f"undo s{k} true" for k in reversed(range(15))]
 RETRIED = "retry: {maximum_attempts: 3, initial_interval: 10ms}"
 
