@@ -128,7 +128,7 @@ def text(file: str, steps: int) -> str:
 def short(steps: int, file: str = "") -> str:
     """Return a pipeline of short steps, each of which looks at the one before."""
     first = "  - {id: s0, activity: shell.run, with: {command: [ls]}, compensate: none}\n"
-    head = "version: 1\nname: long\ninputs: {x: {type: string}}\nsteps:\n"
+    head = f"version: 1\nname: long{file.strip('/')}\ninputs: {{x: {{type: string}}}}\nsteps:\n"
     own = [_SHORT.format(n=n, before=n - 1, file=file) for n in range(1, steps)]
     return head + first + "".join(own)
 

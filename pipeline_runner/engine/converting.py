@@ -1,7 +1,7 @@
 """Payloads that a server holds, read through a client's data converter.
 
 Whoever reads a history, a description or a memo goes through here: a codec may have encoded all
-of it. Workflow code must not: there the SDK has done so before the code sees anything.
+of it. Workflow code decodes nothing: there the SDK has done so before the code sees anything.
 """
 
 from collections.abc import Sequence

@@ -25,6 +25,7 @@ from pipeline_runner.core.record import Options, Report
 from pipeline_runner.core.values import kind_of
 from pipeline_runner.engine import signing
 from pipeline_runner.engine.calls import INSTALLED
+from pipeline_runner.engine.converting import is_plain
 from pipeline_runner.engine.ending import refused
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
@@ -41,6 +42,16 @@ LOAD = "pipeline_runner.load"
 """The activity that gives a worker's bundle by name."""
 
 
+class EncodedArgumentsError(Exception):
+    """This worker lacks the codec of the client that started the run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the run's arguments are encoded: give this worker the codec of the client that started it"
+            " (--codec). The run waits for a worker that has it"
+        )
+
+
 @workflow.defn(dynamic=True, sandboxed=False)
 class Interpreter:
     """Runs a pipeline. The work is in :class:`Run`; this class supervises it."""
@@ -53,11 +64,16 @@ class Interpreter:
             raise RuntimeError(MISSING)
         self._interruption = Interruption()
         self._run: Run | None = None
+        self._readable = all(is_plain(arg.payload) for arg in args)
 
     @workflow.dynamic_config
     def config(self) -> workflow.DynamicWorkflowConfig:
-        """Have a mistake in here fail the run, instead of a task that is retried for ever."""
-        return workflow.DynamicWorkflowConfig(failure_exception_types=[Exception])
+        """Have an error in here fail the run, instead of a task that is retried for ever.
+
+        Only a run whose arguments this worker cannot decode waits for a worker that can: its arguments
+        may be those of a continued run, and hold what is to be undone.
+        """
+        return workflow.DynamicWorkflowConfig(failure_exception_types=[Exception] if self._readable else [])
 
     @workflow.run
     async def run(self, args: Sequence[RawValue]) -> Any:
@@ -76,6 +92,8 @@ class Interpreter:
             await self._interruption.request(Interrupted("cancelled", _cancelled()))
 
     async def _work(self, args: Sequence[RawValue]) -> Any:
+        if not self._readable:
+            raise EncodedArgumentsError
         try:
             inputs, program, options = await _read(args)
             if options.continued is None:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import Provider, ProviderError
 from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
+from pipeline_runner.core.suggest import listed
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
 from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
@@ -190,7 +191,7 @@ class _Workspace:
             if others:
                 source, node = others[0]
                 paths = [one.path for one, _ in named[name]]
-                both = f"{', '.join(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
+                both = f"{listed(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
                 message = f'{both} named "{name}": no worker can serve more than one of them by name'
                 self.diagnostics.append(source.warning(node.span, "same-name", message, "change a name"))
 

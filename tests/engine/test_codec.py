@@ -239,3 +239,21 @@ async def test_results_of_children_and_continued_runs_go_through(encoded: Pipeli
     )
     async with encoded.worker():
         assert await result_of(await encoded.start(bundle)) == {"x": 1}
+
+
+async def test_a_run_waits_for_a_worker_that_has_its_codec(encoded: Pipelines, pipelines: Pipelines) -> None:
+    """The arguments may be those of a continued run: ended here, what it had done would be forgotten."""
+    bundle = encoded.bundle(pipeline("  - {id: s, set: {x: 1}}\n", "output: '{{ steps.s.output }}'\n"))
+    handle = await encoded.start(bundle)
+    async with (
+        pipeline_worker(pipelines.client, task_queue=encoded.queue, activities=[]),
+        asyncio.timeout(20),
+    ):
+        failed = None
+        while failed is None:
+            events = [event async for event in handle.fetch_history_events()]
+            found = [e for e in events if e.HasField("workflow_task_failed_event_attributes")]
+            failed = found[0].workflow_task_failed_event_attributes if found else None
+    assert failed.failure.message.startswith("the run's arguments are encoded: give this worker the codec")
+    async with encoded.worker(), asyncio.timeout(20):
+        assert await result_of(handle) == {"x": 1}
