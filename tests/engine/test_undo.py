@@ -516,7 +516,7 @@ steps:
     assert report is not None
     assert [(r.path, r.state) for r in report.undo] == [("b", "failed"), ("a", "undone")]
     assert report.undo[0].error is not None
-    assert report.undo[0].error.type == "NotFoundError"
+    assert report.undo[0].error.type == "UnknownActivity"
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
