@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_runner.engine.devserver import free_port
+
 BUSYBOX = "/bin/busybox"
 IMAGE = "busybox-test:1"
 ZONE = "example.test"
@@ -31,13 +33,6 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def wait_until(what: str, condition: Callable[[], bool], log: Path, seconds: float = 30) -> None:

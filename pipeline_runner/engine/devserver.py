@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -54,10 +55,20 @@ def find_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback interface that nobody uses.
+
+    It lies below the range that systems take for connections (Linux: from 32768), so that no
+    connection is given it before a server listens.
+
+    Raises:
+        ServerError: None was found.
+    """
+    for _ in range(100):
+        port = 20_000 + int.from_bytes(os.urandom(2), "big") % 12_768
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerError("there is no free port between 20000 and 32767 on the loopback interface")
 
 
 @dataclass(kw_only=True)

@@ -30,9 +30,10 @@ from pipeline_runner.activities import dns_server, extras, pulse
 from pipeline_runner.activities.door import catalogue_of
 from pipeline_runner.activities.names import lookup, remove, upsert
 from pipeline_runner.core.errors import UNCERTAIN
+from pipeline_runner.engine.devserver import free_port
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import failure
-from tests.services import TSIG_SECRET, ZONE, NameServer, free_port
+from tests.services import TSIG_SECRET, ZONE, NameServer
 
 Run = Callable[..., Any]
 NewEnvironment = Callable[..., ActivityEnvironment]

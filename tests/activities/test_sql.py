@@ -24,9 +24,10 @@ from pipeline_runner.activities.context import set_working_directory
 from pipeline_runner.activities.door import catalogue_of
 from pipeline_runner.activities.sql import execute, script
 from pipeline_runner.core.errors import UNCERTAIN
+from pipeline_runner.engine.devserver import free_port
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import failure
-from tests.services import Database, free_port
+from tests.services import Database
 
 Run = Callable[..., Any]
 NewEnvironment = Callable[..., ActivityEnvironment]

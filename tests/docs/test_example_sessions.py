@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_runner.engine.devserver import free_port
 from tests.cli.command import run
 from tests.docs.pages import ROOT, blocks
 from tests.docs.test_sessions import commands, plain
 from tests.fileserver import FileServer
 from tests.pipelines.test_deploy_app import Site, dismantle, images
 from tests.pipelines.test_polyglot import Place, place
-from tests.services import Engine, NameServer, free_port
+from tests.services import Engine, NameServer
 
 __all__ = ["images", "place"]  # fixtures
 

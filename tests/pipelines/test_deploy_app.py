@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from pipeline_runner.engine.devserver import free_port
 from tests.cli.command import Done, finish, interrupt, popen, run
 from tests.cli.test_serving import read_until
 from tests.pipelines.test_examples import PIPELINES, failure, undone
-from tests.services import TSIG_SECRET, ZONE, Engine, NameServer, free_port
+from tests.services import TSIG_SECRET, ZONE, Engine, NameServer
 
 FILE = str(PIPELINES / "deploy-app.yaml")
 STEPS = ["record", "link", "web", "api", "edge", "data", "backend"]
