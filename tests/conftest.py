@@ -24,31 +24,43 @@ from tests import effects, example_workers, services
 # A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_SLOW = frozenset(["engine", "name_server", "database"])
-_ONE_BUILD = frozenset(
-    ["tests/pipelines/test_polyglot.py", "tests/pipelines/test_ship_order.py", "tests/docs/test_example_sessions.py"]
+_SHARED = frozenset(["engine", "typescript_worker", "go_worker", "java_worker"])
+_ONE_PROCESS = frozenset(
+    f"tests/{name}.py"
+    for name in (
+        "activities/test_container_things",
+        "activities/test_containers",
+        "activities/test_containers_engine",
+        "docs/test_container_pages",
+        "docs/test_example_sessions",
+        "pipelines/test_containers",
+        "pipelines/test_deploy_app",
+        "pipelines/test_polyglot",
+        "pipelines/test_ship_order",
+    )
 )
-"""Tests of workers in other languages, which are built in the source tree: in one process, so that nothing is
-built while somebody runs it."""
+"""Files whose tests have to be in one process: two Docker Engines side by side choose the same network addresses,
+and the workers in other languages are built in the source tree."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests: of workers in other languages, then of services."""
+    """Begin with the tests that have to be in one process: they take the longest."""
 
-    def turn(item: pytest.Item) -> int:
-        if item.nodeid.partition("::")[0] in _ONE_BUILD:
-            return 0
-        return 1 if not _SLOW.isdisjoint(getattr(item, "fixturenames", ())) else 2
+    def first(item: pytest.Item) -> bool:
+        return item.nodeid.partition("::")[0] in _ONE_PROCESS
 
-    items.sort(key=turn)
+    for item in items:
+        if not first(item) and not _SHARED.isdisjoint(getattr(item, "fixturenames", ())):
+            raise pytest.UsageError(f"{item.nodeid} shares an Engine or a build: its file belongs into _ONE_PROCESS")
+    items.sort(key=lambda item: not first(item))
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out single tests, but for those that have to be in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "one build" if nodeid.partition("::")[0] in _ONE_BUILD else nodeid
+        return "one process" if nodeid.partition("::")[0] in _ONE_PROCESS else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:

@@ -17,7 +17,7 @@ FRAMES = b"\1\0\0\0\0\0\0\4out\n" + b"\2\0\0\0\0\0\0\4err\n" + b"\1\0\0\0\0\0\0\
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[str]:
+def address(tmp_path: Path) -> Iterator[str]:
     """An Engine that says one thing, headers and output in one packet, and closes the connection."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -36,9 +36,9 @@ def engine(tmp_path: Path) -> Iterator[str]:
         thread.join(10)
 
 
-def test_the_beginning_of_an_output_is_not_lost(engine: str) -> None:
+def test_the_beginning_of_an_output_is_not_lost(address: str) -> None:
     from pipeline_runner.activities.docker_client import Client
 
-    client = Client(base_url=engine, version="1.41", timeout=10)
+    client = Client(base_url=address, version="1.41", timeout=10)
     said = list(client.exec_start("c0ffee", stream=True, demux=True))
     assert said == [(b"out\n", None), (None, b"err\n"), (b"end", None)]
