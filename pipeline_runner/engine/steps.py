@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from pipeline_runner.core import durations, errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
@@ -176,7 +176,7 @@ class Steps:
             raw = await self._interruption.wait(prepared.start())
         except FailureError as error:
             ending = of_failure(error, call)
-            if self._interruption.requested:
+            if self._interruption.requested and isinstance(error.cause, ApplicationError):
                 # The cancellation may have caused it in the middle of the work, whatever it says.
                 ending = replace(ending, outcome="uncertain")
             raise self._ended(entry, ending, error) from None

@@ -265,14 +265,14 @@ def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path:
     """As in a container of somebody who chose neither: no entry in the system, nowhere to write at home."""
     folder = Path(tempfile.mkdtemp(prefix="random-user-"))  # tmp_path is closed to other users
     (folder / "home").mkdir(mode=0o555)
-    (folder / "work").mkdir()
+    (folder / "site").mkdir()
     packages = Path(pytest.__file__).parents[1]
     surroundings = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "PYTHONPATH": f"{environment(tmp_path)['PYTHONPATH']}:{packages}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(folder / "home"),
-        "TMPDIR": str(folder / "work"),
+        "TMPDIR": str(folder / "site"),
     }
     minor = f"python3.{sys.version_info.minor}"
     as_nobody = [
@@ -288,14 +288,14 @@ def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path:
     try:
         if os.getuid() != 0:
             pytest.skip("only root can become another user")
-        for path in (folder, folder / "work"):
+        for path in (folder, folder / "site"):
             os.chmod(path, 0o755)
-        os.chown(folder / "work", 54321, 54321)
+        os.chown(folder / "site", 54321, 54321)
         example = Path(__file__).parents[2] / "pipelines/provision-resource.yaml"
 
         def started(*words: str) -> "subprocess.CompletedProcess[str]":
             return subprocess.run(
-                [*as_nobody, *words], cwd=folder / "work", env=surroundings, stdin=subprocess.DEVNULL,
+                [*as_nobody, *words], cwd=folder / "site", env=surroundings, stdin=subprocess.DEVNULL,
                 capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
 
@@ -306,8 +306,8 @@ def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path:
         done = started(str(example), "-i", "name=demo")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["status"] == "provisioned"
-        assert f"runs are kept in {folder}/work/run-pipeline-54321" in done.stderr
-        wait_for(lambda: not (folder / "work/run-pipeline-54321/server.json").exists())
+        assert f"runs are kept in {folder}/site/run-pipeline-54321" in done.stderr
+        wait_for(lambda: not (folder / "site/run-pipeline-54321/server.json").exists())
     finally:
         shutil.rmtree(folder)
 

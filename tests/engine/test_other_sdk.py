@@ -51,6 +51,31 @@ async def test_an_error_after_a_cancellation_is_uncertain(pipelines: Pipelines) 
     assert pipelines.effects == ["undo o"]
 
 
+async def test_a_step_that_no_worker_took_before_the_cancellation_has_done_nothing(pipelines: Pipelines) -> None:
+    """The run learns of both at once. A step whose time in the queue was over cannot have started."""
+    text = step(
+        pipelines, "test.nobody", more=f"timeouts: {{schedule_to_start: 300ms}}, {undone('o')}"
+    ).replace(f"task_queue: {pipelines.queue}", f"task_queue: {pipelines.queue}-dead")
+    handle = await pipelines.start(pipelines.bundle(pipeline(text)))
+
+    async def seen(kind: str) -> bool:
+        return any([event.HasField(kind) async for event in handle.fetch_history_events()])  # type: ignore[arg-type]
+
+    async with asyncio.timeout(30):
+        async with pipelines.worker():
+            while not await seen("activity_task_scheduled_event_attributes"):
+                await asyncio.sleep(0.02)
+        while not await seen("activity_task_timed_out_event_attributes"):
+            await asyncio.sleep(0.02)
+        await handle.cancel()
+        async with pipelines.worker():
+            cause, report = await failure(handle)
+    assert isinstance(cause, CancelledError)
+    assert report is not None
+    assert (report.undo, report.dirty) == ((), False)
+    assert pipelines.effects == []
+
+
 async def test_an_error_without_a_type_has_none(pipelines: Pipelines) -> None:
     """It must not look as if ``non_retryable_error_types`` could match it."""
 
