@@ -52,7 +52,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         if not first(item) and not _SHARED.isdisjoint(getattr(item, "fixturenames", ())):
-            raise pytest.UsageError(f"{item.nodeid} shares an Engine or a build: its file belongs into _ONE_PROCESS")
+            raise pytest.UsageError(
+                f"{item.nodeid} shares an Engine or a build: its file belongs into _ONE_PROCESS"
+            )
     items.sort(key=lambda item: not first(item))
 
 

@@ -29,9 +29,9 @@ from pipeline_runner.cli.session import Interrupts, Place
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
-from pipeline_runner.engine.converting import is_plain
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
 from pipeline_runner.engine.outcomes import details_of, report_of
+from pipeline_runner.engine.payloads import is_plain
 
 _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""

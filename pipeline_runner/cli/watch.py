@@ -112,7 +112,7 @@ async def memo_of(
     """
     from pipeline_runner.engine.client import MEMO, is_open
     from pipeline_runner.engine.converting import json_of
-    from pipeline_runner.engine.signing import MEMO_FIELD, Signer, same
+    from pipeline_runner.engine.signatures import MEMO_FIELD, Signer, same
 
     payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
     if embedded is None or payload is None or not is_open(description):

@@ -7,25 +7,12 @@ runs the workflows of a worker puts them into the command on its way out.
 from dataclasses import replace
 from typing import Any, cast
 
-from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails
 
-from pipeline_runner.engine.payloads import encoded
-
-_FUNCTION = "pipeline_runner.cancelled_with"
-
-
-def cancelled_with(detail: Any) -> None:
-    """Have the run that ends as cancelled in this activation say so with a detail, JSON data.
-
-    A replay has no need of it: details are no part of what a replay compares.
-    """
-    keep = workflow.extern_functions().get(_FUNCTION)
-    if keep is not None:
-        keep(encoded(detail))
+from pipeline_runner.engine.ending import CANCELLED_WITH
 
 
 class DetailedRunner(UnsandboxedWorkflowRunner):
@@ -34,7 +21,7 @@ class DetailedRunner(UnsandboxedWorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """Return the SDK's instance, and a way for it to say its details."""
         details: list[Payload] = []
-        functions = {**det.extern_functions, _FUNCTION: details.append}
+        functions = {**det.extern_functions, CANCELLED_WITH: details.append}
         made = super().create_instance(replace(det, extern_functions=functions))
         return cast("WorkflowInstance", _Detailed(made, details))
 

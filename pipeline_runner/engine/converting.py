@@ -14,12 +14,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-_PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"binary/protobuf")
-
-
-def is_plain(payload: Payload) -> bool:
-    """Tell whether nothing has been done to a payload that a codec would have to undo."""
-    return not payload.metadata or payload.metadata.get("encoding") in _PLAIN
+from pipeline_runner.engine.payloads import is_plain
 
 
 async def plain(converter: DataConverter, payload: Payload) -> Payload | None:

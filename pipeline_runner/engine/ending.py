@@ -15,9 +15,13 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from pipeline_runner.core.errors import ErrorInfo, shortened
 from pipeline_runner.core.record import Report
+from pipeline_runner.engine.payloads import encoded
 
 CAUSES = 300_000
 """Bytes of all causes of a run's error. Those of a child have its whole report, and its children's."""
+
+CANCELLED_WITH = "pipeline_runner.cancelled_with"
+"""The function of the worker that notes a detail down: see ``cancelling.py``."""
 
 _PART = 1_000
 """Bytes of a part of a cause that is kept however large the others are."""
@@ -114,3 +118,13 @@ def revived(data: bytes) -> Any:
     """Return the cause that :func:`preserved` wrote."""
     failure = Failure.FromString(base64.b64decode(data))
     return DefaultFailureConverter().from_failure(failure, workflow.payload_converter())
+
+
+def cancelled_with(detail: Any) -> None:
+    """Have the run that ends as cancelled in this activation say so with a detail, JSON data.
+
+    A replay has no need of it: details are no part of what a replay compares.
+    """
+    keep = workflow.extern_functions().get(CANCELLED_WITH)
+    if keep is not None:
+        keep(encoded(detail))

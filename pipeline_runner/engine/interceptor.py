@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from temporalio import activity
@@ -29,12 +29,8 @@ from temporalio.worker import (
     ActivityOutboundInterceptor,
     ExecuteActivityInput,
     Interceptor,
-    StartActivityInput,
-    WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
-    WorkflowOutboundInterceptor,
 )
-from temporalio.workflow import ActivityHandle
 
 from pipeline_runner.activities.context import (
     set_idempotency_key,
@@ -52,22 +48,20 @@ from pipeline_runner.activities.secret_values import (
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
-from pipeline_runner.engine.calls import INSTALLED, StepInput
+from pipeline_runner.engine.calls import INSTALLED
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.failures import rebuilt
 from pipeline_runner.engine.in_time import in_time, is_uncertain
+from pipeline_runner.engine.interceptors import (
+    DIRECTORY_HEADER,
+    KEY_HEADER,
+    OUTCOME_HEADER,
+    SECRETS_HEADER,
+    Steps,
+)
 from pipeline_runner.engine.parameters import Raw, decoded
-from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
+from pipeline_runner.engine.payloads import LIMIT, too_large
 from pipeline_runner.engine.placing import placed
-
-if TYPE_CHECKING:
-    from temporalio.api.common.v1 import Payload
-
-KEY_HEADER = "pipeline-runner-key"
-SECRETS_HEADER = "pipeline-runner-secrets"
-DIRECTORY_HEADER = "pipeline-runner-directory"
-OUTCOME_HEADER = "pipeline-runner-outcome"
-"""On a compensation: how the step ended that it undoes."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +72,7 @@ class WorkflowSide(Interceptor):
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the workflow side into the chain."""
         input.unsafe_extern_functions[INSTALLED] = _is_installed
-        return _WorkflowInbound
+        return Steps
 
 
 class PipelineInterceptor(WorkflowSide):
@@ -96,27 +90,6 @@ class PipelineInterceptor(WorkflowSide):
 
 def _is_installed() -> bool:
     return True
-
-
-class _WorkflowInbound(WorkflowInboundInterceptor):
-    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        super().init(_WorkflowOutbound(outbound))
-
-
-class _WorkflowOutbound(WorkflowOutboundInterceptor):
-    def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002
-        if len(input.args) == 1 and isinstance(input.args[0], StepInput):
-            step = input.args[0]
-            headers: dict[str, Payload] = {**input.headers, KEY_HEADER: encoded(step.key)}
-            if step.places:
-                headers[SECRETS_HEADER] = encoded(step.places)
-            if step.directory is not None:
-                headers[DIRECTORY_HEADER] = encoded(step.directory)
-            if step.undone is not None:
-                headers[OUTCOME_HEADER] = encoded(step.undone)
-            input.args = step.payloads
-            input.headers = headers
-        return super().start_activity(input)
 
 
 class _ActivityInbound(ActivityInboundInterceptor):

@@ -23,11 +23,11 @@ from pipeline_runner.core import errors, model
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.record import Options, Report
 from pipeline_runner.core.values import kind_of
-from pipeline_runner.engine import signing
+from pipeline_runner.engine import signatures
 from pipeline_runner.engine.calls import INSTALLED
-from pipeline_runner.engine.converting import is_plain
 from pipeline_runner.engine.ending import refused
 from pipeline_runner.engine.interruption import Interrupted, Interruption
+from pipeline_runner.engine.payloads import is_plain
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
 
@@ -189,12 +189,12 @@ class _Served(msgspec.Struct):
 
 
 def _check_signature(name: str, bundle: bytes, served: _Served) -> None:
-    signer = signing.current()
+    signer = signatures.current()
     if signer is None:
         return
     expected = signer.bundle(workflow.info().workflow_id, name, bundle, served.directory)
-    if not signing.same(served.signature, expected):
-        raise signing.not_signed(
+    if not signatures.same(served.signature, expected):
+        raise signatures.not_signed(
             f'the pipeline "{name}" was not answered with by a worker of the user whose worker took the run'
         )
 

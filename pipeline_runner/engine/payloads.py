@@ -13,6 +13,7 @@ LIMIT = 2 * 1024 * 1024 - 64 * 1024
 """Bytes that the payloads of one command may have. Temporal's servers refuse 2 MiB
 (``limit.blobSize.error``); what remains is for headers and a codec's overhead."""
 
+_PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"binary/protobuf")
 _METADATA = {"encoding": b"json/plain"}
 
 
@@ -71,3 +72,8 @@ def _whole(value: Any) -> Any:
     if isinstance(value, dict):
         return {_whole(key): _whole(item) for key, item in value.items()}
     return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def is_plain(payload: Payload) -> bool:
+    """Tell whether nothing has been done to a payload that a codec would have to undo."""
+    return not payload.metadata or payload.metadata.get("encoding") in _PLAIN

@@ -29,8 +29,7 @@ from pipeline_runner.core.record import (
 )
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.engine import calls
-from pipeline_runner.engine.cancelling import cancelled_with
-from pipeline_runner.engine.ending import bound, preserved, revived
+from pipeline_runner.engine.ending import bound, cancelled_with, preserved, revived
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.payloads import LIMIT, PayloadTooLargeError, encoded, measured
 from pipeline_runner.engine.program import Program

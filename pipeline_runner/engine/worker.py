@@ -16,7 +16,7 @@ from temporalio.worker import Worker
 from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
-from pipeline_runner.engine import signing
+from pipeline_runner.engine import signatures
 from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import PipelineInterceptor
@@ -78,7 +78,7 @@ def pipeline_worker(
             )
         _check_secrets((secrets or {}).get(name, ()))
         answer = {"bundle": msgspec.json.decode(served[name]), "directory": directory}
-        if (signer := signing.current()) is not None:
+        if (signer := signatures.current()) is not None:
             workflow_id = activity.info().workflow_id or ""
             answer["signature"] = signer.bundle(workflow_id, name, served[name], directory)
         return answer

@@ -59,7 +59,9 @@ def test_secrets_are_found_wherever_they_are_used(tmp_path: Path, text: str) -> 
 
 
 def test_secrets_for_workers_of_somebody_else_are_theirs(tmp_path: Path) -> None:
-    (tmp_path / "activities.yaml").write_text("activities:\n  pay.charge: {task_queue: payments, secrets: true}\n")
+    (tmp_path / "activities.yaml").write_text(
+        "activities:\n  pay.charge: {task_queue: payments, secrets: true}\n"
+    )
     text = 'name: m\nsecrets: [S]\nsteps:\n  - {id: s, activity: pay.charge, with: {a: "{{ secrets.S }}"}}\n'
     assert _needs(tmp_path, text) == ()
 

@@ -51,7 +51,9 @@ async def test_an_error_after_a_cancellation_is_uncertain(pipelines: Pipelines) 
     assert pipelines.effects == ["undo o"]
 
 
-async def test_a_step_that_no_worker_took_before_the_cancellation_has_done_nothing(pipelines: Pipelines) -> None:
+async def test_a_step_that_no_worker_took_before_the_cancellation_has_done_nothing(
+    pipelines: Pipelines,
+) -> None:
     """The run learns of both at once. A step whose time in the queue was over cannot have started."""
     text = step(
         pipelines, "test.nobody", more=f"timeouts: {{schedule_to_start: 300ms}}, {undone('o')}"

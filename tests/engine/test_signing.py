@@ -37,7 +37,8 @@ from pipeline_runner.engine import client as starting
 from pipeline_runner.engine.interpreter import LOAD
 from pipeline_runner.engine.outcomes import report_of
 from pipeline_runner.engine.payloads import encoded
-from pipeline_runner.engine.signing import HEADER, signed
+from pipeline_runner.engine.signatures import HEADER
+from pipeline_runner.engine.signing import signed
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import failure
 
