@@ -1,4 +1,50 @@
 """Pipeline Runner: YAML pipelines on Temporal, undone in reverse order when they fail.
 
-This package imports nothing, so that every part can be imported on its own.
+This is all that a service needs which embeds the product; who writes activities needs
+:mod:`pipeline_runner.activity`, and their tests :mod:`pipeline_runner.testing`. Everything else in here
+may change from one version to the next.
+
+A name is imported when it is used for the first time: to import this package costs nothing, and to
+load a pipeline does not import temporalio.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline_runner.api.pipelines import InvalidPipeline, Pipeline, load, load_directory, load_text
+    from pipeline_runner.core.inputs import InvalidInputs, Problem
+    from pipeline_runner.language.diagnostics import Diagnostic
+    from pipeline_runner.language.resolve import UsageError
+
+__all__ = [
+    "Diagnostic",
+    "InvalidInputs",
+    "InvalidPipeline",
+    "Pipeline",
+    "Problem",
+    "UsageError",
+    "load",
+    "load_directory",
+    "load_text",
+]
+
+_HOMES = {
+    "api.pipelines": ("InvalidPipeline", "Pipeline", "load", "load_directory", "load_text"),
+    "core.inputs": ("InvalidInputs", "Problem"),
+    "language.diagnostics": ("Diagnostic",),
+    "language.resolve": ("UsageError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -148,6 +148,19 @@ def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]
     return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
 
 
+def entries_of(activities: Iterable[Activity]) -> list[Entry]:
+    """Return what is known of activities that come without a module, in their order.
+
+    Raises:
+        ProviderError: One is not decorated with ``@activity.defn``.
+    """
+    found = list(activities)
+    for activity in found:
+        if _definition(activity) is None:
+            raise ProviderError(f"{activity!r} is not an activity: decorate it with @activity.defn")
+    return [_entry(activity) for activity in found if name_of(activity)]
+
+
 def activities_of(module_name: str, directory: Path | None = None) -> list[Activity]:
     """Return the activities that a module offers, ready to be served.
 
@@ -164,6 +177,34 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
         for method in _methods(type(instance))
     )
     return _distinct(module_name, [*_functions(module), *methods])
+
+
+def served(modules: Iterable[Provider]) -> list[Activity]:
+    """Return the activities that a worker serves: the built-in ones, those of packages and of modules.
+
+    Raises:
+        ProviderError: A module cannot be imported, or offers nothing; or two directories have
+            activities of the same name.
+    """
+    first = [Provider(module) for module in (*BUILTIN_MODULES, *entry_points())]
+    # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
+    found: dict[str, Activity] = {}
+    directories: dict[str, Path] = {}
+    for module, directory in dict.fromkeys([*first, *modules]):
+        for activity in activities_of(module, directory):
+            name = name_of(activity) or ""
+            found[name] = activity
+            if directory is not None and directories.setdefault(name, directory) != directory:
+                raise ProviderError(_twice(name, directories[name], directory))
+    return list(found.values())
+
+
+def _twice(name: str, one: Path, other: Path) -> str:
+    what = f'an activity "{name}"' if name else "an activity that takes any name"
+    return (
+        f"the modules of both {one / 'activities.yaml'} and {other / 'activities.yaml'} have {what}, and"
+        " one worker can serve only one: give them different names, or run a worker for each"
+    )
 
 
 def imported(name: str, directory: Path | None = None) -> ModuleType:

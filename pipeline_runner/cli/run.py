@@ -16,9 +16,9 @@ from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
-from pipeline_runner.cli.needs import Needs, needs_of, served_here
 from pipeline_runner.core import model
 from pipeline_runner.engine.workflow_ids import WorkflowIdError, workflow_id_of
+from pipeline_runner.language.needs import Needs, needs_of, served_here
 from pipeline_runner.language.resolve import Loaded
 
 if TYPE_CHECKING:

@@ -251,28 +251,10 @@ def activities_of(modules: Iterable["Provider"]) -> list[Callable[..., Any]]:
     """
     from pipeline_runner.activities import door
 
-    first = [door.Provider(module) for module in (*door.BUILTIN_MODULES, *door.entry_points())]
-    # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
-    found: dict[str, Callable[..., Any]] = {}
-    directories: dict[str, Path] = {}
     try:
-        for module, directory in dict.fromkeys([*first, *modules]):
-            for activity in door.activities_of(module, directory):
-                name = door.name_of(activity) or ""
-                found[name] = activity
-                if directory is not None and directories.setdefault(name, directory) != directory:
-                    raise CommandError(_twice(name, directories[name], directory))
+        return door.served(modules)
     except door.ProviderError as error:
         raise CommandError(str(error)) from None
-    return list(found.values())
-
-
-def _twice(name: str, one: Path, other: Path) -> str:
-    what = f'an activity "{name}"' if name else "an activity that takes any name"
-    return (
-        f"the modules of both {one / 'activities.yaml'} and {other / 'activities.yaml'} have {what}, and"
-        " one worker can serve only one: give them different names, or run a worker for each"
-    )
 
 
 def noted(modules: Iterable["Provider"]) -> list[list[str | None]]:

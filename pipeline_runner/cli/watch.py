@@ -13,7 +13,7 @@ import msgspec
 from pipeline_runner.cli import console, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
-from pipeline_runner.cli.needs import Needs
+from pipeline_runner.language.needs import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from pipeline_runner.activities.door import Provider
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
-from pipeline_runner.cli.needs import calls_of, needs_of, served_here
 from pipeline_runner.core import model
+from pipeline_runner.language.needs import calls_of, needs_of, served_here
 from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
 
 GRACE = timedelta(seconds=30)

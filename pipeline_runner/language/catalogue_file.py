@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline_runner.activities import door
 from pipeline_runner.activities.catalogue import Catalogue, Entry, builtin
-from pipeline_runner.activities.door import Provider
+from pipeline_runner.activities.door import Activity, Provider
 from pipeline_runner.core.inputs import schema_problems
 from pipeline_runner.language import loader, policies
 from pipeline_runner.language.checks.schemas import check_schema
@@ -57,30 +57,30 @@ def nearest(folder: Path) -> Path | None:
     return None
 
 
-def without_file(modules: Iterable[str], *, imports: bool = True) -> Activities:
+def without_file(given: Iterable[str | Activity], *, imports: bool = True) -> Activities:
     """Return the catalogue where there is no ``activities.yaml``.
 
     Raises:
-        ProviderError: A module cannot be imported or offers nothing.
+        ProviderError: A module cannot be imported or offers nothing, or a callable is no activity.
     """
     if not imports:
         return Activities(catalogue=builtin())
-    return _assembled((), tuple(modules), None)
+    return _assembled((), tuple(given), None)
 
 
-def read(path: Path, shown: str, modules: Iterable[str], *, imports: bool = True) -> Activities:
+def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bool = True) -> Activities:
     """Read an ``activities.yaml`` on top of everything below it.
 
     Args:
         path: The file.
         shown: The path that messages show.
-        modules: The modules of the command line.
+        given: Modules and activities of the command line or the caller.
         imports: Whether modules may be imported, which runs their code.
 
     Raises:
-        ProviderError: A module of the command line or an entry point cannot be imported.
+        ProviderError: A given module or an entry point cannot be imported, or a callable is no activity.
     """
-    named = tuple(modules)
+    named = tuple(given)
     base = _assembled((), named, path.parent) if imports else Activities(catalogue=builtin())
     try:
         source, diagnostics = loader.read(path, shown)
@@ -115,13 +115,16 @@ def read(path: Path, shown: str, modules: Iterable[str], *, imports: bool = True
     )
 
 
-def _assembled(own: tuple[Provider, ...], named: tuple[str, ...], folder: Path | None) -> Activities:
-    last = [door.provider(name, folder) for name in named]
+def _assembled(
+    own: tuple[Provider, ...], given: tuple[str | Activity, ...], folder: Path | None
+) -> Activities:
+    last = [door.provider(one, folder) for one in given if isinstance(one, str)]
     modules = tuple(dict.fromkeys([*map(Provider, door.entry_points()), *own, *last]))
     catalogue = builtin()
     for module in modules:
         catalogue = catalogue.extended(door.catalogue_of(*module))
-    return Activities(catalogue=catalogue, modules=modules)
+    functions = door.entries_of(one for one in given if not isinstance(one, str))
+    return Activities(catalogue=catalogue.extended(functions), modules=modules)
 
 
 def _locked(folder: Path, shown: str, modules: tuple[str, ...]) -> tuple[Activities, list[Diagnostic]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.activities.door import Provider, ProviderError
+from pipeline_runner.activities.door import Activity, Provider, ProviderError
 from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
 from pipeline_runner.core.suggest import listed
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
@@ -27,6 +27,9 @@ MAX_CHAIN = 32
 
 STDIN = "<stdin>"
 """What messages call the pipeline that comes from standard input."""
+
+TEXT = "<string>"
+"""What messages call a pipeline that a program has as a string."""
 
 # Where it stands for its children. No file has this name, so none is taken for it.
 _STDIN_NAME = "\0stdin"
@@ -82,15 +85,15 @@ _Visit = Iterator["_Visit"]
 """The check of a file. It yields those that must be done before it goes on."""
 
 
-def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
+def load(path: str | Path, *, modules: Iterable[str | Activity] = ()) -> Loaded:
     """Read, check and resolve a pipeline file.
 
     Args:
         path: The file; messages show its path as given.
-        modules: Python modules with activities, from the command line.
+        modules: Python modules with activities, from the command line, or activities themselves.
 
     Raises:
-        UsageError: There is no such file, or a module cannot be imported.
+        UsageError: There is no such file, a module cannot be imported, or a callable is no activity.
     """
     root = Path(os.path.abspath(path))
     workspace = _Workspace(modules)
@@ -100,6 +103,28 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
         workspace.visit(root, os.path.normpath(path))
     except OSError as error:
         raise UsageError(_unreadable(str(path), error)) from None
+    return _loaded(workspace, root, str(path))
+
+
+def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[str | Activity] = ()) -> Loaded:
+    """Check and resolve a pipeline that is in no file; see :func:`load`.
+
+    Args:
+        text: The pipeline, as YAML.
+        base: The directory in which it is taken to be; None: the current one.
+        modules: Python modules with activities, or activities themselves.
+
+    Raises:
+        UsageError: A module cannot be imported, or a callable is no activity.
+    """
+    shown = TEXT if base is None else os.path.join(base, TEXT)
+    root = Path(os.path.abspath(shown))
+    workspace = _Workspace(modules)
+    workspace.add_text(root, shown, text.encode("utf-8", "surrogatepass"))
+    return _loaded(workspace, root, shown)
+
+
+def _loaded(workspace: "_Workspace", root: Path, shown: str) -> Loaded:
     diagnostics = workspace.told()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
@@ -107,7 +132,7 @@ def load(path: str | Path, *, modules: Iterable[str] = ()) -> Loaded:
         bundle=bundle,
         diagnostics=diagnostics,
         sources={source.path: source.text for source in workspace.sources},
-        catalogue=workspace.activities_for(root.parent, str(path)).catalogue,
+        catalogue=workspace.activities_for(root.parent, shown).catalogue,
         modules=tuple(dict.fromkeys(module for found in used for module in found.modules)),
         task_queues=frozenset(_task_queues(bundle)) if bundle else frozenset(),
     )
@@ -125,7 +150,7 @@ def activities_in(folder: str | Path, *, modules: Iterable[str] = ()) -> Activit
 def check_paths(
     paths: Iterable[str | Path],
     *,
-    modules: Iterable[str] = (),
+    modules: Iterable[str | Activity] = (),
     stdin: BinaryIO | None = None,
     imports: bool = True,
 ) -> Checked:
@@ -133,7 +158,7 @@ def check_paths(
 
     Args:
         paths: The files and folders.
-        modules: Python modules with activities, from the command line.
+        modules: Python modules with activities, from the command line, or activities themselves.
         stdin: What the path ``-`` stands for; None: a file of that name.
         imports: Whether modules may be imported, which runs their code.
 
@@ -155,7 +180,7 @@ def check_paths(
 class _Workspace:
     """The files read so far."""
 
-    def __init__(self, modules: Iterable[str], *, imports: bool = True) -> None:
+    def __init__(self, modules: Iterable[str | Activity], *, imports: bool = True) -> None:
         self.files: dict[Path, _File] = {}
         self.activities: dict[Path | None, Activities] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -260,7 +285,11 @@ class _Workspace:
             data = stream.read(loader.MAX_BYTES + 1)
         except OSError as error:
             raise UsageError(f"standard input cannot be read: {error.strerror or error}") from None
-        source, root, diagnostics = _tree(*loader.decode(data, STDIN))
+        self.add_text(path, STDIN, data)
+
+    def add_text(self, path: Path, shown: str, data: bytes) -> None:
+        """Check a pipeline that is in no file, as if it were in the file of this path."""
+        source, root, diagnostics = _tree(*loader.decode(data, shown))
         self._add(path, source, root, diagnostics)
 
     def activities_for(self, folder: Path, shown: str) -> Activities:

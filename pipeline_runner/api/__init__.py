@@ -1,0 +1,1 @@
+"""What the package offers to programs; import it from ``pipeline_runner`` itself."""
