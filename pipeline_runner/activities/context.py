@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _key: ContextVar[str | None] = ContextVar("pipeline_runner_idempotency_key", default=None)
 _directory: ContextVar[str | None] = ContextVar("pipeline_runner_directory", default=None)
 _outcome: ContextVar[str | None] = ContextVar("pipeline_runner_undone_outcome", default=None)
+_of_pipeline: ContextVar[str | None] = ContextVar("pipeline_runner_outcome_undone_by_pipeline", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +76,30 @@ def set_working_directory(directory: str | None) -> None:
 def undone_outcome() -> str | None:
     """Return how the step ended that this activity undoes: ``completed``, ``uncertain`` or ``failed``.
 
-    None: the activity is not a compensation. An undo that finds nothing to undo has to know it: after
-    ``completed`` something is missing, and the undo must fail; after ``uncertain`` the step may not have
-    come that far.
+    None: the activity is neither a compensation nor a step of a pipeline that is one. An undo that finds
+    nothing to undo has to know it: after ``completed`` something is missing, and the undo must fail; after
+    ``uncertain`` the step may not have come that far.
     """
-    return _outcome.get()
+    return _outcome.get() or _of_pipeline.get()
 
 
-def set_undone_outcome(outcome: str | None) -> None:
-    """Set the outcome for the current context. The worker does this; tests may."""
+def is_compensation() -> bool:
+    """Tell whether this activity is a compensation, which nothing undoes.
+
+    A step of a pipeline that is a compensation is none: it is undone when a later step of it fails.
+    """
+    return _outcome.get() is not None
+
+
+def set_undone_outcome(outcome: str | None, *, by_pipeline: str | None = None) -> None:
+    """Set the outcomes for the current context. The worker does this; tests may.
+
+    Args:
+        outcome: How the step ended that the activity undoes.
+        by_pipeline: How the step ended that the activity's whole pipeline undoes.
+    """
     _outcome.set(outcome)
+    _of_pipeline.set(by_pipeline)
 
 
 def origin() -> Origin | None:

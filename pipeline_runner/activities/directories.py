@@ -17,7 +17,7 @@ from typing import Annotated
 from msgspec import Meta
 from temporalio import activity
 
-from pipeline_runner.activities.context import absolute, step_key
+from pipeline_runner.activities.context import absolute, step_key, working_directory
 from pipeline_runner.activities.copying import sync_folder
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
@@ -106,9 +106,40 @@ def remove(parameters: RemoveInput) -> Removed:
                 f"cannot remove {path}: it is a symbolic link, not a directory (file.remove removes links)",
                 "NotADirectory",
             )
+        _check_meant(path)
         remove_directory(path, recursive=parameters.recursive)
         sync_folder(os.path.dirname(path))
     return Removed(path=path, removed=True)
+
+
+def _check_meant(path: str) -> None:
+    """Refuse to remove what nobody means to, but an empty variable in a path comes to.
+
+    Raises:
+        ApplicationError: The path is that of the root directory, of the user's home directory or of the
+            working directory, or one of these is inside.
+    """
+    # By what is there, not by its path: that may have two slashes at its start, or be a bind mount's.
+    if os.path.samefile(path, os.sep):
+        raise refused(f"cannot remove {path}: it is the root directory", "ProtectedDirectory")
+    for what, find in (("run's", working_directory), ("user's home", _home)):
+        with suppress(OSError):
+            protected = os.path.realpath(find())
+            holder = next((one for one in _upwards(protected) if os.path.samefile(path, one)), None)
+            if holder is not None:
+                told = (
+                    f"it is the {what} directory"
+                    if holder == protected
+                    else (f"the {what} directory, {protected}, is in it")
+                )
+                raise refused(f"cannot remove {path}: {told}", "ProtectedDirectory")
+
+
+def _home() -> str:
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise FileNotFoundError(home)
+    return home
 
 
 def _missing(path: str) -> tuple[str, ...]:

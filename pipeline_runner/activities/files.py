@@ -29,7 +29,7 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.context import absolute, step_key, undone_outcome
+from pipeline_runner.activities.context import absolute, is_compensation, step_key, undone_outcome
 from pipeline_runner.activities.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import explained, refused
@@ -231,7 +231,7 @@ def remove(parameters: PathInput) -> Removed:
     """Remove a file; it is fine if there is none."""
     path, beat = itself(named(parameters.path)), pulse()
     with explained(f"remove {path}"):
-        kept = _begun(path) if undone_outcome() is None else None
+        kept = None if is_compensation() else _begun(path)
         removed = os.path.lexists(path)
         if not removed:
             removed = _was_removed(kept)

@@ -62,6 +62,8 @@ class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The task queue of the run, for compensations that name none."""
     directory: str | None = None
     """What relative paths refer to; None: the directory of whichever worker takes the step."""
+    undone: Outcome | None = None
+    """How the step ended that this run undoes; None: the run is no compensation."""
     inputs: dict[str, Any] = {}
     steps: dict[str, StepResult] = {}
     run: dict[str, Any] = {}
@@ -139,4 +141,6 @@ class Options(Struct, frozen=True, kw_only=True):
     """The parent's step, for readers of its history."""
     directory: str | None = None
     """The run's directory, if it is known at its start. Children have that of their parent."""
+    undone: Outcome | None = None
+    """How the step ended that the run undoes, and its children with it; None: it is no compensation."""
     continued: Continuation | None = None

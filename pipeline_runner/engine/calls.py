@@ -14,7 +14,7 @@ from temporalio.common import RawValue, RetryPolicy
 from pipeline_runner.core.expressions import render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.parsing import ExpressionError
-from pipeline_runner.core.record import Options, ScopeLog
+from pipeline_runner.core.record import Options, Outcome, ScopeLog
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine.outcomes import UNREGISTERED, Ending
 from pipeline_runner.engine.payloads import encoded, measured
@@ -53,6 +53,8 @@ class StepInput:
     directory: str | None = None
     undone: str | None = None
     """How the step ended that this activity undoes; None: it undoes nothing."""
+    undoing: str | None = None
+    """How the step ended that the activity's whole pipeline undoes; None: it undoes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,14 @@ def prepare_activity(
         summary=summary_of(summary),
         value=value,
         places=places,
-        arguments=StepInput(payloads=payloads, key=key, places=sent, directory=log.directory, undone=undone),
+        arguments=StepInput(
+            payloads=payloads,
+            key=key,
+            places=sent,
+            directory=log.directory,
+            undone=undone,
+            undoing=log.undone,
+        ),
         task_queue=call.task_queue or log.task_queue,
     )
 
@@ -163,8 +172,9 @@ def prepare_child(
     path: str,
     summary: str,
     log: ScopeLog,
+    undone: Outcome | None = None,
 ) -> PreparedChild:
-    """Render and measure a child's inputs.
+    """Render and measure a child's inputs; ``undone`` is the outcome of the step that it undoes.
 
     Raises:
         ExpressionError: A template cannot be evaluated, or gives a secret.
@@ -188,7 +198,9 @@ def prepare_child(
             f'the input of the child "{child.name}"',
             encoded(value),
             program.child_payload(call.pipeline),
-            encoded(Options(child=call.wait_for_completion, step=path, directory=log.directory)),
+            encoded(
+                Options(child=call.wait_for_completion, step=path, directory=log.directory, undone=undone)
+            ),
         ),
         task_queue=call.task_queue or child.task_queue or log.task_queue,
     )

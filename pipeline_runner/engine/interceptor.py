@@ -57,6 +57,7 @@ from pipeline_runner.engine.interceptors import (
     KEY_HEADER,
     OUTCOME_HEADER,
     SECRETS_HEADER,
+    UNDOING_HEADER,
     Steps,
 )
 from pipeline_runner.engine.parameters import Raw, decoded
@@ -122,7 +123,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
             headers = await self._headers(input)
             set_idempotency_key(headers.get(KEY_HEADER))
             set_working_directory(headers.get(DIRECTORY_HEADER))
-            set_undone_outcome(headers.get(OUTCOME_HEADER))
+            set_undone_outcome(headers.get(OUTCOME_HEADER), by_pipeline=headers.get(UNDOING_HEADER))
             if SECRETS_HEADER in headers:
                 input.args = _with_secrets(input, headers[SECRETS_HEADER])
             if isinstance(input.fn, Raw):
@@ -154,7 +155,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
     async def _headers(self, input: ExecuteActivityInput) -> dict[str, Any]:  # noqa: A002
         """Return this package's headers; a worker with a codec may have encoded them."""
         found: dict[str, Any] = {}
-        for name in (KEY_HEADER, DIRECTORY_HEADER, OUTCOME_HEADER, SECRETS_HEADER):
+        for name in (KEY_HEADER, DIRECTORY_HEADER, OUTCOME_HEADER, UNDOING_HEADER, SECRETS_HEADER):
             if name in input.headers:
                 payload = await plain(self._converter, input.headers[name])
                 if payload is None:

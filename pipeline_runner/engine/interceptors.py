@@ -29,6 +29,8 @@ SECRETS_HEADER = "pipeline-runner-secrets"
 DIRECTORY_HEADER = "pipeline-runner-directory"
 OUTCOME_HEADER = "pipeline-runner-outcome"
 """On a compensation: how the step ended that it undoes."""
+UNDOING_HEADER = "pipeline-runner-undoing"
+"""On a step of a pipeline that is a compensation: how the step ended that the pipeline undoes."""
 
 _BY_COMMAND = (
     "this run was not started by a command of the user whose worker took it. On an embedded server, start"
@@ -57,6 +59,8 @@ class _StepHeaders(WorkflowOutboundInterceptor):
                 headers[DIRECTORY_HEADER] = encoded(step.directory)
             if step.undone is not None:
                 headers[OUTCOME_HEADER] = encoded(step.undone)
+            if step.undoing is not None:
+                headers[UNDOING_HEADER] = encoded(step.undoing)
             input.args = step.payloads
             input.headers = headers
         return super().start_activity(input)

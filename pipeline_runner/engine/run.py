@@ -72,6 +72,7 @@ class Run:
                 pipeline=program.bundle.root,
                 task_queue=info.task_queue,
                 directory=options.directory,
+                undone=options.undone,
                 inputs=inputs,
             ),
         )

@@ -192,6 +192,7 @@ class Steps:
             path=step.id,
             summary=name,
             log=self._state.log,
+            undone=self._state.log.undone,
         )
         entry = self._register(step, name, prepared.value)
         attempt = 1

@@ -132,6 +132,7 @@ class Undo:
             path=f"undo:{path}",
             summary=f"undo {entry.name}",
             log=log,
+            undone=entry.outcome,
         )
         attempt = 1
         while True:

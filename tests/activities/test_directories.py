@@ -9,7 +9,11 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import directories, files
-from pipeline_runner.activities.context import set_idempotency_key, set_undone_outcome
+from pipeline_runner.activities.context import (
+    set_idempotency_key,
+    set_undone_outcome,
+    set_working_directory,
+)
 
 Run = Callable[..., Any]
 OTHER_KEY = "f" * 32
@@ -158,3 +162,44 @@ def test_a_file_is_no_directory(run: Run, tmp_path: Path, *, recursive: bool) ->
     error = _failure(run, directories.remove, path=str(path), recursive=recursive)
     assert error.message == f"cannot remove {path}: not a directory"
     assert path.read_text() == "x"
+
+
+def _never(path: str, *, recursive: bool) -> None:
+    """Stand in for the removal, so that nothing is lost where the test fails."""
+    raise AssertionError(f"would have removed {path}")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/", "it is the root directory"),
+        ("//", "it is the root directory"),
+        ("//HERE/work", "it is the run's directory"),
+        ("/..", "it is the root directory"),
+        (".", "it is the run's directory"),
+        ("deep/..", "it is the run's directory"),
+        ("..", "the run's directory, HERE/work, is in it"),
+        ("../..", "the run's directory, HERE/work, is in it"),
+        ("../way/here", "the run's directory, HERE/work, is in it"),
+        ("../me", "it is the user's home directory"),
+        ("../me/", "it is the user's home directory"),
+    ],
+)
+@pytest.mark.parametrize("recursive", [False, True])
+def test_what_nobody_means_to_remove_is_not(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, recursive: bool, path: str, reason: str
+) -> None:
+    here = tmp_path / "here"
+    for name in ("work/deep", "me"):
+        (here / name).mkdir(parents=True)
+    (here / "way").symlink_to(tmp_path)
+    monkeypatch.setenv("HOME", str(here / "me"))
+    monkeypatch.setattr(directories, "remove_directory", _never)
+    set_working_directory(str(here / "work"))
+    try:
+        error = _failure(run, directories.remove, path=path.replace("HERE", str(here)), recursive=recursive)
+    finally:
+        set_working_directory(None)
+    assert (error.type, error.non_retryable) == ("ProtectedDirectory", True)
+    assert error.message.endswith(f": {reason.replace('HERE', str(here))}")
+    assert sorted(os.listdir(here)) == ["me", "way", "work"]

@@ -136,6 +136,29 @@ def test_a_removal_that_undoes_a_step_keeps_nothing(run: Run, tmp_path: Path, st
     assert (os.listdir(tmp_path), os.listdir(state)) == ([], [])
 
 
+def test_a_removal_in_a_pipeline_that_undoes_is_undone_when_that_fails(
+    run: Run, tmp_path: Path, state: Path, key: str
+) -> None:
+    (tmp_path / "f").write_text("x")
+    set_undone_outcome(None, by_pipeline="completed")
+    assert run(files.remove, path=str(tmp_path / "f")).removed
+    set_undone_outcome("completed", by_pipeline="completed")
+    assert run(files.restore, path=str(tmp_path / "f"), key=key).restored
+    assert (tmp_path / "f").read_text() == "x"
+
+
+def test_a_restoration_in_a_pipeline_that_undoes_misses_what_is_not_kept(
+    run: Run, tmp_path: Path, state: Path, key: str
+) -> None:
+    for outcome in ("uncertain", "failed"):
+        set_undone_outcome(None, by_pipeline=outcome)
+        assert not run(files.restore, path=str(tmp_path / outcome), key=key).restored
+    set_undone_outcome(None, by_pipeline="completed")
+    for undo, path in ((files.restore, "f"), (directories.remove, "d")):
+        with pytest.raises(ApplicationError, match="the step completed, but nothing is kept here"):
+            run(undo, path=str(tmp_path / path), key=key)
+
+
 def _kept_beside(path: Path, key: str, **record: Any) -> Path:
     """Write a record as versions before these did."""
     folder = Path(beside(str(path), key).named("kept"))
