@@ -38,8 +38,9 @@ class Checkout:
         path = f"{self.folder / 'tools'}:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "NOTES": str(self.notes), "PYTHONPATH": str(ROOT), **more}
         return subprocess.run(
-            ["./dev", *args], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60
-        )
+            ["./dev", *args], check=False, cwd=self.folder, env=environment, capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
 
     def installed(self) -> list[str]:
         """Return the extras that were asked for since the last time."""
