@@ -13,25 +13,58 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline_runner.api.pipelines import InvalidPipeline, Pipeline, load, load_directory, load_text
+    from pipeline_runner.api.runs import Event, Run, RunCancelled, RunError, RunFailed, Runner
+    from pipeline_runner.api.workers import PipelinePlugin, worker
+    from pipeline_runner.core.errors import ErrorInfo
     from pipeline_runner.core.inputs import InvalidInputs, Problem
+    from pipeline_runner.core.record import Report, UndoRecord
+    from pipeline_runner.engine.client import ConflictError, TooLargeError, UnreachableError
+    from pipeline_runner.engine.follow import Connection, Ended, Progress, Unserved
+    from pipeline_runner.engine.workflow_ids import WorkflowIdError
     from pipeline_runner.language.diagnostics import Diagnostic
     from pipeline_runner.language.resolve import UsageError
 
 __all__ = [
+    "ConflictError",
+    "Connection",
     "Diagnostic",
+    "Ended",
+    "ErrorInfo",
+    "Event",
     "InvalidInputs",
     "InvalidPipeline",
     "Pipeline",
+    "PipelinePlugin",
     "Problem",
+    "Progress",
+    "Report",
+    "Run",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "Runner",
+    "TooLargeError",
+    "UndoRecord",
+    "UnreachableError",
+    "Unserved",
     "UsageError",
+    "WorkflowIdError",
     "load",
     "load_directory",
     "load_text",
+    "worker",
 ]
 
 _HOMES = {
     "api.pipelines": ("InvalidPipeline", "Pipeline", "load", "load_directory", "load_text"),
+    "api.runs": ("Event", "Run", "RunCancelled", "RunError", "RunFailed", "Runner"),
+    "api.workers": ("PipelinePlugin", "worker"),
+    "core.errors": ("ErrorInfo",),
     "core.inputs": ("InvalidInputs", "Problem"),
+    "core.record": ("Report", "UndoRecord"),
+    "engine.client": ("ConflictError", "TooLargeError", "UnreachableError"),
+    "engine.follow": ("Connection", "Ended", "Progress", "Unserved"),
+    "engine.workflow_ids": ("WorkflowIdError",),
     "language.diagnostics": ("Diagnostic",),
     "language.resolve": ("UsageError",),
 }

@@ -342,6 +342,11 @@ def _definition(value: Any) -> Any:
     return getattr(value, "__temporal_activity_definition", None)
 
 
+def is_activity(value: Any) -> bool:
+    """Tell whether something is decorated with ``@activity.defn``."""
+    return _definition(value) is not None
+
+
 def name_of(activity: Activity) -> str | None:
     """Return the registered name; None: a dynamic activity, which takes any."""
     name: str | None = _definition(activity).name

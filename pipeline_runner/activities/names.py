@@ -24,6 +24,7 @@ from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
 from pipeline_runner.activities.pulse import Heart, heartbeating, remembered
 from pipeline_runner.activities.strict import checked
+from pipeline_runner.activities.threads import in_thread
 from pipeline_runner.core.errors import UNCERTAIN
 from pipeline_runner.core.model import Timeouts
 
@@ -209,7 +210,7 @@ async def upsert(parameters: UpsertInput) -> UpsertOutput:
     `dns.lookup` step, or `step.output.replaced`.
     """
     async with heartbeating() as heart:
-        change = _Change(heart, "dns.upsert", "set", parameters)
+        change = await in_thread(lambda: _Change(heart, "dns.upsert", "set", parameters))
         ttl = DEFAULT_TTL if parameters.ttl is None else parameters.ttl
         records = change.records(parameters.values)
         wanted = _Set(records=records, ttl=ttl if records else None)
@@ -234,7 +235,7 @@ async def remove(parameters: RemoveInput) -> RemoveOutput:
     step, or `step.output.removed` if the whole set was removed.
     """
     async with heartbeating() as heart:
-        change = _Change(heart, "dns.remove", "remove", parameters)
+        change = await in_thread(lambda: _Change(heart, "dns.remove", "remove", parameters))
         unwanted = None if parameters.values is None else change.records(parameters.values)
 
         def taken(before: _Set) -> _Set:

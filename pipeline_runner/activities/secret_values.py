@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,12 @@ in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use
 
 given: ContextVar[Mapping[str, str]] = ContextVar("pipeline_runner_secrets_given", default={})  # noqa: B039
 """Values that come before all others: those of a unit test."""
+
+Source = Callable[[str], str | None]
+"""A vault: it returns the value of a secret, or None if it has none of that name."""
+
+source: ContextVar[Source | None] = ContextVar("pipeline_runner_secret_source", default=None)
+"""What is asked before the environment: the vault of this worker."""
 
 MAX_BYTES = 64 * 1024
 MASK = "***"
@@ -40,14 +46,18 @@ class SecretNotFoundError(LookupError):
 
 
 def secret_value(name: str) -> str:
-    """Return the value of a secret: the environment variable of that name, else the file.
+    """Return the value of a secret: the worker's vault, else the environment variable, else the file.
 
-    A line end at the end of a file is not part of the value.
+    A line end at the end of a file is not part of the value. A vault may block: the caller is in a thread
+    where there is one.
 
     Raises:
-        SecretNotFoundError: There is neither, or the file cannot be read or is too large.
+        SecretNotFoundError: There is none, or the file cannot be read or is too large.
+        TypeError: The vault returned something else than a string or None.
     """
-    value = given.get().get(name, os.environ.get(name))
+    value = given.get().get(name)
+    value = _from_vault(name) if value is None else value
+    value = os.environ.get(name) if value is None else value
     if value is not None:
         return value
     path = Path(os.environ.get(FOLDER_VARIABLE, FOLDER)) / name
@@ -62,6 +72,14 @@ def secret_value(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = f"the file cannot be read ({type(error).__name__})"
     raise SecretNotFoundError(f'the worker has no secret "{name}": {reason} {path}')
+
+
+def _from_vault(name: str) -> str | None:
+    vault = source.get()
+    value = None if vault is None else vault(name)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f'the vault returned {type(value).__name__} for the secret "{name}", not a string')
+    return value
 
 
 def forms(value: str) -> set[str]:

@@ -30,16 +30,15 @@ from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
-from pipeline_runner.engine.outcomes import details_of, report_of
+from pipeline_runner.engine.outcomes import report_of
 from pipeline_runner.engine.payloads import is_plain
+from pipeline_runner.engine.reports import UNDECODED, with_attempts, with_details
 
 _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""
 _WIDTH = 300
 _QUERY_TIMEOUT = 5.0
 _ENCODED = "encoded: name the codec of its worker (--codec)"
-_UNDECODED = (KeyError, RuntimeError)
-"""What the SDK raises where it does not know a payload's encoding."""
 _PATIENCE = 3.0
 _LEAVING = 10.0
 """Seconds in which workers and connections may be closed when the exit code is known."""
@@ -204,16 +203,16 @@ async def _tell(
             report = await _queried(last) or Report(pipeline="", status="cancelled")
         else:
             return _told_other(cause, follower)
-        report = _with_details(_with_attempts(report, follower), cause)
+        report = with_details(with_attempts(report, follower), cause)
         _write_report(report, report_file)
         return _told_failure(report)
-    except _UNDECODED:
+    except UNDECODED:
         raise CommandError(
             f"the run has ended, and what it ended with is {_ENCODED}", ExitCode.FAILED
         ) from None
     report = await _queried(last) if report_file else None
     if report is not None:
-        _write_report(_with_attempts(report, follower), report_file)
+        _write_report(with_attempts(report, follower), report_file)
     try:
         console.result_json(value)
     except console.OutputError as error:
@@ -237,37 +236,9 @@ async def _queried(handle: WorkflowHandle[Any, Any]) -> Report | None:
     try:
         async with asyncio.timeout(_QUERY_TIMEOUT):
             told = await handle.query("report")
-    except (RPCError, builtins.TimeoutError, *_UNDECODED):
+    except (RPCError, builtins.TimeoutError, *UNDECODED):
         return None
     return None if told is None else msgspec.convert(told, Report)
-
-
-def _with_attempts(report: Report, follower: Follower) -> Report:
-    undo = tuple(
-        msgspec.structs.replace(
-            record,
-            attempts=follower.attempts.get(record.path),
-            error=_detailed(record.error, follower.details.get(record.path)),
-        )
-        for record in report.undo
-    )
-    return msgspec.structs.replace(report, undo=undo)
-
-
-def _with_details(report: Report, cause: BaseException | None) -> Report:
-    """Add to the report what the error that began it all carries beside its message."""
-    root: ApplicationError | None = None
-    while isinstance(cause, FailureError):
-        if isinstance(cause, ApplicationError):
-            root = cause
-        cause = cause.cause
-    if root is None or report_of(root) is not None:
-        return report
-    return msgspec.structs.replace(report, error=_detailed(report.error, details_of(root.details)))
-
-
-def _detailed(error: ErrorInfo | None, details: Any) -> ErrorInfo | None:
-    return None if error is None else msgspec.structs.replace(error, details=details)
 
 
 def _write_report(report: Report, file: str | None) -> None:

@@ -97,7 +97,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
         bundles,
         None if where.embedded is None else str(Path.cwd()),
         graceful_shutdown=GRACE,
-        secrets={name: need.secrets for name, need in needs.items()},
+        needs={name: need.secrets for name, need in needs.items()},
         allow=limits.allow,
     )
     for name, need in needs.items():

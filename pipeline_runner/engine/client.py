@@ -25,7 +25,7 @@ from pipeline_runner.core.record import Options
 from pipeline_runner.engine.calls import summary_of
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
-from pipeline_runner.engine.workflow_ids import workflow_id_of
+from pipeline_runner.engine.workflow_ids import workflow_id_for, workflow_id_of
 
 MEMO = "pipeline_runner"
 """Memo of a run that the command started: how another command can take it up."""
@@ -144,7 +144,8 @@ class Start:
     """A run to be started."""
 
     name: str
-    bundle: bytes
+    bundle: bytes | None = None
+    """None: a worker serves the pipeline by its name, and checks the inputs."""
     inputs: dict[str, Any]
     """Checked, and filled up with defaults, when the run is started."""
     task_queue: str
@@ -153,7 +154,8 @@ class Start:
     description: str | None = None
     memo: Mapping[str, Any] | None = None
     directory: str | None = None
-    """What its relative paths refer to; None: the directory of whichever worker takes a step."""
+    """What its relative paths refer to; None: the directory of whichever worker takes a step.
+    Without a bundle, the worker that serves the pipeline says it."""
 
 
 async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
@@ -175,6 +177,8 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
 
 def _complete(what: Start) -> Start:
     """Return what is to be started with its inputs filled up, and with a workflow id."""
+    if what.bundle is None:
+        return replace(what, workflow_id=workflow_id_for(what.name, what.workflow_id))
     bundle = decode(what.bundle)
     pipeline = bundle.pipelines[bundle.root]
     inputs = validate_inputs(pipeline.inputs, what.inputs)
@@ -184,11 +188,10 @@ def _complete(what: Start) -> Start:
 
 async def _started(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
     assert what.workflow_id is not None
-    arguments = [
-        encoded(what.inputs),
-        Payload(metadata={"encoding": b"json/plain"}, data=what.bundle),
-    ]
-    if what.directory is not None:
+    arguments = [encoded(what.inputs)]
+    if what.bundle is not None:
+        arguments.append(Payload(metadata={"encoding": b"json/plain"}, data=what.bundle))
+    if what.bundle is not None and what.directory is not None:
         arguments.append(encoded(Options(directory=what.directory)))
     size = sum(payload.ByteSize() for payload in arguments)
     if size > LIMIT:
@@ -200,7 +203,7 @@ async def _started(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any
             id=what.workflow_id,
             task_queue=what.task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            memo={MEMO: {"bundle": bundle_hash(what.bundle), **(what.memo or {})}},
+            memo=_memo(what),
             static_summary=summary_of((what.description or "").partition("\n")[0]) or None,
             result_type=RawValue,
         )
@@ -211,6 +214,10 @@ async def _started(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any
         what.workflow_id, run_id=first, first_execution_run_id=first, result_type=RawValue
     )
     return pinned, True
+
+
+def _memo(what: Start) -> dict[str, Any] | None:
+    return None if what.bundle is None else {MEMO: {"bundle": bundle_hash(what.bundle), **(what.memo or {})}}
 
 
 async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHandle[Any, Any]:
@@ -231,8 +238,8 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
                 f'a run with the id "{what.workflow_id}" is open, and its payloads are encoded: without'
                 " its codec nobody can say whether it is this one"
             )
-        same_bundle = len(payloads) > 1 and payloads[1].data == what.bundle
-        if same_bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
+        bundle = payloads[1].data if len(payloads) > 1 else None
+        if payloads and bundle == what.bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
             _check_directory(what, payloads)
             return handle
         break
@@ -244,7 +251,7 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
 
 def _check_directory(what: Start, arguments: Sequence[Payload]) -> None:
     options = msgspec.json.decode(arguments[2].data, type=Options) if len(arguments) > 2 else Options()
-    if options.directory != what.directory:
+    if what.bundle is not None and options.directory != what.directory:
         where = options.directory or "no directory"
         raise ConflictError(
             f'the run "{what.workflow_id}" is open in {where}, and its paths mean that directory: from'

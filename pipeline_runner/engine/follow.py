@@ -116,9 +116,17 @@ class _Watched:
 class Follower:
     """Merges what happens in a run and in its children into one stream."""
 
-    def __init__(self, client: Client, workflow_id: str, run_id: str | None) -> None:
-        """Follow the run of these ids, from its first event to its end."""
+    def __init__(self, client: Client, workflow_id: str, run_id: str | None, *, wait: bool = True) -> None:
+        """Follow the run of these ids, from its first event to its end.
+
+        Args:
+            client: The client.
+            workflow_id: The run's.
+            run_id: The run's; None: the newest of that workflow id.
+            wait: Whether to wait for what has not happened yet; False: what has happened so far is all.
+        """
         self._client = client
+        self._wait = wait
         self._root = _Watched(workflow_id, run_id, "")
         self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -145,16 +153,16 @@ class Follower:
             UnreachableError: The server did not answer for a minute.
         """
         self._start("", self._root)
-        pending = asyncio.create_task(self._poll_pending())
+        polls = [asyncio.create_task(self._poll_pending())] if self._wait else []
         try:
             while (item := await self._queue.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
         finally:
-            for task in (pending, *self._tasks.values()):
+            for task in (*polls, *self._tasks.values()):
                 task.cancel()
-            await asyncio.gather(pending, *self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*polls, *self._tasks.values(), return_exceptions=True)
 
     def _start(self, key: str, watched: _Watched) -> None:
         async def run() -> None:
@@ -178,15 +186,18 @@ class Follower:
     async def _read(self, watched: _Watched) -> None:
         """Read one history to its end, over outages and continue-as-new."""
         while True:
-            handle = self._client.get_workflow_handle(watched.workflow_id, run_id=watched.run_id)
+            run_id = watched.run_id
+            handle = self._client.get_workflow_handle(watched.workflow_id, run_id=run_id)
             try:
-                async for event in handle.fetch_history_events(wait_new_event=True):
+                async for event in handle.fetch_history_events(wait_new_event=self._wait):
                     self._note(lost=False)
                     if event.event_id > watched.seen:
                         watched.seen = event.event_id
                         await self._child_first(event)
                         if self._take(watched, await readable(self._client.data_converter, event)):
                             return
+                if not self._wait and watched.run_id == run_id:
+                    return
             except RPCError as error:
                 if not unreachable(error):
                     raise

@@ -15,17 +15,17 @@ from pipeline_runner.core.errors import MARK
 _log = logging.getLogger(__name__)
 
 
-async def in_time(run: Coroutine[Any, Any, Any], *, threaded: bool) -> Any:
+async def in_time(run: Coroutine[Any, Any, Any], until: pulse.Deadline | None, *, threaded: bool) -> Any:
     """Run an activity, and have it end when its time is up.
 
     Args:
         run: The activity.
+        until: When that is; None: it may take any time.
         threaded: It runs in a thread, which nothing can stop but itself.
 
     Raises:
         ApplicationError: Its time was up; the type is that of the server's timeout.
     """
-    until = pulse.deadline()
     pulse.set_deadline(until)
     if until is None:
         return await run

@@ -12,7 +12,8 @@ import builtins
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -32,6 +33,7 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
+from pipeline_runner.activities import pulse
 from pipeline_runner.activities.context import (
     set_idempotency_key,
     set_undone_outcome,
@@ -39,12 +41,15 @@ from pipeline_runner.activities.context import (
 )
 from pipeline_runner.activities.secret_values import (
     SecretNotFoundError,
+    Source,
     in_use,
     mask,
     mask_logs,
     masked,
     secret_value,
+    source,
 )
+from pipeline_runner.activities.threads import in_thread
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import Places, filled
@@ -79,14 +84,20 @@ class WorkflowSide(Interceptor):
 class PipelineInterceptor(WorkflowSide):
     """Install on every worker that runs pipelines, or activities for them."""
 
-    def __init__(self, client: Client) -> None:
-        """Use the worker's client to ask how an attempt ended."""
+    def __init__(self, client: Client, vault: Source | None = None) -> None:
+        """Put this into a worker.
+
+        Args:
+            client: The worker's, to ask how an attempt ended.
+            vault: Where secrets are looked up before the environment.
+        """
         self._client = client
+        self._vault = vault
         mask_logs()
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put the activity side into the chain."""
-        return _ActivityInbound(next, self._client)
+        return _ActivityInbound(next, self._client, self._vault)
 
 
 def _is_installed() -> bool:
@@ -94,9 +105,10 @@ def _is_installed() -> bool:
 
 
 class _ActivityInbound(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, client: Client) -> None:  # noqa: A002
+    def __init__(self, next: ActivityInboundInterceptor, client: Client, vault: Source | None) -> None:  # noqa: A002
         super().__init__(next)
         self._client = client
+        self._vault = vault
 
     @property
     def _converter(self) -> DataConverter:
@@ -119,17 +131,20 @@ class _ActivityInbound(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         mark: dict[str, Any] | None = None
+        until = pulse.deadline()
+        source.set(self._vault)
         try:
             headers = await self._headers(input)
             set_idempotency_key(headers.get(KEY_HEADER))
             set_working_directory(headers.get(DIRECTORY_HEADER))
             set_undone_outcome(headers.get(OUTCOME_HEADER), by_pipeline=headers.get(UNDOING_HEADER))
             if SECRETS_HEADER in headers:
-                input.args = _with_secrets(input, headers[SECRETS_HEADER])
+                values = await _secrets(headers[SECRETS_HEADER], until)
+                input.args = _with_secrets(input, headers[SECRETS_HEADER], values)
             if isinstance(input.fn, Raw):
                 input.args, input.fn = decoded(input.fn, input.args), input.fn.function
             run = super().execute_activity(input)
-            return _measured(await in_time(run, threaded=not _is_async(input.fn)))
+            return _measured(await in_time(run, until, threaded=not _is_async(input.fn)))
         except (asyncio.CancelledError, CancelledError) as error:
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
@@ -236,14 +251,40 @@ def _measured(result: Any) -> Any:
     return RawValue(payload)
 
 
-def _with_secrets(input: ExecuteActivityInput, places: Places) -> Sequence[Any]:  # noqa: A002
-    """Return the arguments with the secrets' values in them."""
-    names = {name for _, spans in places for _, _, name in spans}
+async def _secrets(places: Places, until: pulse.Deadline | None) -> dict[str, str]:
+    """Look up the secrets of an input, and have them masked from now on."""
+    names = sorted({name for _, spans in places for _, _, name in spans})
+
+    def looked_up() -> dict[str, str]:
+        return {name: secret_value(name) for name in names}
+
     try:
-        values = {name: secret_value(name) for name in sorted(names)}
+        values = looked_up() if source.get() is None else await _in_time(looked_up, until)
     except SecretNotFoundError as error:
         raise ApplicationError(str(error), type=errors.SECRET_NOT_FOUND, non_retryable=True) from None
     mask(values.values())
+    return values
+
+
+async def _in_time(look_up: Callable[[], dict[str, str]], until: pulse.Deadline | None) -> dict[str, str]:
+    """Ask a vault, which may block; nothing of the step begins after its time is up."""
+    try:
+        async with asyncio.timeout(
+            None if until is None else max(0.0, until.ask - time.monotonic())
+        ) as limit:
+            return await in_thread(look_up)
+    except builtins.TimeoutError:
+        if until is None or not limit.expired():
+            raise
+        raise until.error() from None
+
+
+def _with_secrets(
+    input: ExecuteActivityInput,  # noqa: A002
+    places: Places,
+    values: dict[str, str],
+) -> Sequence[Any]:
+    """Return the arguments with the secrets' values in them."""
     # A dynamic activity has one argument: the list of all of them, raw.
     dynamic = len(input.args) == 1 and isinstance(input.args[0], list) and _are_raw(input.args[0])
     arguments = input.args[0] if dynamic else list(input.args)

@@ -1,25 +1,35 @@
 """Workers: they serve runs, pipelines by name, and activities."""
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHistory
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
-from temporalio.plugin import SimplePlugin
-from temporalio.worker import Worker
+from temporalio.worker import (
+    Plugin,
+    Replayer,
+    ReplayerConfig,
+    Worker,
+    WorkerConfig,
+    WorkflowReplayResult,
+)
 
-from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
+from pipeline_runner.activities.door import is_activity, name_of
+from pipeline_runner.activities.secret_values import SecretNotFoundError, Source, secret_value
+from pipeline_runner.activities.threads import in_thread
 from pipeline_runner.activities.web_client import shared_connections
 from pipeline_runner.core import errors
 from pipeline_runner.engine import signatures
 from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.cancelling import DetailedRunner
-from pipeline_runner.engine.interceptor import PipelineInterceptor
+from pipeline_runner.engine.interceptor import PipelineInterceptor, WorkflowSide
 from pipeline_runner.engine.interpreter import LOAD, Interpreter
 from pipeline_runner.engine.outcomes import unknown_activity
 from pipeline_runner.engine.parameters import taken_raw
@@ -34,6 +44,18 @@ _MANY = 1000
 """Threads where a tuner decides how many activities run; they are made when they are needed."""
 
 
+_TUNED: dict[str, Any] = {
+    # After a worker was killed, its runs wait this long for it before another takes over.
+    "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+    # What a heartbeat may wait for: short, since there are heartbeat timeouts of less than a second.
+    "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
+    "default_heartbeat_throttle_interval": timedelta(seconds=1),
+}
+"""Settings that suit pipelines better than the SDK's own defaults, and stand in for these."""
+
+_SDK = {name: parameter.default for name, parameter in inspect.signature(Worker.__init__).parameters.items()}
+
+
 def pipeline_worker(
     client: Client,
     *,
@@ -41,7 +63,7 @@ def pipeline_worker(
     activities: Sequence[Callable[..., Any]],
     bundles: Mapping[str, bytes] | None = None,
     directory: str | None = None,
-    secrets: Mapping[str, Sequence[str]] | None = None,
+    needs: Mapping[str, Sequence[str]] | None = None,
     allow: Sequence[str] = (),
     graceful_shutdown: timedelta = timedelta(seconds=5),
     **settings: Any,
@@ -52,63 +74,127 @@ def pipeline_worker(
         client: A connected client.
         task_queue: Where it listens.
         activities: Functions and methods with ``@activity.defn``.
-        bundles: Encoded bundles by pipeline name: what can be started by name alone.
-        directory: What relative paths of runs by name refer to, wherever they go on; None: the
-            directory of whichever worker takes a step.
-        secrets: What the pipelines of ``bundles`` need here, by name: where one is missing, a
-            run by name fails before anything is done.
-        allow: Patterns of names of activities, such as ``file.*``; empty: all.
+        bundles: See :class:`ServingPlugin`, as of the next three.
+        directory: See there.
+        needs: See there.
+        allow: See there.
         graceful_shutdown: How long running activities may go on when the worker stops.
-        settings: Further settings of :class:`temporalio.worker.Worker`. ``workflows``, ``interceptors``
-            and ``plugins`` are served beside this package's own; interceptors come after them, and
-            so see activities with their arguments decoded and secrets put in. With an
-            ``activity_executor``, it decides how many activities of threads run at the same time.
+        settings: Further settings of :class:`temporalio.worker.Worker`.
     """
-    served = dict(bundles or {})
+    plugin = ServingPlugin(bundles=bundles, directory=directory, needs=needs, allow=allow)
+    plugins = [*settings.pop("plugins", ()), plugin]
+    shutdown = {"graceful_shutdown_timeout": graceful_shutdown}
+    return Worker(
+        client, task_queue=task_queue, activities=activities, plugins=plugins, **{**shutdown, **settings}
+    )
 
-    @activity.defn(name=LOAD)
-    async def load(name: str) -> Any:
-        if name not in served:
-            known = ", ".join(sorted(served)) or "none"
-            raise ApplicationError(
-                f'this worker serves no pipeline "{name}"; it serves {known}',
-                type=errors.UNKNOWN_PIPELINE,
-                # Asked over the task queue, another worker may know it.
-                non_retryable=activity.info().is_local,
-            )
-        _check_secrets((secrets or {}).get(name, ()))
-        answer = {"bundle": msgspec.json.decode(served[name]), "directory": directory}
-        if (signer := signatures.current()) is not None:
-            workflow_id = activity.info().workflow_id or ""
-            answer["signature"] = signer.bundle(workflow_id, name, served[name], directory)
-        return answer
 
-    namespace = Namespace(client)
-    plugins = [
-        SimplePlugin("pipeline-runner.connections", run_context=shared_connections),
-        SimplePlugin("pipeline-runner.sweeping", run_context=sweeping(namespace)),
-    ]
-    limits = [Allowing(allow, LOAD)] if allow else []
-    own = [PipelineInterceptor(client), OriginInterceptor(namespace)]
-    options: dict[str, Any] = {
-        # After a worker was killed, its runs wait this long for it before another takes over.
-        "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
-        # What a heartbeat may wait for: short, since there are heartbeat timeouts of less than a second.
-        "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
-        "default_heartbeat_throttle_interval": timedelta(seconds=1),
-        "graceful_shutdown_timeout": graceful_shutdown,
-        "unsandboxed_workflow_runner": DetailedRunner(),
-        **settings,
-        "workflows": [Interpreter, *settings.get("workflows", ())],
-        "interceptors": [*limits, *own, *settings.get("interceptors", ())],
-        "plugins": [*settings.get("plugins", ()), *plugins],
-    }
-    if options.get("activity_executor") is None:
-        threads = ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity")
-        options["activity_executor"] = threads
-    unknown: list[Callable[..., Any]] = [] if _any_name(activities) else [_unknown]
-    served_activities = [*map(taken_raw, activities), load, *unknown]
-    return Worker(client, task_queue=task_queue, activities=served_activities, **options)
+class ServingPlugin(Plugin):
+    """What makes a worker one that serves runs of pipelines, whatever else it serves.
+
+    Its interceptors come before the worker's own, which so see activities with their arguments decoded
+    and secrets put in. With an ``activity_executor``, it decides how many activities of threads run
+    at the same time; without one, each activity that may run has a thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        activities: Sequence[Callable[..., Any]] = (),
+        bundles: Mapping[str, bytes] | None = None,
+        directory: str | None = None,
+        needs: Mapping[str, Sequence[str]] | None = None,
+        allow: Sequence[str] = (),
+        vault: Source | None = None,
+    ) -> None:
+        """Serve.
+
+        Args:
+            activities: Beside those of the worker, which win where two have the same name.
+            bundles: Encoded bundles by pipeline name: what can be started by name alone.
+            directory: What relative paths of runs by name refer to, wherever they go on; None: the
+                directory of whichever worker takes a step.
+            needs: Names of the secrets that the pipelines of ``bundles`` need here, by pipeline: where one
+                is missing, a run by name fails before anything is done.
+            allow: Patterns of names of activities, such as ``file.*``; empty: all.
+            vault: Where secrets are looked up before the environment.
+        """
+        self._activities = tuple(activities)
+        self._bundles = dict(bundles or {})
+        self._directory = directory
+        self._needs = dict(needs or {})
+        self._allow = tuple(allow)
+        self._vault = vault
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Add the interpreter, activities and interceptors to those of the worker."""
+        settings: dict[str, Any] = dict(config)
+        namespace = Namespace(config["client"])
+        limits = [Allowing(self._allow, LOAD)] if self._allow else []
+        own = [PipelineInterceptor(config["client"], self._vault), OriginInterceptor(namespace)]
+        settings["interceptors"] = [*limits, *own, *settings["interceptors"]]
+        settings["workflows"] = [Interpreter, *settings["workflows"]]
+        settings["activities"] = self._served(settings["activities"])
+        settings |= {name: value for name, value in _TUNED.items() if settings[name] == _SDK[name]}
+        if settings["unsandboxed_workflow_runner"] is _SDK["unsandboxed_workflow_runner"]:
+            settings["unsandboxed_workflow_runner"] = DetailedRunner()
+        if settings["activity_executor"] is None:
+            threads = ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity")
+            settings["activity_executor"] = threads
+        return cast("WorkerConfig", settings)
+
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
+        """Have activities share connections, and old records removed, while the worker runs."""
+        async with shared_connections(), sweeping(Namespace(worker.client))():
+            await next(worker)
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        """Add what a replay of runs of pipelines needs."""
+        settings: dict[str, Any] = dict(config)
+        settings["workflows"] = [Interpreter, *settings["workflows"]]
+        settings["interceptors"] = [WorkflowSide(), *settings["interceptors"]]
+        return cast("ReplayerConfig", settings)
+
+    def run_replayer(
+        self,
+        replayer: Replayer,
+        histories: AsyncIterator[WorkflowHistory],
+        next: Callable[  # noqa: A002
+            [Replayer, AsyncIterator[WorkflowHistory]],
+            AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]],
+        ],
+    ) -> AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]]:
+        """Add nothing."""
+        return next(replayer, histories)
+
+    def _served(self, given: Sequence[Callable[..., Any]]) -> list[Callable[..., Any]]:
+        """Return the worker's own activities and those of pipelines, ready to be registered."""
+        names = {name_of(one) for one in given if is_activity(one)}
+        more = [one for one in self._activities if name_of(one) not in names]
+        served = [*given, *more]
+        unknown = [] if None in {*names, *map(name_of, more)} else [_unknown]
+        return [*map(taken_raw, served), self._loader(), *unknown]
+
+    def _loader(self) -> Callable[..., Any]:
+        @activity.defn(name=LOAD)
+        async def load(name: str) -> Any:
+            if name not in self._bundles:
+                known = ", ".join(sorted(self._bundles)) or "none"
+                raise ApplicationError(
+                    f'this worker serves no pipeline "{name}"; it serves {known}',
+                    type=errors.UNKNOWN_PIPELINE,
+                    # Asked over the task queue, another worker may know it.
+                    non_retryable=activity.info().is_local,
+                )
+            await in_thread(lambda: _check_secrets(self._needs.get(name, ())))
+            bundle = self._bundles[name]
+            answer = {"bundle": msgspec.json.decode(bundle), "directory": self._directory}
+            if (signer := signatures.current()) is not None:
+                workflow_id = activity.info().workflow_id or ""
+                answer["signature"] = signer.bundle(workflow_id, name, bundle, self._directory)
+            return answer
+
+        return load
 
 
 @activity.defn(dynamic=True)
@@ -121,12 +207,6 @@ async def _unknown(arguments: Sequence[RawValue]) -> None:  # noqa: ARG001 - as 
         # Asked over the task queue again, the same worker would give the same answer.
         non_retryable=True,
     )
-
-
-def _any_name(activities: Sequence[Callable[..., Any]]) -> bool:
-    """Tell whether one of the activities serves every name that no other has."""
-    definitions = (getattr(one, "__temporal_activity_definition", None) for one in activities)
-    return any(one is not None and one.name is None for one in definitions)
 
 
 def _threads(settings: Mapping[str, Any]) -> int:

@@ -27,12 +27,21 @@ def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | 
     Raises:
         WorkflowIdError: The pipeline's template cannot be rendered, or the id is empty or too long.
     """
-    if chosen is None and pipeline.workflow_id is None:
-        return f"{pipeline.name}-{secrets.token_hex(4)}"
-    try:
-        made = render_text(pipeline.workflow_id or "", {"inputs": inputs}) if chosen is None else chosen
-    except ExpressionError as error:
-        raise WorkflowIdError(f"the workflow id cannot be made: {error.message}") from None
+    if chosen is None and pipeline.workflow_id is not None:
+        try:
+            chosen = render_text(pipeline.workflow_id, {"inputs": inputs})
+        except ExpressionError as error:
+            raise WorkflowIdError(f"the workflow id cannot be made: {error.message}") from None
+    return workflow_id_for(pipeline.name, chosen)
+
+
+def workflow_id_for(name: str, chosen: str | None = None) -> str:
+    """Return the workflow id of a run of which only the pipeline's name is known.
+
+    Raises:
+        WorkflowIdError: The chosen id is empty or too long.
+    """
+    made = f"{name}-{secrets.token_hex(4)}" if chosen is None else chosen
     if not 0 < len(made.encode()) <= MAX_ID:
         raise WorkflowIdError(
             f"a workflow id has 1 to {MAX_ID} bytes, not {len(made.encode())}: nothing was started"

@@ -426,7 +426,7 @@ async def test_a_run_by_name_whose_worker_lacks_a_secret_does_nothing(pipelines:
         ' compensate: {activity: effect.undo, with: {log: LOG, name: "{{ secrets.MISSING_TOKEN }}"}}}\n'
     )
     bundles = {"poor": model.encode(pipelines.bundle(text))}
-    async with pipelines.worker(bundles=bundles, secrets={"poor": ["MISSING_TOKEN"]}):
+    async with pipelines.worker(bundles=bundles, needs={"poor": ["MISSING_TOKEN"]}):
         handle = await pipelines.client.start_workflow(
             "poor", {}, id=pipelines.queue, task_queue=pipelines.queue
         )

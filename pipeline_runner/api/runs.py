@@ -1,0 +1,233 @@
+"""Runs as programs have them: started, found, waited for, looked at, cancelled.
+
+::
+
+    RunError                       a run has ended without a result
+      ├─ RunFailed                 an error, a time that was up; the server has ended it
+      └─ RunCancelled              it was cancelled, and has undone what it had done
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import msgspec
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
+from temporalio.common import RawValue
+
+from pipeline_runner.api.pipelines import Pipeline
+from pipeline_runner.core import model
+from pipeline_runner.core.errors import in_brackets
+from pipeline_runner.core.record import Report
+from pipeline_runner.engine.client import Start, find, start
+from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
+from pipeline_runner.engine.payloads import is_plain
+from pipeline_runner.engine.reports import UNDECODED, read_report, report_in
+from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
+
+T = TypeVar("T")
+
+Event = Progress | Connection | Unserved | Ended
+"""What :meth:`Run.events` yields."""
+
+
+class RunError(Exception):
+    """A run has ended without a result. The message is the error's, with its type."""
+
+    def __init__(self, workflow_id: str, report: Report) -> None:
+        self.workflow_id = workflow_id
+        self.report = report
+        """What became of the steps, and of what they had done."""
+        self.type = report.error.type if report.error else ""
+        """The error's type, such as ``CommandFailed``; empty where there is none."""
+        self.message = report.error.message if report.error else report.status
+        super().__init__(f"{self.message}{in_brackets(self.type)}")
+
+
+class RunFailed(RunError):
+    """A run has failed, its time was up, or the server has ended it."""
+
+
+class RunCancelled(RunError):
+    """A run was cancelled. If it could not undo everything, that is a :class:`RunFailed`."""
+
+
+class Run:
+    """A run of a pipeline. :meth:`Runner.start` and :meth:`Runner.get` make it."""
+
+    def __init__(self, client: Client, handle: WorkflowHandle[Any, Any], pipeline: str, *, new: bool) -> None:
+        self._client = client
+        self._handle = handle
+        self.pipeline = pipeline
+        """The pipeline's name."""
+        self.new = new
+        """Whether this call of :meth:`Runner.start` has started it; False: it was there before."""
+
+    def __repr__(self) -> str:
+        return f"<Run {self.workflow_id}>"
+
+    @property
+    def workflow_id(self) -> str:
+        """The workflow id."""
+        return self._handle.id
+
+    @property
+    def run_id(self) -> str | None:
+        """Temporal's run id; of a run that goes on in further ones, that of the first or of a later one."""
+        return self._handle.run_id
+
+    @overload
+    async def result(self) -> Any: ...
+    @overload
+    async def result(self, type: type[T]) -> T: ...
+    async def result(self, type: Any = Any) -> Any:  # noqa: A002
+        """Wait for the end of the run, and return its output.
+
+        Args:
+            type: What the output is converted to: a dataclass, a typed dictionary, a pydantic model, a
+                ``msgspec.Struct``, or lists and mappings of them; left out: it stays JSON data.
+
+        Raises:
+            RunFailed: The run has failed.
+            RunCancelled: The run was cancelled.
+            ValueError: The output does not fit the type, or is encoded by a codec that the client lacks.
+            RPCError: The server refuses, or does not answer.
+        """
+        try:
+            value = await self._handle.result()
+        except WorkflowFailureError as failure:
+            report = report_in(failure.cause) or await self.report()
+            kind = RunCancelled if report.status == "cancelled" and not report.dirty else RunFailed
+            raise kind(self.workflow_id, report) from failure
+        except UNDECODED:
+            raise ValueError(_encoded(self)) from None
+        if not is_plain(value.payload):
+            raise ValueError(_encoded(self))
+        return msgspec.convert(msgspec.json.decode(value.payload.data or b"null"), type, dec_hook=_model)
+
+    async def report(self) -> Report:
+        """Return how the run went, or how far it has come. This needs no worker.
+
+        Raises:
+            UnreachableError: The server does not answer.
+            RPCError: The server refuses, or no longer knows the run.
+        """
+        return await read_report(self._client, self.workflow_id, self.run_id, self.pipeline)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield what happens to the steps from the start of the run to its end. This needs no worker.
+
+        Raises:
+            UnreachableError: The server has not answered for a minute.
+            RPCError: The server refuses, or no longer knows the run.
+        """
+        async for event in Follower(self._client, self.workflow_id, self.run_id).events():
+            yield event
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask the run to stop and to undo what it has done; :meth:`result` waits until it has.
+
+        Args:
+            reason: Why; it is in the report and in the history.
+
+        Raises:
+            RPCError: The run has ended already, or the server refuses.
+        """
+        first = self._handle.first_execution_run_id
+        chain = self._client.get_workflow_handle(self.workflow_id, first_execution_run_id=first)
+        await chain.cancel(reason=reason)
+
+
+def _encoded(run: Run) -> str:
+    return (
+        f"what the run {run.workflow_id} has ended with is encoded: connect with the data converter that its"
+        " worker has"
+    )
+
+
+def _model(kind: type, value: Any) -> Any:
+    """Return a value as a pydantic model; msgspec asks for types that it does not know."""
+    if not hasattr(kind, "model_validate"):
+        raise NotImplementedError(f"an output cannot be converted to {kind.__qualname__}")
+    return kind.model_validate(value)
+
+
+class Runner:
+    """Starts and finds runs."""
+
+    def __init__(self, client: Client, *, task_queue: str | None = None) -> None:
+        """Use a client.
+
+        Args:
+            client: A connected client, with whatever data converter and interceptors the workers have.
+            task_queue: Where the runs go; None: the pipeline's own ``task_queue``, else ``pipelines``.
+        """
+        self.client = client
+        self.task_queue = task_queue
+
+    async def start(
+        self,
+        pipeline: Pipeline | str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        workflow_id: str | None = None,
+        directory: str | Path | None = None,
+    ) -> Run:
+        """Start a run, or find the open one of that workflow id with the same pipeline and inputs.
+
+        Args:
+            pipeline: A loaded pipeline, which travels with the run; or the name of one that a worker
+                serves. In that case the worker checks the inputs, and a run whose inputs do not fit fails.
+            inputs: The inputs by name: JSON data.
+            workflow_id: The workflow id; None: the pipeline's own ``workflow_id``, else its name and a random
+                part. The own one of a pipeline that is started by its name is not known here.
+            directory: What relative paths in a loaded pipeline refer to; None: the directory of whichever
+                worker takes a step.
+
+        Raises:
+            InvalidPipeline: The pipeline has errors.
+            InvalidInputs: The inputs do not fit; its ``problems`` are all of them.
+            WorkflowIdError: The workflow id is empty or too long, or the pipeline's cannot be rendered.
+            ConflictError: An open run of that workflow id has another pipeline or other inputs.
+            TooLargeError: Pipeline and inputs are too large together.
+            RPCError: The server refuses, or does not answer.
+        """
+        given = dict(inputs or {})
+        where = None if directory is None else os.path.abspath(directory)  # noqa: ASYNC240 - of memory
+        if isinstance(pipeline, str):
+            queue = self.task_queue or DEFAULT_TASK_QUEUE
+            what = Start(name=pipeline, inputs=given, task_queue=queue, workflow_id=workflow_id)
+        else:
+            root = pipeline.bundle.pipelines[pipeline.bundle.root]
+            what = Start(
+                name=root.name,
+                bundle=model.encode(pipeline.bundle),
+                inputs=given,
+                task_queue=self.task_queue or root.task_queue or DEFAULT_TASK_QUEUE,
+                workflow_id=workflow_id,
+                description=root.description,
+                directory=where,
+            )
+        handle, new = await start(self.client, what)
+        return Run(self.client, handle, what.name, new=new)
+
+    async def get(self, workflow_id: str) -> Run:
+        """Return the newest run of a workflow id, whether it is open or not.
+
+        Raises:
+            LookupError: There is none.
+            RPCError: The server refuses, or does not answer.
+        """
+        handle, description = await find(self.client, workflow_id)
+        chained = self.client.get_workflow_handle(
+            workflow_id,
+            run_id=handle.run_id,
+            first_execution_run_id=_first(description),
+            result_type=RawValue,
+        )
+        return Run(self.client, chained, description.workflow_type, new=False)
+
+
+def _first(description: WorkflowExecutionDescription) -> str:
+    return description.raw_description.workflow_execution_info.first_run_id or description.run_id

@@ -1,0 +1,132 @@
+"""Reports: how a run went, read from the server alone, without a worker."""
+
+from typing import Any
+
+import msgspec
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import RawValue
+from temporalio.exceptions import (
+    ApplicationError,
+    CancelledError,
+    FailureError,
+    TerminatedError,
+    TimeoutError,
+)
+
+from pipeline_runner.core.errors import ErrorInfo
+from pipeline_runner.core.record import Report, RunStatus
+from pipeline_runner.engine.follow import Ended, Follower, Progress
+from pipeline_runner.engine.outcomes import details_of, report_of
+
+UNDECODED = (KeyError, RuntimeError)
+"""What the SDK raises where it does not know a payload's encoding."""
+TERMINATED = "Terminated"
+TIMED_OUT = "TimedOut"
+"""Error types of runs that the server has ended, which have no report of their own."""
+
+
+async def read_report(client: Client, workflow_id: str, run_id: str | None, pipeline: str) -> Report:
+    """Return the report of a run as it stands, from its history.
+
+    Of a run that is open, or has completed, it says what became of the steps that have left something in
+    the history: ``set`` leaves nothing there.
+
+    Args:
+        client: The client.
+        workflow_id: The run's.
+        run_id: The run's, or that of the first run of its chain.
+        pipeline: The pipeline's name.
+
+    Raises:
+        UnreachableError: The server does not answer.
+        RPCError: The server refuses, or does not know the run.
+    """
+    follower = Follower(client, workflow_id, run_id, wait=False)
+    steps: dict[str, str] = {}
+    end: str | None = None
+    async for event in follower.events():
+        if isinstance(event, Ended):
+            end = event.state
+        elif isinstance(event, Progress) and not event.undo and "/" not in event.path:
+            steps[event.path] = event.state
+    if end is None or end == "completed":
+        return Report(pipeline=pipeline, status="completed" if end else "running", steps=steps)
+    last = client.get_workflow_handle(workflow_id, run_id=follower.run_id, result_type=RawValue)
+    cause = await _cause_of(last)
+    found = report_in(cause)
+    if found is None:
+        return without_report(cause, pipeline, acted=follower.has_acted, steps=steps)
+    return with_attempts(found, follower)
+
+
+async def _cause_of(handle: WorkflowHandle[Any, Any]) -> BaseException | None:
+    try:
+        await handle.result(follow_runs=False)
+    except WorkflowFailureError as failure:
+        return failure.cause
+    return None
+
+
+def report_in(cause: BaseException | None) -> Report | None:
+    """Return the report that the end of a run carries, with the details of the error; None: it has none."""
+    found = report_of(cause) if isinstance(cause, ApplicationError | CancelledError) else None
+    return None if found is None else with_details(found, cause)
+
+
+def without_report(
+    cause: BaseException | None, pipeline: str, *, acted: bool, steps: dict[str, str] | None = None
+) -> Report:
+    """Return the report of a run whose end carries none.
+
+    Args:
+        cause: Why it ended.
+        pipeline: The pipeline's name.
+        acted: Whether it had done anything, which is left then.
+        steps: What became of its steps.
+    """
+    if isinstance(cause, TerminatedError):
+        error = ErrorInfo(type=TERMINATED, message="terminated: nothing was undone")
+    elif isinstance(cause, TimeoutError):
+        error = ErrorInfo(type=TIMED_OUT, message="stopped by the server's timeout: nothing was undone")
+    elif isinstance(cause, FailureError):
+        kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
+        error = ErrorInfo(type=kind or "", message=cause.message)
+    else:
+        error = ErrorInfo(type=type(cause).__name__, message=str(cause))
+    status: RunStatus = "cancelled" if isinstance(cause, CancelledError) else "failed"
+    return Report(
+        pipeline=pipeline,
+        status="timed_out" if isinstance(cause, TimeoutError) else status,
+        dirty=acted,
+        error=error,
+        steps=steps or {},
+    )
+
+
+def with_attempts(report: Report, follower: Follower) -> Report:
+    """Return a report with what a reader of the history knows of the undos."""
+    undo = tuple(
+        msgspec.structs.replace(
+            record,
+            attempts=follower.attempts.get(record.path),
+            error=_detailed(record.error, follower.details.get(record.path)),
+        )
+        for record in report.undo
+    )
+    return msgspec.structs.replace(report, undo=undo)
+
+
+def with_details(report: Report, cause: BaseException | None) -> Report:
+    """Return a report with what the error that began it all carries beside its message."""
+    root: ApplicationError | None = None
+    while isinstance(cause, FailureError):
+        if isinstance(cause, ApplicationError):
+            root = cause
+        cause = cause.cause
+    if root is None or report_of(root) is not None:
+        return report
+    return msgspec.structs.replace(report, error=_detailed(report.error, details_of(root.details)))
+
+
+def _detailed(error: ErrorInfo | None, details: Any) -> ErrorInfo | None:
+    return None if error is None else msgspec.structs.replace(error, details=details)
