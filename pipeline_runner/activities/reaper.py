@@ -5,8 +5,8 @@ which process groups to guard; when the pipe closes, for whatever reason, it kil
 that are still listed. This needs nothing but POSIX; Linux's parent-death signal would miss
 macOS, and a child's own children.
 
-A group is guarded from just after its start: a kill between the two is not covered.
-Imports the standard library only.
+A process that :func:`start` starts is guarded before it is the program that is wanted: it tells the
+watcher by itself, so that it does not matter when this process is killed. Imports the standard library only.
 """
 
 import atexit
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from typing import Any
 
 _WATCHER = """
 import os, signal, sys
@@ -31,6 +32,10 @@ for group in groups:
 """
 
 
+# Its input is the watcher's pipe. Where the watcher was killed, the owner tells the next one.
+_TELLING = """trap '' PIPE; echo "+$$" 2>/dev/null >&0; trap - PIPE; exec "$@" </dev/null"""
+
+
 class _Reaper:
     """The watcher of one process, started when first needed and again when it died."""
 
@@ -40,11 +45,24 @@ class _Reaper:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
+    def start(self, command: list[str], settings: dict[str, Any]) -> "subprocess.Popen[bytes]":
+        """Start a process that leads a group, and add the group."""
+        with self._lock:
+            self._own()
+            watcher = self._watcher or self._start()
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _TELLING, "sh", *command],
+                stdin=watcher.stdin,
+                start_new_session=True,
+                **settings,
+            )
+        self.guard(process.pid)
+        return process
+
     def guard(self, group: int) -> None:
         """Add a group."""
         with self._lock:
-            if self._owner != os.getpid():  # first use, or a fork: its parent's groups are not its own
-                self._forget()
+            self._own()
             self._groups.add(group)
             self._tell(b"+%d\n" % group)
 
@@ -73,9 +91,9 @@ class _Reaper:
             self.stop()
             self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> "subprocess.Popen[bytes]":
         """Start a watcher that knows all groups."""
-        self._watcher = subprocess.Popen(
+        watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WATCHER],
             bufsize=0,
             stdin=subprocess.PIPE,
@@ -84,20 +102,34 @@ class _Reaper:
             cwd="/",
             start_new_session=True,
         )
-        self._write(self._watcher, b"".join(b"+%d\n" % group for group in sorted(self._groups)))
+        self._watcher = watcher
+        self._write(watcher, b"".join(b"+%d\n" % group for group in sorted(self._groups)))
+        return watcher
 
     def _write(self, watcher: "subprocess.Popen[bytes]", lines: bytes) -> None:
         assert watcher.stdin is not None
         watcher.stdin.write(lines)
 
-    def _forget(self) -> None:
-        self._owner = os.getpid()
-        self._groups.clear()
-        self._watcher = None
+    def _own(self) -> None:
+        """Begin anew at the first use, and after a fork: its parent's groups are not its own."""
+        if self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._groups.clear()
+            self._watcher = None
 
 
 _reaper = _Reaper()
 atexit.register(_reaper.stop)
+
+
+def start(command: list[str], **settings: Any) -> "subprocess.Popen[bytes]":
+    """Start a program without input as the leader of a process group that is guarded from the first.
+
+    Args:
+        command: The program's path, and its arguments.
+        settings: Further settings for ``Popen``.
+    """
+    return _reaper.start(command, settings)
 
 
 def guard(group: int) -> None:

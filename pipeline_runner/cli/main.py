@@ -200,7 +200,7 @@ def main() -> NoReturn:
     console.keep_stdout()
     # Until a run is followed, both signals mean the same: go no further.
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored on purpose
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is ignored on purpose
         signal.signal(signal.SIGINT, _interrupt)
     code = run(sys.argv[1:])
     logging.shutdown()

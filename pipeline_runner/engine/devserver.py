@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pipeline_runner.activities import reaper
 
@@ -123,7 +123,7 @@ def start(
         log: Where its output goes.
         settings: Further dynamic configuration, ``key=value``.
         timeout: Seconds until it must answer.
-        new_session: Put it into a process group of its own, which is guarded from just after its start.
+        new_session: Put it into a process group of its own, which is guarded.
             False: the caller guards the group that both belong to.
 
     Raises:
@@ -134,16 +134,8 @@ def start(
         if port is not None and _listens(port):
             raise ServerError(f"port {port} is taken by another program: choose another")
         chosen = port or free_port()
-        process = subprocess.Popen(
-            _command(binary, database, chosen, ui_port, (*_SETTINGS, *settings)),
-            env=_environment(database),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=new_session,
-        )
-        if new_session:
-            reaper.guard(process.pid)
+        command = _command(binary, database, chosen, ui_port, (*_SETTINGS, *settings))
+        process = _begin(command, new_session, env=_environment(database), stdout=log, stderr=log)
         if _answers(process, chosen, timeout):
             return DevServer(process=process, port=chosen, ui_port=ui_port)
         ended = process.poll() is not None
@@ -153,6 +145,12 @@ def start(
             break
     state = f"ended with exit code {process.returncode}" if ended else f"did not answer in {timeout:g} s"
     raise ServerError(f"the Temporal server ({binary}) {state}")
+
+
+def _begin(command: list[str], new_session: bool, **settings: Any) -> "subprocess.Popen[bytes]":
+    if new_session:
+        return reaper.start(command, **settings)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, **settings)
 
 
 def _environment(database: Path | None) -> dict[str, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_runner.activities import reaper
+
 _OWNER = """
 import os, signal, subprocess, sys
 from pipeline_runner.activities import reaper
@@ -59,3 +61,73 @@ def test_guarded_groups_end_with_their_owner_and_released_ones_live(how: tuple[s
     finally:
         os.kill(third, signal.SIGKILL)
         owner.communicate()
+
+
+_KILLED = """
+import os, signal, subprocess, sys
+from pipeline_runner.activities import reaper
+if "lost" in sys.argv:
+    reaper.guard(424242)
+    os.kill(reaper._reaper._watcher.pid, signal.SIGKILL)
+    reaper._reaper._watcher.wait()
+made = subprocess.Popen.__init__
+def dies(self, *args, **settings):
+    made(self, *args, **settings)
+    if {"600", "start-dev"} & set(self.args):
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+if "lost" not in sys.argv:
+    subprocess.Popen.__init__ = dies
+if "server" in sys.argv:
+    from pipeline_runner.engine import devserver
+    devserver.start()
+process = reaper.start(["sleep", "600"], stdout=subprocess.DEVNULL)
+print(process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def _gone(pid: int) -> bool:
+    return _state(pid) in ("", "Z")
+
+
+@pytest.mark.parametrize("how", ["killed", "server", "lost"])
+def test_a_program_is_guarded_from_its_first_moment_on(how: str) -> None:
+    """Its owner is killed as soon as it is there; or somebody had killed the watcher."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    try:
+        if how == "lost":
+            assert not _gone(pid)
+            owner.kill()
+        deadline = time.monotonic() + 10
+        while not _gone(pid):
+            assert time.monotonic() < deadline, "it outlives its owner"
+            time.sleep(0.02)
+        assert owner.wait(10) == -signal.SIGKILL
+    finally:
+        if not _gone(pid):
+            os.killpg(pid, signal.SIGKILL)
+        owner.communicate()
+
+
+def test_a_program_that_is_started_is_the_one_that_was_wanted() -> None:
+    """It has its own process number, no input, the usual signals, and its arguments as they are."""
+    code = 'echo $$; ps -o pgid= -p $$; echo "[$0][$1][$(cat)]"; exec sleep 600'
+    process = reaper.start(["/bin/sh", "-c", code, "$HOME 'x'", ""], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        told = [process.stdout.readline().decode().strip() for _ in range(3)]
+        assert told == [str(process.pid), str(process.pid), "[$HOME 'x'][][]"]
+        os.kill(process.pid, signal.SIGPIPE)
+        assert process.wait(10) == -signal.SIGPIPE
+    finally:
+        reaper.release(process.pid)
+        process.stdout.close()

@@ -105,3 +105,14 @@ def wait_for(condition: Any, seconds: float = 30) -> None:
 
 def interrupt(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGINT)
+
+
+def wait_for_handlers(process: "subprocess.Popen[str]") -> None:
+    """Wait until the command catches signals: until then, Python starts."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def catches() -> bool:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+
+    wait_for(catches)

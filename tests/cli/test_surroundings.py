@@ -53,6 +53,20 @@ def test_a_run_with_closed_streams_goes_to_its_end(tmp_path: Path) -> None:
     assert_nothing_left(tmp_path)
 
 
+def test_runs_and_the_activities_of_their_worker_are_on_uvloop(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(
+        "import asyncio\nfrom temporalio import activity\n\n\n"
+        "@activity.defn(name='told.loop')\nasync def loop() -> str:\n"
+        "    return f'{type(asyncio.get_running_loop()).__module__}'\n"
+    )
+    (tmp_path / "activities.yaml").write_text("modules: [told]\n")
+    (tmp_path / "l.yaml").write_text(
+        "name: l\nsteps: [{id: x, activity: told.loop, compensate: none}]\noutput: '{{ steps.x.output }}'\n"
+    )
+    done = run(tmp_path, "l.yaml")
+    assert (done.code, done.out) == (0, '"uvloop"\n'), done.err
+
+
 FULL = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS), ["schema"], ["activities"]]
 FULL += [["activities", "--format", "json"], ["explain"], ["explain", "unknown-key"]]
 FULL += [["validate", "--format", name, "n.yaml"] for name in ("json", "sarif", "github")]
