@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pipeline_runner.cli import console
+from pipeline_runner.core.paths import Path
 
 if TYPE_CHECKING:
     from pipeline_runner.engine.follow import Connection, Ended, Progress
@@ -50,7 +51,7 @@ def line_of(progress: "Progress") -> str:
         parts.append(f"attempt {progress.attempt}")
     if progress.elapsed is not None:
         parts.append(f"{progress.elapsed:.2f}s")
-    if progress.state == "running" and progress.name != progress.path.rpartition("/")[2]:
+    if progress.state == "running" and progress.name != str(Path.of_id(progress.path).local):
         parts.append(_one_line(progress.name))
     text = ", ".join(parts)
     return f"{text}: {_one_line(progress.error)}" if progress.error else text
@@ -140,10 +141,11 @@ class Live:
 def _title(progress: "Progress") -> str:
     """Return a step's name: a child's below the child, and in an undo with the child's in front."""
     name = _one_line(progress.name)
-    if progress.undo:
-        above, slash, _ = progress.path.rpartition("/")
-        return f"undo {_one_line(above)}{slash}{name}"
-    return "  " * progress.path.count("/") + name
+    path = Path.of_id(progress.path)
+    if not progress.undo:
+        return "  " * path.depth + name
+    above = f"{_one_line(str(path.above))}/" if path.depth else ""
+    return f"undo {above}{name}"
 
 
 def _elapsed(progress: "Progress", begun: float) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
@@ -155,28 +154,15 @@ def _on_one_queue(loaded: Loaded) -> model.Bundle:
     Those of activities that somebody else's worker serves stay as they are.
     """
     assert loaded.bundle is not None
+
+    def on_one_queue(call: model.Call) -> model.Call:
+        return replace(call, task_queue=None) if served_here(call, loaded.catalogue) else call
+
     pipelines = {
-        key: replace(
-            pipeline,
-            task_queue=None,
-            steps=tuple(_step_on_one_queue(step, loaded.catalogue) for step in pipeline.steps),
-            finally_=tuple(_step_on_one_queue(step, loaded.catalogue) for step in pipeline.finally_),
-        )
+        key: replace(model.with_calls(pipeline, on_one_queue), task_queue=None)
         for key, pipeline in loaded.bundle.pipelines.items()
     }
     return replace(loaded.bundle, pipelines=pipelines)
-
-
-def _step_on_one_queue(step: model.Step, catalogue: Catalogue) -> model.Step:
-    undo = step.compensate
-    if isinstance(undo, model.Compensation):
-        undo = replace(undo, action=_call_on_one_queue(undo.action, catalogue))
-    return replace(step, action=_call_on_one_queue(step.action, catalogue), compensate=undo)
-
-
-def _call_on_one_queue(action: Any, catalogue: Catalogue) -> Any:
-    is_call = isinstance(action, model.ActivityCall | model.ChildCall)
-    return replace(action, task_queue=None) if is_call and served_here(action, catalogue) else action
 
 
 async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:

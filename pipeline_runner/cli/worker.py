@@ -16,7 +16,7 @@ from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
-from pipeline_runner.language.needs import calls_of, needs_of, served_here
+from pipeline_runner.language.needs import needs_of, served_here
 from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
 
 GRACE = timedelta(seconds=30)
@@ -142,10 +142,10 @@ class Limits:
         for loaded in found if self.allow else ():
             assert loaded.bundle is not None
             for pipeline in loaded.bundle.pipelines.values():
-                for call in calls_of(pipeline):
+                for call in model.calls_of(pipeline):
                     self._check_call(_name(loaded), call, loaded)
 
-    def _check_call(self, name: str, call: model.ActivityCall | model.ChildCall, loaded: Loaded) -> None:
+    def _check_call(self, name: str, call: model.Call, loaded: Loaded) -> None:
         from pipeline_runner.engine.allowing import is_allowed
 
         if (

@@ -10,10 +10,11 @@ half of what a newer version wrote.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 FORMAT = 1
 """The version of this model and of the interpreter that runs it. A bundle carries it;
@@ -154,6 +155,54 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """A template that sees ``inputs``; used when the pipeline is started by the command."""
 
 
+Call = ActivityCall | ChildCall
+"""What a step or its compensation schedules, and which has a task queue."""
+
+
+# Every walk over the steps of a pipeline is one of these four: steps that hold other steps are added here.
+
+
+def walk(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the steps of a list, each followed by the steps inside it; a child's steps are its own."""
+    yield from steps
+
+
+def _encoded_steps(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what :func:`walk` does, from steps that are encoded."""
+    yield from steps
+
+
+def steps_of(pipeline: Pipeline) -> Iterator[Step]:
+    """Yield every step of a pipeline, those of ``finally`` last."""
+    yield from walk((*pipeline.steps, *pipeline.finally_))
+
+
+def calls_of(pipeline: Pipeline) -> Iterator[Call]:
+    """Yield every activity and child that a pipeline's steps and compensations call."""
+    for step in steps_of(pipeline):
+        actions = [step.action]
+        if isinstance(step.compensate, Compensation):
+            actions.append(step.compensate.action)
+        yield from (action for action in actions if isinstance(action, Call))
+
+
+def with_calls(pipeline: Pipeline, change: Callable[[Call], Call]) -> Pipeline:
+    """Return a pipeline with every call of :func:`calls_of` put through ``change``."""
+
+    def changed(steps: Iterable[Step]) -> tuple[Step, ...]:
+        return tuple(_with_calls(step, change) for step in steps)
+
+    return replace(pipeline, steps=changed(pipeline.steps), finally_=changed(pipeline.finally_))
+
+
+def _with_calls(step: Step, change: Callable[[Call], Call]) -> Step:
+    undo = step.compensate
+    if isinstance(undo, Compensation):
+        undo = replace(undo, action=change(undo.action))
+    action = change(step.action) if isinstance(step.action, Call) else step.action
+    return replace(step, action=action, compensate=undo)
+
+
 class Bundle(Struct, frozen=True, kw_only=True):
     """A pipeline with every child it names: what a run consists of, for good."""
 
@@ -221,7 +270,7 @@ _POLICY = ("timeouts", "retry")
 def _activity_calls(bundle: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what stands for an :class:`ActivityCall` in an encoded bundle."""
     for pipeline in bundle["pipelines"].values():
-        for step in [*pipeline.get("steps", ()), *pipeline.get("finally", ())]:
+        for step in _encoded_steps([*pipeline.get("steps", ()), *pipeline.get("finally", ())]):
             compensate = step.get("compensate")
             actions = [step["action"], *([compensate["action"]] if isinstance(compensate, dict) else [])]
             yield from (action for action in actions if action["kind"] == "activity")

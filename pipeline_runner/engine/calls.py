@@ -14,6 +14,7 @@ from temporalio.common import RawValue, RetryPolicy
 from pipeline_runner.core.expressions import render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.core.paths import Path
 from pipeline_runner.core.record import Options, Outcome, ScopeLog
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine.outcomes import UNREGISTERED, Ending
@@ -93,7 +94,7 @@ def prepare_activity(
     call: ActivityCall,
     names: Mapping[str, Any],
     *,
-    activity_id: str,
+    path: Path,
     summary: str,
     key: str,
     log: ScopeLog,
@@ -118,7 +119,7 @@ def prepare_activity(
     payloads = measured(f'the input of "{call.name}"', *map(encoded, arguments))
     return PreparedActivity(
         call=call,
-        activity_id=fitting_id(activity_id),
+        activity_id=fitting_id(str(path)),
         summary=summary_of(summary),
         value=value,
         places=places,
@@ -169,7 +170,7 @@ def prepare_child(
     call: ChildCall,
     names: Mapping[str, Any],
     *,
-    path: str,
+    path: Path,
     summary: str,
     log: ScopeLog,
     undone: Outcome | None = None,
@@ -188,7 +189,7 @@ def prepare_child(
         call=call,
         name=child.name,
         workflow_id=(
-            fitting_id(f"{workflow.info().workflow_id}/{path}")
+            fitting_id(path.workflow_id(workflow.info().workflow_id))
             if call.workflow_id is None
             else _chosen_id(render_text(call.workflow_id, names))
         ),
@@ -199,7 +200,9 @@ def prepare_child(
             encoded(value),
             program.child_payload(call.pipeline),
             encoded(
-                Options(child=call.wait_for_completion, step=path, directory=log.directory, undone=undone)
+                Options(
+                    child=call.wait_for_completion, step=str(path), directory=log.directory, undone=undone
+                )
             ),
         ),
         task_queue=call.task_queue or child.task_queue or log.task_queue,
@@ -225,7 +228,7 @@ def may_retry(call: ChildCall, ending: Ending, attempt: int) -> bool:
     )
 
 
-def idempotency_key(path: str) -> str:
+def idempotency_key(path: Path) -> str:
     """Return the key of a step of this run: the same over retries, resets and continue-as-new."""
     info = workflow.info()
     identity = f"{info.namespace}\0{info.workflow_id}\0{info.first_execution_run_id}\0{path}"

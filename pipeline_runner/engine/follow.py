@@ -20,6 +20,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from pipeline_runner.core.model import Step
+from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.converting import json_of, message_of, readable
 from pipeline_runner.engine.interpreter import LOAD
@@ -40,7 +41,6 @@ _CHILD_ENDS: tuple[Any, ...] = tuple(
     f"child_workflow_execution_{end}_event_attributes"
     for end in ("completed", "failed", "canceled", "terminated", "timed_out")
 )
-UNDO = "undo:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,10 @@ Happening = Progress | Connection | Unserved | Ended
 
 @dataclass
 class _Item:
-    path: str
+    path: Path
+    """In the run that is followed."""
+    shown: str
+    """The path of the step, or of the step that is undone."""
     name: str
     undo: bool
     scheduled: datetime
@@ -107,7 +110,8 @@ class _Watched:
 
     workflow_id: str
     run_id: str | None
-    prefix: str
+    path: Path
+    """Of the step whose child it is, in the run that is followed."""
     items: dict[int, _Item] = field(default_factory=dict)
     seen: int = 0
     outline: Outline | None = None
@@ -127,7 +131,7 @@ class Follower:
         """
         self._client = client
         self._wait = wait
-        self._root = _Watched(workflow_id, run_id, "")
+        self._root = _Watched(workflow_id, run_id, ROOT)
         self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[str, _Watched] = {}
@@ -261,7 +265,8 @@ class Follower:
         attributes = event.activity_task_scheduled_event_attributes
         if attributes.activity_type.name == LOAD:
             return  # the run asks for its pipeline
-        self._begin(watched, event, attributes.activity_id, activity_id=attributes.activity_id)
+        path = Path.of_id(attributes.activity_id)
+        self._begin(watched, event, path, activity_id=attributes.activity_id)
         watched.items[event.event_id].queue = attributes.task_queue.name
 
     def _on_activity_task_started(self, watched: _Watched, event: HistoryEvent) -> None:
@@ -295,16 +300,18 @@ class Follower:
         # The id tells the step only where its author has not chosen it.
         options = _decoded(attributes.input.payloads[2]) if len(attributes.input.payloads) > 2 else None
         step = options.get("step") if isinstance(options, dict) else None
-        self._begin(watched, event, step or attributes.workflow_id.removeprefix(f"{watched.workflow_id}/"))
+        if isinstance(step, str):
+            self._begin(watched, event, Path.of_id(step))
+        else:
+            self._begin(watched, event, Path.of_workflow_id(attributes.workflow_id, watched.workflow_id))
 
     def _on_child_workflow_execution_started(self, watched: _Watched, event: HistoryEvent) -> None:
         attributes = event.child_workflow_execution_started_event_attributes
         item = watched.items[attributes.initiated_event_id]
         execution = attributes.workflow_execution
-        prefix = f"{UNDO if item.undo else ''}{item.path}/"
         self._start(
             execution.workflow_id,
-            _Watched(execution.workflow_id, execution.run_id, prefix),
+            _Watched(execution.workflow_id, execution.run_id, item.path),
         )
 
     def _on_child_workflow_execution_completed(self, watched: _Watched, event: HistoryEvent) -> None:
@@ -333,7 +340,7 @@ class Follower:
         name = _summary(event)
         if name is not None and not name.startswith(("timeout of ", "retry of ")):
             self._skip_before(watched, name, event)
-            item = _Item(watched.prefix + name, name, undo=False, scheduled=_time(event))
+            item = _item(watched, Path.of(name), name, event)
             watched.items[event.event_id] = item
             self._emit(item, "waiting", _time(event))
 
@@ -346,18 +353,15 @@ class Follower:
     # What they share
 
     def _begin(
-        self, watched: _Watched, event: HistoryEvent, path: str, activity_id: str | None = None
+        self, watched: _Watched, event: HistoryEvent, path: Path, activity_id: str | None = None
     ) -> None:
-        undo = path.startswith(UNDO)
         self.has_acted = True
-        if not undo:
-            self._skip_before(watched, path, event)
-        path = path.removeprefix(UNDO)
-        name = _summary(event) or path
-        if undo:
+        if not path.is_undo:
+            self._skip_before(watched, str(path), event)
+        name = _summary(event) or str(path.undone)
+        if path.is_undo:
             name = name.removeprefix("undo ")
-        item = _Item(watched.prefix + path, name, undo, _time(event), activity_id)
-        watched.items[event.event_id] = item
+        item = watched.items[event.event_id] = _item(watched, path, name, event, activity_id)
         self._emit(item, "running", item.scheduled)
 
     def _finish(
@@ -367,9 +371,9 @@ class Follower:
         if item is None:
             return
         if item.undo and item.activity_id is not None:
-            self.attempts[item.path] = item.attempt
+            self.attempts[item.shown] = item.attempt
             if failure is not None:
-                self.details[item.path] = _details(failure)
+                self.details[item.shown] = _details(failure)
         at = _time(event)
         elapsed = (at - item.scheduled).total_seconds()
         self._emit(item, state, at, elapsed=elapsed, error=None if failure is None else failure.message)
@@ -377,7 +381,7 @@ class Follower:
     def _emit(self, item: _Item, state: State, at: datetime, **more: Any) -> None:
         self._queue.put_nowait(
             Progress(
-                path=item.path,
+                path=item.shown,
                 name=item.name,
                 state=state,
                 undo=item.undo,
@@ -398,7 +402,7 @@ class Follower:
         for step in steps:
             # A name with a template in it was never rendered.
             name = step.id if step.name is None or "{" in step.name else step.name
-            item = _Item(watched.prefix + step.id, name, undo=False, scheduled=_time(event))
+            item = _item(watched, Path.of(step.id), name, event)
             self._emit(item, "skipped", item.scheduled)
 
     async def _poll_pending(self) -> None:
@@ -470,6 +474,20 @@ def _is_left_lying(pending: PendingActivityInfo, now: datetime) -> bool:
     if pending.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
         return False
     return (now - pending.scheduled_time.ToDatetime(UTC)).total_seconds() > LYING
+
+
+def _item(
+    watched: _Watched, path: Path, name: str, event: HistoryEvent, activity_id: str | None = None
+) -> _Item:
+    """Return what has begun in a run; its path is relative to that run."""
+    return _Item(
+        path=watched.path.child(path),
+        shown=str(watched.path.child(path.undone)),
+        name=name,
+        undo=path.is_undo,
+        scheduled=_time(event),
+        activity_id=activity_id,
+    )
 
 
 def _time(event: HistoryEvent) -> datetime:

@@ -49,7 +49,7 @@ class Program:
         return {
             (key, step.id): step
             for key, pipeline in self.bundle.pipelines.items()
-            for step in (*pipeline.steps, *pipeline.finally_)
+            for step in model.steps_of(pipeline)
         }
 
     def step(self, pipeline: str, step_id: str) -> Step:
@@ -90,7 +90,7 @@ class Program:
                 and step.action.parent_close_policy != "abandon"
                 and step.action.pipeline in undoable
             )
-            for step in pipeline.steps
+            for step in model.walk(pipeline.steps)
         )
 
     def undoable(self, key: str) -> bool:
@@ -103,7 +103,7 @@ class Program:
         return {
             key: {
                 step.id: _references(step.compensate.action)
-                for step in pipeline.steps
+                for step in model.walk(pipeline.steps)
                 if isinstance(step.compensate, model.Compensation)
             }
             for key, pipeline in self.bundle.pipelines.items()
@@ -132,9 +132,7 @@ class Program:
 
 
 def _children(pipeline: Pipeline) -> list[str]:
-    actions = [step.action for step in (*pipeline.steps, *pipeline.finally_)]
-    actions += [s.compensate.action for s in pipeline.steps if isinstance(s.compensate, model.Compensation)]
-    return [action.pipeline for action in actions if isinstance(action, ChildCall)]
+    return [call.pipeline for call in model.calls_of(pipeline) if isinstance(call, ChildCall)]
 
 
 def _references(action: model.ActivityCall | ChildCall) -> frozenset[tuple[str, ...]]:

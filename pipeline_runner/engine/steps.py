@@ -17,6 +17,7 @@ from pipeline_runner.core.errors import ErrorInfo, shortened
 from pipeline_runner.core.expressions import evaluate, render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fail, SetValues, Step, Wait
 from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.core.paths import Path
 from pipeline_runner.core.record import Continuation, Envelope, Report, StepResult, UndoEntry
 from pipeline_runner.core.secrets import Places, seal
 from pipeline_runner.engine import calls
@@ -162,11 +163,12 @@ class Steps:
         return self._completed(entry, output)
 
     async def _activity(self, step: Step, call: ActivityCall, name: str) -> Any:
-        key = calls.idempotency_key(step.id)
+        path = Path.of(step.id)
+        key = calls.idempotency_key(path)
         prepared = calls.prepare_activity(
             call,
             self._names_with(key),
-            activity_id=step.id,
+            path=path,
             summary=name,
             key=key,
             log=self._state.log,
@@ -185,11 +187,12 @@ class Steps:
         return self._completed(entry, decoded(raw))
 
     async def _child(self, step: Step, call: ChildCall, name: str) -> Any:
+        path = Path.of(step.id)
         prepared = calls.prepare_child(
             self._program,
             call,
-            self._names_with(calls.idempotency_key(step.id)),
-            path=step.id,
+            self._names_with(calls.idempotency_key(path)),
+            path=path,
             summary=name,
             log=self._state.log,
             undone=self._state.log.undone,
@@ -202,7 +205,7 @@ class Steps:
             except FailureError as error:
                 ending = of_failure(error, call)
                 if ending.report is None and prepared.workflow_id in self.cancelled_children:
-                    self._undo.add(self.cancelled_children.pop(prepared.workflow_id), f"{step.id}/")
+                    self._undo.add(self.cancelled_children.pop(prepared.workflow_id), path)
                 failed = self._ended(entry, ending, error)
                 if not calls.may_retry(call, ending, attempt):
                     raise failed from None
@@ -241,7 +244,7 @@ class Steps:
         """
         log = self._state.log
         uses = self._program.undo_uses(log.pipeline, step.id)
-        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(step.id))
+        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(Path.of(step.id)))
         if "input" in uses:
             entry.input, entry.secrets = value, places or []
         by_own_log = (
@@ -265,7 +268,7 @@ class Steps:
         entry.outcome = ending.outcome
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:
-            self._undo.add(ending.report, f"{entry.step}/")
+            self._undo.add(ending.report, Path.of(entry.step))
         return StepError(
             info_of(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error
         )

@@ -17,6 +17,7 @@ from pipeline_runner.core import errors
 from pipeline_runner.core.errors import ErrorInfo, error_names, in_brackets, shortened
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
 from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.core.record import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
 from pipeline_runner.core.secrets import Secrets, unseal
 from pipeline_runner.engine import calls
@@ -54,17 +55,17 @@ class Undo:
         self._state = state
         self._pause = pause
 
-    async def scope(self, log: ScopeLog, prefix: str = "") -> None:
-        """Undo a log from its end to its start; ``prefix`` is its path in the run."""
+    async def scope(self, log: ScopeLog, above: Path = ROOT) -> None:
+        """Undo a log from its end to its start; ``above`` is the path of the child whose log it is."""
         while log.entries:
             entry = log.entries[-1]
-            await self._entry(log, entry, prefix)
+            await self._entry(log, entry, above)
             log.entries.pop()
             self._pause()
 
-    async def _entry(self, log: ScopeLog, entry: UndoEntry, prefix: str) -> None:
+    async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path) -> None:
         step = self._program.step(log.pipeline, entry.step)
-        path = prefix + entry.step
+        path = above.child(Path.of(entry.step))
         if not isinstance(step.compensate, Compensation):
             await self._child_log(step, entry, path)
         elif entry.outcome in _DUE[step.compensate.after]:
@@ -79,10 +80,10 @@ class Undo:
             reason = "its outcome is not known, and its compensation runs only after: completed"
             self._record(path, entry, "not undone", _reason(entry, reason, path))
 
-    async def _child_log(self, step: Step, entry: UndoEntry, path: str) -> None:
+    async def _child_log(self, step: Step, entry: UndoEntry, path: Path) -> None:
         """Undo a child that has no compensation of its own."""
         if entry.child is not None:
-            await self.scope(entry.child, f"{path}/")
+            await self.scope(entry.child, path)
         elif (
             entry.outcome == "uncertain"
             and isinstance(step.action, ChildCall)
@@ -91,7 +92,7 @@ class Undo:
             reason = "the child ended without undoing itself, and what it had done is not known"
             self._record(path, entry, "not undone", _reason(entry, reason, path))
 
-    async def _compensate(self, how: Compensation, log: ScopeLog, entry: UndoEntry, path: str) -> None:
+    async def _compensate(self, how: Compensation, log: ScopeLog, entry: UndoEntry, path: Path) -> None:
         names = self._names(log, entry)
         try:
             if isinstance(how.action, ActivityCall):
@@ -105,31 +106,31 @@ class Undo:
         except FailureError as error:
             ending = of_failure(error, how.action)
             if ending.report is not None:
-                self.add(ending.report, f"undo:{path}/")
+                self.add(ending.report, path.undo())
             raise _Failed(_info(ending.type, ending.message, path)) from None
 
     async def _activity(
-        self, call: ActivityCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: str
+        self, call: ActivityCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
     ) -> None:
         prepared = calls.prepare_activity(
             call,
             names,
-            activity_id=f"undo:{path}",
+            path=path.undo(),
             summary=f"undo {entry.name}",
-            key=calls.idempotency_key(f"undo:{path}"),
+            key=calls.idempotency_key(path.undo()),
             log=log,
             undone=entry.outcome,
         )
         await prepared.start()
 
     async def _pipeline(
-        self, call: ChildCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: str
+        self, call: ChildCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
     ) -> None:
         prepared = calls.prepare_child(
             self._program,
             call,
             names,
-            path=f"undo:{path}",
+            path=path.undo(),
             summary=f"undo {entry.name}",
             log=log,
             undone=entry.outcome,
@@ -146,7 +147,7 @@ class Undo:
                 if call.retry is None or not calls.may_retry(call, ending, attempt):
                     raise
                 if ending.report is not None:
-                    self.add(ending.report, f"undo:{path}/")
+                    self.add(ending.report, path.undo())
             else:
                 return
             await calls.timer(calls.backoff(call.retry, attempt), f"retry of undo {entry.name}")
@@ -169,7 +170,7 @@ class Undo:
             },
         }
 
-    def _record(self, path: str, entry: UndoEntry, state: Any, error: ErrorInfo | None = None) -> None:
+    def _record(self, path: Path, entry: UndoEntry, state: Any, error: ErrorInfo | None = None) -> None:
         if state != "undone":
             self._state.dirty = True
         level = logging.INFO if state == "undone" else logging.WARNING
@@ -177,20 +178,21 @@ class Undo:
         workflow.logger.log(
             level, "%s: %s%s", told, path, f": {error.message}{in_brackets(error.type)}" if error else ""
         )
-        record = UndoRecord(path=path, name=entry.name, outcome=entry.outcome, state=state, error=error)
+        record = UndoRecord(path=str(path), name=entry.name, outcome=entry.outcome, state=state, error=error)
         self._state.records.append(record)
 
-    def add(self, report: Report, prefix: str) -> None:
-        """Take over the undos of a child that has undone itself."""
+    def add(self, report: Report, child: Path) -> None:
+        """Take over the undos of a child that has undone itself, by the child's path."""
         self._state.dirty |= report.dirty
         for record in report.undo:
-            self._state.records.append(msgspec.structs.replace(record, path=prefix + record.path))
+            path = str(child.child(Path.of_id(record.path)))
+            self._state.records.append(msgspec.structs.replace(record, path=path))
 
 
-def _info(kind: str, message: str, path: str) -> ErrorInfo:
-    return ErrorInfo(type=kind, message=shortened(message), step=path)
+def _info(kind: str, message: str, path: Path) -> ErrorInfo:
+    return ErrorInfo(type=kind, message=shortened(message), step=str(path))
 
 
-def _reason(entry: UndoEntry, reason: str, path: str) -> ErrorInfo:
+def _reason(entry: UndoEntry, reason: str, path: Path) -> ErrorInfo:
     kind = entry.error.type if entry.error else errors.CANCELLED
     return _info(kind, reason, path)

@@ -5,6 +5,9 @@ table, so they cannot disagree. ``Mode.TEMPLATE`` marks texts that are templates
 ``Mode.EXPRESSION`` bare expressions; all other texts are literal.
 """
 
+import msgspec
+
+from pipeline_runner.core import paths
 from pipeline_runner.language.containers import Field, Fields, Forms, Later, ListOf, MapOf, Variants
 from pipeline_runner.language.shapes import (
     RESERVED,
@@ -23,6 +26,8 @@ IDENTIFIER = Text(
     means='letters, digits and "_", not starting with a digit',
     reserved=RESERVED,
 )
+# The handlers of a step are called "catch[0]" in paths, where the items of a step "catch" would be, too.
+_ID = msgspec.structs.replace(IDENTIFIER, reserved=RESERVED | {paths.CATCH})
 _NAME = Text()
 _TITLE = Text(mode=Mode.TEMPLATE)
 _PROSE = Text(mode=Mode.PROSE)
@@ -200,7 +205,7 @@ STEP: Variants = Variants(
     name="step",
     title="a step",
     common={
-        "id": Field(IDENTIFIER, "The step's name in expressions and histories; unique in the file."),
+        "id": Field(_ID, "The step's name in expressions and histories; unique in the file."),
         "name": Field(_TITLE, "A title for people. Default: the id."),
         "when": Field(_EXPRESSION, "A bare expression; the step is skipped if it is false."),
         "for_each": Field(

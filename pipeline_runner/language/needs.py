@@ -37,7 +37,7 @@ def needs_of(loaded: Loaded) -> Needs:
     secrets: dict[str, None] = {}
     parts: dict[str, str] = {}
     for pipeline in loaded.bundle.pipelines.values():
-        for call in calls_of(pipeline):
+        for call in model.calls_of(pipeline):
             if not isinstance(call, model.ActivityCall) or not served_here(call, loaded.catalogue):
                 continue
             secrets |= dict.fromkeys(_secrets_of(call, pipeline, loaded.catalogue))
@@ -46,15 +46,7 @@ def needs_of(loaded: Loaded) -> Needs:
     return Needs(secrets=tuple(secrets), extras=tuple(parts.items()))
 
 
-def calls_of(pipeline: model.Pipeline) -> list[model.ActivityCall | model.ChildCall]:
-    """Return every activity and child that a pipeline's steps and compensations name."""
-    steps = (*pipeline.steps, *pipeline.finally_)
-    actions: list[model.Action] = [step.action for step in steps]
-    actions += [s.compensate.action for s in steps if isinstance(s.compensate, model.Compensation)]
-    return [action for action in actions if isinstance(action, model.ActivityCall | model.ChildCall)]
-
-
-def served_here(call: model.ActivityCall | model.ChildCall, catalogue: Catalogue) -> bool:
+def served_here(call: model.Call, catalogue: Catalogue) -> bool:
     """Tell whether workers of this package serve a call, rather than somebody else's worker."""
     if isinstance(call, model.ChildCall):
         return True

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import Activity, Provider, ProviderError
-from pipeline_runner.core.model import ActivityCall, Bundle, ChildCall, Pipeline
+from pipeline_runner.core.model import Bundle, Pipeline, calls_of
 from pipeline_runner.core.suggest import listed
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
 from pipeline_runner.language.build import build
@@ -425,9 +425,6 @@ def _task_queues(bundle: Bundle) -> Iterator[str]:
     for pipeline in bundle.pipelines.values():
         if pipeline.task_queue:
             yield pipeline.task_queue
-        for step in (*pipeline.steps, *pipeline.finally_):
-            undo = step.compensate
-            actions = [step.action] + ([undo.action] if undo is not None and undo != "none" else [])
-            for action in actions:
-                if isinstance(action, ActivityCall | ChildCall) and action.task_queue:
-                    yield action.task_queue
+        for call in calls_of(pipeline):
+            if call.task_queue:
+                yield call.task_queue

@@ -1,24 +1,31 @@
 """The bundle: what it holds survives the way to Temporal and back, canonically and compactly."""
 
 import json
+from typing import Any
 
 import msgspec
+import msgspec.inspect
 import pytest
 
 from pipeline_runner.core.model import (
     ActivityCall,
     Bundle,
+    Call,
     ChildCall,
     Compensation,
     Fail,
     Pipeline,
     Retry,
+    SetValues,
     Step,
     Timeouts,
     Wait,
     bundle_hash,
+    calls_of,
     decode,
     encode,
+    steps_of,
+    with_calls,
 )
 
 Policy = tuple[Timeouts, Retry]
@@ -84,3 +91,79 @@ def test_equal_bundles_have_equal_bytes_and_hashes() -> None:
 def test_what_is_no_bundle_of_this_version_is_refused(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode(data)
+
+
+def full(kind: type, depth: int) -> list[Any]:
+    """Return values of a type with all of its fields set, in every way in which its unions can be taken."""
+    match msgspec.inspect.type_info(kind):
+        case msgspec.inspect.StructType(fields=fields):
+            if not depth:
+                return []
+            ways = {field.name: full_of(field.type, depth - 1) for field in fields}
+            most = max((len(way) for way in ways.values()), default=1)
+            return [
+                kind(**{name: way[n % len(way)] for name, way in ways.items() if way}) for n in range(most)
+            ]
+    raise AssertionError(kind)
+
+
+def full_of(info: Any, depth: int) -> list[Any]:
+    match info:
+        case msgspec.inspect.StructType(cls=cls):
+            return full(cls, depth)
+        case msgspec.inspect.UnionType(types=types):
+            return [value for one in types for value in full_of(one, depth)]
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return [tuple(full_of(item, depth))]
+        case msgspec.inspect.ListType(item_type=item):
+            return [full_of(item, depth)]
+        case msgspec.inspect.DictType(value_type=value):
+            return [{f"k{n}": one for n, one in enumerate(full_of(value, depth))}]
+        case msgspec.inspect.LiteralType(values=values):
+            return list(values)
+        case msgspec.inspect.StrType():
+            return ["x"]
+        case msgspec.inspect.BoolType():
+            return [True]
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return [1]
+        case msgspec.inspect.NoneType() | msgspec.inspect.AnyType():
+            return []
+    raise AssertionError(f"say here how a value of this type is made: {info}")
+
+
+def held(value: object, kind: Any) -> list[Any]:
+    """Find what is of a type in a value, wherever it is."""
+    found = [value] if isinstance(value, kind) else []
+    if isinstance(value, msgspec.Struct):
+        return found + [one for name in value.__struct_fields__ for one in held(getattr(value, name), kind)]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return found + [one for each in inside for one in held(each, kind)]
+
+
+def test_every_walk_finds_every_step_and_call_that_the_model_can_hold() -> None:
+    """A construct that holds steps, and that a walk does not know, fails here."""
+    for pipeline in full(Pipeline, 6):
+        steps = held(pipeline, Step)
+        assert {type(step.action) for step in steps} == {ActivityCall, ChildCall, SetValues, Wait, Fail}
+        assert any(isinstance(step.compensate, Compensation) for step in steps)
+        assert sorted(map(id, steps_of(pipeline))) == sorted(map(id, steps))
+        calls = held(pipeline, Call)
+        assert sorted(map(id, calls_of(pipeline))) == sorted(map(id, calls))
+        changed = with_calls(pipeline, lambda call: msgspec.structs.replace(call, task_queue="changed"))
+        assert [call.task_queue for call in held(changed, Call)] == ["changed"] * len(calls)
+        assert held(changed, Step) == [*steps_of(changed)]
+        bundle = Bundle(root="p", pipelines={"p": pipeline})
+        assert encode(bundle).count(b'"policy":') == len(held(pipeline, ActivityCall))
+        assert decode(encode(bundle)) == bundle
+
+
+def test_steps_are_walked_in_the_order_of_the_file() -> None:
+    pipeline = bundle().pipelines["p.yaml"]
+    assert [step.id for step in steps_of(pipeline)] == ["a", "b", "c", "d", "e", "f"]
+    assert [call.name for call in calls_of(pipeline) if isinstance(call, ActivityCall)] == [
+        "one",
+        "undo",
+        "two",
+        "three",
+    ]

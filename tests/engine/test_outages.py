@@ -147,6 +147,34 @@ async def followed(pipelines: Pipelines, handle: WorkflowHandle[Any, Any]) -> li
     return [event async for event in follower.events() if isinstance(event, Progress)]
 
 
+async def test_the_undo_of_a_child_is_followed_under_the_path_that_the_report_gives_it(
+    pipelines: Pipelines,
+) -> None:
+    """A child undoes its step with a pipeline, which fails and undoes what it had done."""
+    bundle = pipelines.bundle(
+        pipeline(CHILD),
+        c=pipeline(
+            "  - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {pipeline: ./back.yaml}}\n"
+            "  - {id: stop, fail: {message: no}}\n"
+        ),
+        back=pipeline(effect("x") + "  - {id: stop, fail: {message: not back}}\n"),
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        follower = Follower(pipelines.client, handle.id, handle.run_id)
+        seen = [event async for event in follower.events() if isinstance(event, Progress)]
+        _, report = await failure(handle)
+    assert report is not None
+    assert [(record.path, record.state) for record in report.undo] == [
+        ("c/undo:a/x", "undone"),
+        ("c/a", "failed"),
+    ]
+    assert [(event.path, event.undo) for event in seen if event.state in ("completed", "failed")] == [
+        ("c/a", False), ("c/undo:a/x", False), ("c/undo:a/x", True), ("c/a", True), ("c", False),
+    ]  # fmt: skip
+    assert follower.attempts == {"c/undo:a/x": 1}
+
+
 async def test_a_terminated_run_is_followed_to_its_end(pipelines: Pipelines) -> None:
     """Its child has no end of its own to tell: the follower does not wait for one."""
     bundle = pipelines.bundle(pipeline(effect("a"), CHILD), c=pipeline("  - {id: w, wait: 1h}\n"))

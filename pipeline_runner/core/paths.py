@@ -1,0 +1,191 @@
+"""Paths: what a step is called in a run. Every path of the language is made and read here.
+
+::
+
+    path    = level {"/" level}             each level is a run; the next one is its child
+    level   = ["undo:"] segment {"." segment}
+    segment = name ["[" number "]"] ["#" attempt]
+
+    checks.api.ping          a step in a branch (or in a block) of the step ``checks``
+    copy[3]                  an item of a loop, or a repetition, counted from 0
+    checks#2.api             in the second attempt of ``checks``; the first has no mark
+    size.switch[1].grow      a step of the second arm of ``size``
+    deploy.catch[0].tell     a step of the first handler of ``deploy``
+    child/step               a step of the child that ``child`` runs
+    undo:copy[3]             the undo of ``copy[3]``
+    undo:child/step          the undo of a completed child's step, by the run that called the child;
+                             or a step of the pipeline that undoes ``child``: no step has both
+    child/undo:step          the undo of a child's step, by the child
+
+Names are identifiers, so none of the marks stands in one. No step has the id ``catch``, or its items
+would look like handlers. Steps of a run have different paths, because those of a scope have different
+names: the id of an activity is its path, and idempotency keys are made of it.
+
+A path is relative to a run: the engine's to the run that it is part of, those that a reader
+shows to the run that is read.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+CATCH = "catch"
+"""The name of the handlers of a step; no step has it for an id."""
+
+SWITCH = "switch"
+"""The name of the arms of a ``switch``."""
+
+_UNDO = "undo:"
+_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
+_SEGMENT = re.compile(rf"(?P<name>[^\W\d]\w*)(?:\[(?P<number>{_NUMBER})\])?(?:#(?P<attempt>{_NUMBER}))?")
+
+
+class PathError(ValueError):
+    """A string is no path."""
+
+
+class Segment(NamedTuple):
+    """What stands between two dots: a step, a branch, an arm or a handler."""
+
+    name: str
+    number: int | None = None
+    """Of a loop's item or repetition, an arm or a handler, counted from 0."""
+    attempt: int = 1
+    """Of a step that is tried again as a whole, counted from 1."""
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f"[{self.number}]"
+        attempt = "" if self.attempt == 1 else f"#{self.attempt}"
+        return f"{self.name}{number}{attempt}"
+
+
+class Level(NamedTuple):
+    """The part of a path that lies in one run."""
+
+    segments: tuple[Segment, ...]
+    undo: bool = False
+
+    def __str__(self) -> str:
+        return (_UNDO if self.undo else "") + ".".join(map(str, self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The path of a step, or of a scope. Its methods return the paths of what is inside it."""
+
+    levels: tuple[Level, ...]
+
+    @classmethod
+    def of(cls, step: str) -> Self:
+        """Return the path of a step of a pipeline's own list, by its id."""
+        return cls((Level((Segment(step),)),))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a path.
+
+        Raises:
+            PathError: It is none.
+        """
+        return cls(tuple(_level(part, text) for part in text.split("/")))
+
+    @classmethod
+    def of_id(cls, text: str) -> Self:
+        """Read the path that an id in a history is.
+
+        Where the id is no path, because it was cut to the server's limit or because somebody else
+        made it, it is taken for the name of a step. The path's string is the id in any case.
+        """
+        try:
+            return cls.parse(text)
+        except PathError:
+            return cls((Level((Segment(text.removeprefix(_UNDO)),), undo=text.startswith(_UNDO)),))
+
+    def __str__(self) -> str:
+        return "/".join(map(str, self.levels))
+
+    def inner(self, name: str) -> Self:
+        """Return the path of a step in this block, arm, handler or branch, or of a branch of this step."""
+        return self._with(*self._segments, Segment(name))
+
+    def item(self, index: int) -> Self:
+        """Return the path of an item or a repetition of this step, counted from 0."""
+        return self._with(*self._segments[:-1], self._segments[-1]._replace(number=index))
+
+    def attempt(self, number: int) -> Self:
+        """Return the path of an attempt of this step or item, counted from 1."""
+        return self._with(*self._segments[:-1], self._segments[-1]._replace(attempt=number))
+
+    def arm(self, index: int) -> Self:
+        """Return the path of an arm of this ``switch``, counted from 0."""
+        return self._with(*self._segments, Segment(SWITCH, index))
+
+    def handler(self, index: int) -> Self:
+        """Return the path of a handler of this step, counted from 0."""
+        return self._with(*self._segments, Segment(CATCH, index))
+
+    def child(self, path: Self) -> Self:
+        """Return the path that a step of this step's child has here, by its path in the child."""
+        return replace(self, levels=self.levels + path.levels)
+
+    def undo(self) -> Self:
+        """Return the path of the undo of this step by the run that the path is relative to."""
+        return replace(self, levels=(self.levels[0]._replace(undo=True), *self.levels[1:]))
+
+    @property
+    def is_undo(self) -> bool:
+        """Whether this is an undo by the run that the path is relative to."""
+        return self.levels[0].undo
+
+    @property
+    def undone(self) -> Self:
+        """The path of the step that is undone by what has this path."""
+        return replace(self, levels=(self.levels[0]._replace(undo=False), *self.levels[1:]))
+
+    @property
+    def above(self) -> Self:
+        """The path of the step whose child the innermost run is; ``ROOT``: that run is no child."""
+        return replace(self, levels=self.levels[:-1])
+
+    @property
+    def local(self) -> Self:
+        """The path in the innermost run."""
+        return replace(self, levels=self.levels[-1:])
+
+    @property
+    def depth(self) -> int:
+        """How many runs there are above the innermost one."""
+        return len(self.levels) - 1
+
+    def workflow_id(self, parent: str) -> str:
+        """Return the workflow id of this step's child, unless its author has chosen one."""
+        return f"{parent}/{self}"
+
+    @classmethod
+    def of_workflow_id(cls, workflow_id: str, parent: str) -> Self:
+        """Return the path that the workflow id of a child was made of; a chosen id is read by itself."""
+        return cls.of_id(workflow_id.removeprefix(f"{parent}/"))
+
+    @property
+    def _segments(self) -> tuple[Segment, ...]:
+        return self.levels[-1].segments
+
+    def _with(self, *segments: Segment) -> Self:
+        return replace(self, levels=(*self.levels[:-1], self.levels[-1]._replace(segments=segments)))
+
+
+ROOT = Path(())
+"""Where a run itself stands: ``ROOT.child(path)`` is ``path``. It is no step's path."""
+
+
+def _level(part: str, text: str) -> Level:
+    undo = part.startswith(_UNDO)
+    return Level(tuple(_segment(each, text) for each in part.removeprefix(_UNDO).split(".")), undo)
+
+
+def _segment(part: str, text: str) -> Segment:
+    found = _SEGMENT.fullmatch(part)
+    if found is None or found["attempt"] in ("0", "1"):
+        raise PathError(f'"{text}" is no path of a step such as checks.api, copy[3], checks#2 or child/step')
+    name, number, attempt = found.group("name", "number", "attempt")
+    return Segment(name, None if number is None else int(number), 1 if attempt is None else int(attempt))
