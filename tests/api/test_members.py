@@ -47,6 +47,7 @@ PUBLIC = {
         "undone_outcome",
         "working_directory",
     ],
+    "pipeline_runner.testing": ["Server", "activity_environment", "dev_server", "replayer"],
 }
 
 
@@ -60,10 +61,8 @@ def test_a_module_has_exactly_its_public_names(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    import pipeline_runner
-
     with pytest.raises(AttributeError, match="module 'pipeline_runner' has no attribute 'lod'"):
-        pipeline_runner.lod  # noqa: B018
+        import_module("pipeline_runner").lod  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'lod'"):
         exec("from pipeline_runner import lod")
 
