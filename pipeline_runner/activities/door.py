@@ -137,6 +137,22 @@ def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]
     Raises:
         ProviderError: It cannot be imported, or offers nothing.
     """
+    found = _offered(module_name, directory)
+    return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
+
+
+def names_of(module: Provider) -> set[str]:
+    """Return the names of the activities that a module offers; an empty one for what takes any name.
+
+    Imports the module, but calls nothing in it if that can be helped.
+
+    Raises:
+        ProviderError: It cannot be imported, or offers nothing.
+    """
+    return {name_of(activity) or "" for activity in _offered(*module)}
+
+
+def _offered(module_name: str, directory: Path | None) -> list[Activity]:
     module = imported(module_name, directory)
     declared = getattr(module, "activities", None)
     found: list[Activity] = []
@@ -144,8 +160,7 @@ def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]
         found = [*_functions(module), *(f for c in _classes(module) for f in _methods(c))]
     if not found and declared is not None:
         found = _listed(module_name, declared)
-    found = _distinct(module_name, found)
-    return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
+    return _distinct(module_name, found)
 
 
 def entries_of(activities: Iterable[Activity]) -> list[Entry]:

@@ -44,6 +44,8 @@ class Activities:
     unread: tuple[str, ...] = ()
     """Modules that were not imported, whose activities nothing else is known of."""
     sources: tuple[Source, ...] = ()
+    root: Mapping | None = None
+    """What the file says, if its YAML is sound."""
     diagnostics: tuple[Diagnostic, ...] = field(default=())
 
 
@@ -111,6 +113,7 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
         modules=whole.modules,
         unread=whole.unread,
         sources=(source,),
+        root=root,
         diagnostics=(*diagnostics, *problems),
     )
 

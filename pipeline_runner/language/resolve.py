@@ -15,7 +15,7 @@ from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import Activity, Provider, ProviderError
 from pipeline_runner.core.model import Bundle, Pipeline, calls_of
 from pipeline_runner.core.suggest import listed
-from pipeline_runner.language import catalogue_file, checks, children, ignores, loader
+from pipeline_runner.language import catalogue_file, checks, children, ignores, loader, served
 from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
@@ -167,7 +167,7 @@ def check_paths(
     """
     workspace = _Workspace(modules, imports=imports)
     workspace.visit_all(paths, stdin)
-    workspace.compare_names()
+    workspace.compare()
     return Checked(
         diagnostics=workspace.told(),
         sources={source.path: source.text for source in workspace.sources},
@@ -205,20 +205,11 @@ class _Workspace:
             except OSError as error:
                 self.unreadable.append(_unreadable(shown, error))
 
-    def compare_names(self) -> None:
-        """Look for files of one name: a worker can serve only one of them by it."""
-        named: dict[str, list[tuple[Source, Node]]] = {}
-        for file in self.files.values():
-            node = file.document and file.document.root.get("name")
-            if isinstance(node, Scalar) and isinstance(node.value, str):
-                named.setdefault(node.value, []).append((file.source, node))
-        for name, [_, *others] in named.items():
-            if others:
-                source, node = others[0]
-                paths = [one.path for one, _ in named[name]]
-                both = f"{listed(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
-                message = f'{both} named "{name}": no worker can serve more than one of them by name'
-                self.diagnostics.append(source.warning(node.span, "same-name", message, "change a name"))
+    def compare(self) -> None:
+        """Look for what no worker can serve together."""
+        documents = (file.document for file in self.files.values())
+        self.diagnostics += served.same_names(document for document in documents if document)
+        self.diagnostics += served.same_activities(self.activities.values())
 
     def _visit_path(self, absolute: Path, shown: str) -> None:
         if absolute.is_dir():
@@ -329,12 +320,20 @@ class _Workspace:
         found: dict[str, list[Diagnostic]] = {}
         for diagnostic in self.diagnostics:
             found.setdefault(diagnostic.path, []).append(diagnostic)
-        for file in self.files.values():
-            source, document = file.source, file.document
-            if document is not None and ignores.MARK in source.text:
+        for source, root in self._trees():
+            if ignores.MARK in source.text:
                 own = tidy(found.get(source.path, []))
-                found[source.path] = list(ignores.apply(source, document.root, own))
+                found[source.path] = list(ignores.apply(source, root, own))
         return tuple(tidy(one for group in found.values() for one in group))
+
+    def _trees(self) -> Iterator[tuple[Source, Node]]:
+        """Yield the files whose YAML is sound."""
+        for file in self.files.values():
+            if file.document:
+                yield file.source, file.document.root
+        for known in self.activities.values():
+            if known.root:
+                yield known.sources[0], known.root
 
     def _add(self, path: Path, source: Source, root: Node | None, found: list[Diagnostic]) -> None:
         """Check a file, and before it its children: one after the other, since a chain may be long."""

@@ -81,6 +81,28 @@ def test_two_directories_with_an_activity_of_one_name_are_refused(tmp_path: Path
     )
 
 
+def test_checker_tells_activities_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of children of one parent too (same-activity); a comment silences it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        shop(tmp_path / name, name, MODULE.replace("shop.who_{name}", "shop.who"))
+    steps = "{id: x, pipeline: a/only.yaml}, {id: y, pipeline: b/only.yaml}"
+    Path("parent.yaml").write_text(f"name: parent\nsteps: [{steps}]\n")
+    for paths in (["parent.yaml"], ["."], ["a", "b"]):
+        (found,) = check_paths(paths).diagnostics
+        assert (found.rule, found.severity, found.path, found.line, found.column) == (
+            "same-activity", "warning", "b/activities.yaml", 1, 11,
+        )  # fmt: skip
+        assert found.message == (
+            'the modules of both a/activities.yaml and b/activities.yaml have "shop.who":'
+            " no worker can serve more than one of them"
+        )
+    assert check_paths(["a"]).diagnostics == check_paths(["b"]).diagnostics == ()
+    assert check_paths(["parent.yaml"], imports=False).diagnostics == ()
+    Path("b/activities.yaml").write_text("modules: [shop] # pipeline: ignore[same-activity]\n")
+    assert check_paths(["parent.yaml"]).diagnostics == ()
+
+
 def test_a_module_found_elsewhere_belongs_to_no_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "file-too-large": "tests/language/test_loader.py::test_file_over_one_mebibyte_is_refused",
     "missing-extra": "tests/cli/test_extras.py::test_the_checker_warns",
     "payload-size": "tests/language/test_payload_size.py::test_file_that_is_too_large_to_be_handed_over",
+    "same-activity": "tests/language/test_directories.py::test_checker_tells_activities_of_one_name",
     "same-name": "tests/language/test_resolve.py::test_two_files_of_one_name",
     "unreadable-file": "tests/language/test_resolve.py::test_activities_file_that_cannot_be_read",
 }

@@ -16,6 +16,7 @@ UNSHOWN = {
     "missing-extra": "another installation",
     "not-utf8": "bytes",
     "payload-size": "512 KiB of text",
+    "same-activity": "two folders with modules",
     "same-name": "two files",
     "secret-elsewhere": "an activities.yaml",
     "too-deep": "64 levels",
