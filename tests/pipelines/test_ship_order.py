@@ -7,7 +7,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Place:
 
     folder: Path
     address: str
+    before: set[str] = field(default_factory=set)
+    """The files that there were when the test began."""
 
     def arguments(self, run_id: str, **inputs: int) -> list[str]:
         given = {"order": "o-1", "amount": 5, **inputs}
@@ -39,10 +41,12 @@ class Place:
     def run(self, run_id: str, **inputs: int) -> Done:
         return run(self.folder, *self.arguments(run_id, **inputs))
 
-    def made(self, run_id: str) -> list[str]:
-        """What there is of a run, and anybody's drafts."""
-        found = (path.relative_to(self.folder) for path in self.folder.glob("demo-*/*"))
-        return sorted(str(path) for path in found if run_id in path.name or "draft" in path.name)
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.folder)) for path in self.folder.glob("demo-*/*")}
+
+    def made(self) -> list[str]:
+        """What there is since the test began, and anybody's drafts."""
+        return sorted(name for name in self.files() if name not in self.before or "draft" in name)
 
     def client(self, built: Built, *arguments: str) -> str:
         """Run a worker's program as a client, and return what it prints."""
@@ -92,26 +96,27 @@ def place(
 
 
 @pytest.fixture
-def run_id() -> str:
+def run_id(place: Place) -> str:
+    place.before.clear()
+    place.before.update(place.files())
     return f"ship-{uuid.uuid4().hex[:8]}"
 
 
 def test_three_languages_take_part(place: Place, run_id: str) -> None:
     done = place.run(run_id)
     assert done.code == 0, done.err
-    key = Path(done.json["booking"]).stem
-    assert key.startswith(f"{run_id}.")
+    booking, parcel, invoice = (Path(done.json[name]) for name in ("booking", "parcel", "invoice"))
     assert done.json == {
-        "booking": f"demo-ledger/{key}.json",
-        "parcel": f"demo-parcels/{key}.json",
+        "booking": f"demo-ledger/{booking.stem}.json",
+        "parcel": f"demo-parcels/{parcel.stem}.json",
         "labels": [],
-        "invoice": f"demo-invoices/{key}.txt",
+        "invoice": f"demo-invoices/{invoice.stem}.txt",
         "pages": 2,
     }
-    assert place.made(run_id) == sorted(done.json[name] for name in ("booking", "parcel", "invoice"))
-    parcel = json.loads((place.folder / done.json["parcel"]).read_text())
-    assert parcel == {"key": key, "order": "o-1", "items": 3}
-    assert (place.folder / done.json["invoice"]).read_text() == "o-1 owes 5\n"
+    assert len({booking.stem, parcel.stem, invoice.stem}) == 3, "each step has a key of its own"
+    assert place.made() == sorted(done.json[name] for name in ("booking", "parcel", "invoice"))
+    assert json.loads((place.folder / parcel).read_text()) == {"key": parcel.stem, "order": "o-1", "items": 3}
+    assert (place.folder / invoice).read_text() == "o-1 owes 5\n"
 
 
 def test_each_language_undoes_its_own(
@@ -122,7 +127,7 @@ def test_each_language_undoes_its_own(
     assert done.code == 1, done.err
     assert failure(done) == "failed: check: the parcel weighs 10500 g, and may weigh 10000 g [ParcelTooHeavy]"
     assert undone(done) == ["invoice", "pack", "book"]
-    assert place.made(run_id) == []
+    assert place.made() == []
     undo = [{"path": path, "state": "undone"} for path in ("invoice", "pack", "book")]
     read = place.client(go_worker, "report", run_id)
     assert json.loads(read) == {"status": "failed", "dirty": False, "undo": undo}
@@ -157,7 +162,7 @@ def test_an_error_that_its_language_calls_final_is_final(
     assert failure(done) == f"failed: {error}"
     assert undone(done) == order
     assert "attempt 2" not in done.err
-    assert place.made(run_id) == []
+    assert place.made() == []
 
 
 @pytest.mark.parametrize(
@@ -182,4 +187,4 @@ async def test_a_cancelled_run_is_undone_in_all_languages(
     done = finish(process, timeout=20)
     assert (done.code, done.out) == (4, ""), done.err
     assert undone(done) == order
-    assert place.made(run_id) == []
+    assert place.made() == []

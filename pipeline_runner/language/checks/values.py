@@ -26,6 +26,8 @@ _FOR_A_SHELL = re.compile(r"[|&;<>$`*?~]")
 """What only a shell understands."""
 _PLAIN_WORD = re.compile(r"(?!(?i:null|true|false)$)(?:[A-Za-z_/]|--?[A-Za-z]|\./)[\w./=@+-]*")
 """A word that is a string in a list without quotes."""
+_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+_LONE = re.compile(r"\{\{((?!\}\}).)*\}\}", re.DOTALL)
 _DEFINITIONS = ("$defs", "definitions")
 _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 
@@ -133,6 +135,8 @@ def _word(text: str) -> str:
 
 def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
     text = node.text.strip() if isinstance(node, Scalar) else ""
+    if types.words(found) == "a string" and types.words(wanted) == "a list" and not _LONE.fullmatch(text):
+        return _as_list(text)
     inner = text.removeprefix("{{").removesuffix("}}").strip()
     if not text.startswith("{{") or not text.endswith("}}") or "{{" in inner:
         return None
@@ -144,6 +148,23 @@ def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
         case (("a string" | "a number"), "a list"):
             return f'write ["{text}"]'
     return None
+
+
+def _as_list(text: str) -> str | None:
+    """Return how a command with templates in it is written as a list: each stays in its word."""
+    if "{%" in text or not text:
+        return None
+    marks = {f"\0{number}\0": template for number, template in enumerate(_TEMPLATE.findall(text))}
+    rest = iter(marks)
+    plain_text = _TEMPLATE.sub(lambda _: next(rest), text)
+    if _FOR_A_SHELL.search(plain_text):
+        return 'a shell gets its values as arguments: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
+    words = _words(plain_text)
+    if words == [plain_text] and " " in plain_text:  # a quote that is not closed
+        return None
+    for mark, template in marks.items():
+        words = [word.replace(mark, template) for word in words]
+    return f"write [{', '.join(map(_word, words))}]"
 
 
 @types.by_identity
