@@ -14,13 +14,12 @@ from typing import BinaryIO
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import Activity, Provider, ProviderError
 from pipeline_runner.core.model import Bundle, Pipeline, calls_of
-from pipeline_runner.core.suggest import listed
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader, served
 from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Source
+from pipeline_runner.language.nodes import Mapping, Node, Source
 
 MAX_CHAIN = 32
 """How deep children may name children."""
