@@ -21,6 +21,7 @@ def plain(text: str) -> str:
     text = re.sub(r" +\d+\.\d\ds", " 0.00s", text)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "RUN", text)
     text = re.sub(r"-[0-9a-f]{8}\b", "-ID", text)
+    text = re.sub(r"\b[0-9a-f]{32}\b", "KEY", text)
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
 
 
