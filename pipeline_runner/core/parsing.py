@@ -1,22 +1,22 @@
 """From the text of a template or an expression to its tree, or to what is wrong with it.
 
 The grammar is Jinja's, cut down to an allow-list: no methods, no clock, no random source,
-``{% if %}`` and ``{% for %}`` as the only statements. Plain expressions are parsed by
-:mod:`plain_expressions`, all others by Jinja, whose complaints are put into words of the language.
+``{% if %}`` and ``{% for %}`` as the only statements. What is no more than texts and paths is parsed
+by :mod:`fast_path`, all else by Jinja, whose complaints are put into words of the language.
 """
 
 import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import jinja2
 from jinja2 import nodes
 
-from pipeline_runner.core import filters, plain_expressions, plain_nodes
+from pipeline_runner.core import fast_path, filters
 from pipeline_runner.core.environment import ENVIRONMENT
-from pipeline_runner.core.plain_expressions import Reference, offset_of
 from pipeline_runner.core.suggest import did_you_mean
 
 _SHOWN = 100
@@ -110,6 +110,14 @@ def contains_template(text: str) -> bool:
     return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
 
 
+class Reference(NamedTuple):
+    """A name used in an expression, with the keys that follow it as far as they are literal."""
+
+    path: tuple[str, ...]
+    offset: int
+    """In the text, in characters."""
+
+
 class Parsed(NamedTuple):
     """A template that could be parsed."""
 
@@ -132,11 +140,11 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
     """
     if bare:
         text = f"{{{{ {text}\n}}}}"
-    if plain := plain_expressions.parse(text):
-        return Parsed(plain_nodes.template(plain.parts), plain.lone, plain.references, [])
-    tree = _parse(text)
-    problems = [problem for node in _nodes(tree) for problem in _problems(node)]
-    return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=offset_of), problems)
+    problems: list[ExpressionError] = []
+    if not (tree := fast_path.parse(text)):
+        tree = _parse(text)
+        problems = [problem for node in _nodes(tree) for problem in _problems(node)]
+    return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=attrgetter("offset")), problems)
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:

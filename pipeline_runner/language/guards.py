@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.parsing import references_in
-from pipeline_runner.core.plain_expressions import Reference
+from pipeline_runner.core.parsing import Reference, references_in
 from pipeline_runner.language.signatures import TAKES
 from pipeline_runner.language.types import NULL
 
