@@ -33,7 +33,7 @@ LENGTHS = (20, 500, 1000, 2500, 5000)
 RUNS = 10
 EXPRESSIONS = (
     "{{ steps.build.output.id }}",
-    "{{ inputs.version }}-{{ inputs.replicas }}",
+    "{{ inputs.version | lower }}-{{ inputs.replicas }}",
 )
 HEAVY = (
     "temporalio", "jsonschema", "referencing", "httpx", "rich", "pydantic", "docker", "sqlalchemy", "dns",

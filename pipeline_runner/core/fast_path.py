@@ -1,12 +1,13 @@
 """The short way to parse a template that has nothing but paths, such as ``{{ steps.build.output.id }}``.
 
-Nearly all templates are such: texts, and names with keys between braces. Jinja's parser takes a
-multiple of this one's time (see ``bench/``). The nodes made here are those that Jinja makes, down to
-their places (:mod:`environment`); the tests compare the two. All else is left to Jinja.
+Nearly all templates are such: texts, and names with keys between braces, a few with a filter that
+takes no arguments behind them. Jinja's parser takes a multiple of this one's time (see ``bench/``).
+The nodes made here are those that Jinja makes, down to their places (:mod:`environment`); the tests
+compare the two. All else is left to Jinja.
 """
 
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import nodes
 
@@ -14,48 +15,71 @@ from pipeline_runner.core.environment import ENVIRONMENT
 
 _N = TypeVar("_N", bound=nodes.Node)
 
-_PATH = re.compile(r"[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*){0,50})[ \t\n]*\}\}", re.ASCII)
+_PATH = re.compile(
+    r"[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*){0,50})(?: ?\| ?([a-z]+))?[ \t\n]*\}\}", re.ASCII
+)
 _RESERVED = frozenset(
     ["and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"]
 ).union(ENVIRONMENT.globals)
 """What is no name of a value."""
 
 
-def parse(text: str) -> nodes.Template | None:
+class Reference(NamedTuple):
+    """A name used in an expression, with the keys that follow it as far as they are literal."""
+
+    path: tuple[str, ...]
+    offset: int
+    """In the text, in characters."""
+
+
+class Paths(NamedTuple):
+    """A template of texts and paths."""
+
+    tree: nodes.Template
+    lone: bool
+    """Whether it is one path, white space around it aside."""
+    references: list[Reference]
+    """In the order of the text."""
+
+
+def parse(text: str) -> Paths | None:
     """Parse a template of texts and paths; None: it is more than that, or not right."""
     if "{%" in text or "{#" in text or "\r" in text:
         return None
-    paths: list[nodes.Expr] = []
     parts: list[nodes.Expr] = []
-    blank, end = True, 0
+    references: list[Reference] = []
+    end = 0
     while (start := text.find("{{", end)) >= 0:
         found = _PATH.match(text, start + 2)
-        if not found or found[1] in _RESERVED:
+        if not found or found[1] in _RESERVED or not (found[3] is None or found[3] in ENVIRONMENT.filters):
             return None
         if start > end:
-            blank = blank and text[end:start].isspace()
             parts.append(_node(nodes.TemplateData, end + 1, data=text[end:start]))
-        paths.append(_path(found))
-        parts.append(paths[-1])
+        parts.append(_path(found))
+        references.append(Reference((found[1], *found[2].split(".")[1:]), found.start(1)))
         end = found.end()
-    if not paths:
+    if not references:
         return None
     if end < len(text):
-        blank = blank and text[end:].isspace()
         parts.append(_node(nodes.TemplateData, end + 1, data=text[end:]))
-    if blank and len(paths) == 1:
-        parts = paths  # white space around a lone expression does not make it text
-    return _node(nodes.Template, 1, body=[_node(nodes.Output, parts[0].lineno, nodes=parts)])
+    lone = len(references) == 1 and not text[: text.index("{{")].strip() and not text[end:].strip()
+    if lone:  # the white space around it does not make it text
+        parts = [part for part in parts if not isinstance(part, nodes.TemplateData)]
+    output = _node(nodes.Output, parts[0].lineno, nodes=parts)
+    return Paths(_node(nodes.Template, 1, body=[output]), lone, references)
 
 
 def _path(found: re.Match[str]) -> nodes.Expr:
-    name, keys = found.groups()
+    name, keys, filter_ = found.groups()
     node: nodes.Expr = _node(nodes.Name, found.start(1) + 1, name=name, ctx="load")
     place = found.start(2) + 1
     for key in keys.split(".")[1:]:
         node = _node(nodes.Getattr, place, node=node, attr=key, ctx="load")
         place += len(key) + 1
-    return node
+    if filter_ is None:
+        return node
+    fields: dict[str, Any] = {"name": filter_, "args": [], "kwargs": [], "dyn_args": None, "dyn_kwargs": None}
+    return _node(nodes.Filter, found.start(3) + 1, node=node, **fields)
 
 
 def _node(kind: type[_N], place: int, **fields: Any) -> _N:

@@ -17,6 +17,7 @@ from jinja2 import nodes
 
 from pipeline_runner.core import fast_path, filters
 from pipeline_runner.core.environment import ENVIRONMENT
+from pipeline_runner.core.fast_path import Reference
 from pipeline_runner.core.suggest import did_you_mean
 
 _SHOWN = 100
@@ -31,6 +32,8 @@ _EXPRESSION_NODES = (
     nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.BinExpr, nodes.UnaryExpr,
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
+_ALWAYS_RIGHT = frozenset([nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Output, nodes.TemplateData])
+"""Most nodes are of these types; whatever is in them is on the allow-list."""
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
 _LONG_NUMBER = re.compile(r"\d[\d_]{600,}")
 _FILTERS_INSTEAD = {
@@ -110,14 +113,6 @@ def contains_template(text: str) -> bool:
     return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
 
 
-class Reference(NamedTuple):
-    """A name used in an expression, with the keys that follow it as far as they are literal."""
-
-    path: tuple[str, ...]
-    offset: int
-    """In the text, in characters."""
-
-
 class Parsed(NamedTuple):
     """A template that could be parsed."""
 
@@ -140,10 +135,11 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
     """
     if bare:
         text = f"{{{{ {text}\n}}}}"
-    problems: list[ExpressionError] = []
-    if not (tree := fast_path.parse(text)):
-        tree = _parse(text)
-        problems = [problem for node in _nodes(tree) for problem in _problems(node)]
+    if paths := fast_path.parse(text):
+        return Parsed(*paths, [])
+    tree = _parse(text)
+    looked_at = [node for node in _nodes(tree) if type(node) not in _ALWAYS_RIGHT]
+    problems = [problem for node in looked_at for problem in _problems(node)]
     return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=attrgetter("offset")), problems)
 
 
@@ -261,7 +257,7 @@ def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
     waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
     while waiting:
         node, depth, blocks = waiting.pop()
-        blocks += isinstance(node, nodes.If | nodes.For)
+        blocks += isinstance(node, (nodes.If, nodes.For))
         depth += len(node.elif_) if isinstance(node, nodes.If) else 0
         if depth > _MAX_DEPTH or blocks > _MAX_BLOCKS:
             raise _too_deep(node.lineno or 1)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.core import parsing
-from pipeline_runner.core.parsing import ExpressionError, Reference
+from pipeline_runner.core.fast_path import Reference
+from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.core.suggest import meant
 from pipeline_runner.language.containers import Field

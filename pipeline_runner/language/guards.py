@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.parsing import Reference, references_in
+from pipeline_runner.core.fast_path import Reference
+from pipeline_runner.core.parsing import references_in
 from pipeline_runner.language.signatures import TAKES
 from pipeline_runner.language.types import NULL
 

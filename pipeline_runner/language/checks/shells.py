@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from pipeline_runner.core.parsing import Reference, references_in
+from pipeline_runner.core.fast_path import Reference
+from pipeline_runner.core.parsing import references_in
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
 from pipeline_runner.language.nodes import Node, Scalar

@@ -5,7 +5,7 @@ Bad: ``{{ steps.deploy.output }}`` in a step before ``deploy``; good: in one aft
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.parsing import Reference
+from pipeline_runner.core.fast_path import Reference
 from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
