@@ -22,7 +22,7 @@ from temporalio.worker import (
 from pipeline_runner.engine import signatures
 from pipeline_runner.engine.calls import StepInput
 from pipeline_runner.engine.ending import refused
-from pipeline_runner.engine.payloads import encoded
+from pipeline_runner.engine.payloads import EncodedArgumentsError, encoded, is_plain
 
 KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
@@ -82,6 +82,9 @@ class SignedRuns(WorkflowInboundInterceptor):
         by_client = info.parent is None and info.continued_run_id is None
         if len(arguments) > 1 and self.served_only and by_client:
             raise refused(signatures.not_signed(_BY_NAME)) from None
+        if len(arguments) > 1 and not all(map(is_plain, arguments)):
+            # What was signed cannot be known without the codec. They may be those of a continued run.
+            raise EncodedArgumentsError
         if len(arguments) > 1 and not signatures.same(signatures.signature_in(input.headers), expected):
             raise refused(signatures.not_signed(_BY_NAME if self.served_only else _BY_COMMAND)) from None
         signatures.use(self.signer)

@@ -27,7 +27,7 @@ from pipeline_runner.engine import signatures
 from pipeline_runner.engine.calls import INSTALLED
 from pipeline_runner.engine.ending import refused
 from pipeline_runner.engine.interruption import Interrupted, Interruption
-from pipeline_runner.engine.payloads import is_plain
+from pipeline_runner.engine.payloads import EncodedArgumentsError, is_plain
 from pipeline_runner.engine.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
 
@@ -40,16 +40,6 @@ MISSING = (
 
 LOAD = "pipeline_runner.load"
 """The activity that gives a worker's bundle by name."""
-
-
-class EncodedArgumentsError(Exception):
-    """This worker lacks the codec of the client that started the run."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the run's arguments are encoded: give this worker the codec of the client that started it"
-            " (--codec). The run waits for a worker that has it"
-        )
 
 
 @workflow.defn(dynamic=True, sandboxed=False)

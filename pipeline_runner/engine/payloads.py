@@ -17,6 +17,16 @@ _PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"bi
 _METADATA = {"encoding": b"json/plain"}
 
 
+class EncodedArgumentsError(Exception):
+    """This worker lacks the codec of the client that started the run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the run's arguments are encoded: give this worker the codec of the client that started it"
+            " (--codec). The run waits for a worker that has it"
+        )
+
+
 class PayloadTooLargeError(Exception):
     """Data is over Temporal's limit. The message says what, and how large."""
 
