@@ -46,7 +46,7 @@ class _Compiled:
         self._template = jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.globals)
 
     def render(self, names: Mapping[str, Any]) -> Any:
-        with _told(self._text):
+        with _as_expression_errors(self._text):
             pieces = self._template.root_render_func(self._template.new_context(dict(names)))
             return plain(next(pieces), current()) if self._lone else joined(pieces)
 
@@ -66,7 +66,7 @@ class _Path:
 
     def render(self, names: Mapping[str, Any]) -> Any:
         value = names[self._root] if self._root in names else Missing(name=self._root)
-        with _told(self._text):
+        with _as_expression_errors(self._text):
             for key in self._keys:
                 value = ENVIRONMENT.getitem(value, key)
             return plain(value, current())
@@ -93,7 +93,7 @@ def _ready(text: str, parsed: Parsed) -> _Path | _Compiled:
 
 
 @contextmanager
-def _told(text: str) -> Iterator[None]:
+def _as_expression_errors(text: str) -> Iterator[None]:
     """Turn whatever an evaluation raises into an :class:`ExpressionError`."""
     try:
         yield

@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline_runner.core.errors import ErrorInfo, error_names
 from pipeline_runner.core.model import Struct
-from pipeline_runner.core.secrets import Places
+from pipeline_runner.core.secrets import SecretSpans
 
 Outcome = Literal["completed", "uncertain", "failed"]
 """How a step's last attempt ended: ``uncertain`` where its effect may or may not be there."""
@@ -45,7 +45,7 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The step's idempotency key."""
     input: Any = None
     """The step's rendered input, sealed."""
-    secrets: Places = []
+    secrets: SecretSpans = []
     outcome: Outcome = "uncertain"
     output: Any = None
     error: ErrorInfo | None = None

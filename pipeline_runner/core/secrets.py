@@ -67,19 +67,19 @@ class Secrets(Mapping[str, SecretText]):
         return len(self._declared)
 
 
-Places = list[tuple[list[str | int], list[tuple[int, int, str]]]]
+SecretSpans = list[tuple[list[str | int], list[tuple[int, int, str]]]]
 """Where secrets stand in sealed data: pairs of a path (keys and indexes) and, in the text
 there, the start, end and name of every placeholder. Plain JSON; it holds no data, since it
 travels in a header, which a codec does not encrypt."""
 
 
-def seal(value: Any) -> tuple[Any, Places]:
+def seal(value: Any) -> tuple[Any, SecretSpans]:
     """Split data into plain JSON, with placeholders, and the places where secrets stand."""
-    places: Places = []
+    places: SecretSpans = []
     return _seal(value, [], places), places
 
 
-def _seal(value: Any, path: list[str | int], places: Places) -> Any:
+def _seal(value: Any, path: list[str | int], places: SecretSpans) -> Any:
     if isinstance(value, SecretText):
         text, spans = "", []
         for part in value.parts:
@@ -98,7 +98,7 @@ def _seal(value: Any, path: list[str | int], places: Places) -> Any:
     return value
 
 
-def unseal(plain: Any, places: Places) -> Any:
+def unseal(plain: Any, places: SecretSpans) -> Any:
     """Put the references back into data that :func:`seal` split."""
     for path, spans in places:
         plain = replaced(plain, path, SecretText(tuple(_parts(at(plain, path), spans))))

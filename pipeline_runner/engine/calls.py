@@ -16,7 +16,7 @@ from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.record import Options, Outcome, ScopeLog
-from pipeline_runner.core.secrets import Places, seal
+from pipeline_runner.core.secrets import SecretSpans, seal
 from pipeline_runner.engine.outcomes import UNREGISTERED, Ending
 from pipeline_runner.engine.payloads import encoded, measured
 from pipeline_runner.engine.program import Program
@@ -50,7 +50,7 @@ class StepInput:
 
     payloads: list[RawValue]
     key: str
-    places: Places
+    places: SecretSpans
     directory: str | None = None
     undone: str | None = None
     """How the step ended that this activity undoes; None: it undoes nothing."""
@@ -66,7 +66,7 @@ class PreparedActivity:
     activity_id: str
     summary: str
     value: Any
-    places: Places
+    places: SecretSpans
     arguments: StepInput
     task_queue: str
 

@@ -172,7 +172,7 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
         TooLargeError: Bundle and inputs are over Temporal's limit.
         RPCError: The server refuses.
     """
-    return await _started(client, _complete(what))
+    return await _start(client, _complete(what))
 
 
 def _complete(what: Start) -> Start:
@@ -186,7 +186,7 @@ def _complete(what: Start) -> Start:
     return replace(what, inputs=inputs, workflow_id=workflow_id)
 
 
-async def _started(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
+async def _start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
     assert what.workflow_id is not None
     arguments = [encoded(what.inputs)]
     if what.bundle is not None:

@@ -46,7 +46,7 @@ def encoding(name: str, namespace: str) -> dict[str, Any]:
     Raises:
         CodecChoiceError: There is no such codec.
     """
-    codec: PayloadCodec = _remote(name, namespace) if "://" in name else _imported(name)
+    codec: PayloadCodec = _remote(name, namespace) if "://" in name else _import_codec(name)
     return {
         "data_converter": DataConverter(
             payload_codec=Told(codec, "codec server" if "://" in name else f"codec {name}"),
@@ -70,12 +70,12 @@ class Told(PayloadCodec, WithSerializationContext):
         return Told(self._codec.with_context(context), self._what)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return await self._tried("encode", self._codec.encode, payloads)
+        return await self._try("encode", self._codec.encode, payloads)
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return await self._tried("decode", self._codec.decode, payloads)
+        return await self._try("decode", self._codec.decode, payloads)
 
-    async def _tried(
+    async def _try(
         self,
         verb: str,
         function: Callable[[Sequence[Payload]], Awaitable[list[Payload]]],
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _imported(name: str) -> PayloadCodec:
+def _import_codec(name: str) -> PayloadCodec:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute.isidentifier():
         raise CodecChoiceError(f'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "{name}"')
@@ -144,12 +144,12 @@ class Remote(PayloadCodec):
         )
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return await self._asked("encode", payloads)
+        return await self._ask("encode", payloads)
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return await self._asked("decode", payloads)
+        return await self._ask("decode", payloads)
 
-    async def _asked(self, what: str, payloads: Sequence[Payload]) -> list[Payload]:
+    async def _ask(self, what: str, payloads: Sequence[Payload]) -> list[Payload]:
         import httpx
 
         if not payloads:

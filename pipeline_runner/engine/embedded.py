@@ -78,7 +78,7 @@ def embedded_server(
         if stays and not lock(stay, shared=True, timeout=_WAIT):
             raise ServerError(f"the lock {folder / 'stays.lock'} is not to be had")
         try:
-            joined = _joined(folder, port, ui_port)
+            joined = _join(folder, port, ui_port)
         except OSError as error:
             raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
         yield joined
@@ -92,7 +92,7 @@ def server_stays(folder: Path) -> bool:
         return not lock(stay)
 
 
-def _joined(folder: Path, port: int, ui_port: int) -> Embedded:
+def _join(folder: Path, port: int, ui_port: int) -> Embedded:
     with (folder / "start.lock").open("ab") as starting:
         if not lock(starting, timeout=_WAIT):
             raise ServerError(f"another command is starting the server of {folder}, and does not finish")

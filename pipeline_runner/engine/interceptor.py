@@ -52,7 +52,7 @@ from pipeline_runner.activities.secret_values import (
 from pipeline_runner.activities.threads import in_thread
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
-from pipeline_runner.core.secrets import Places, filled
+from pipeline_runner.core.secrets import SecretSpans, filled
 from pipeline_runner.engine.calls import INSTALLED
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.failures import rebuilt
@@ -251,7 +251,7 @@ def _measured(result: Any) -> Any:
     return RawValue(payload)
 
 
-async def _secrets(places: Places, until: pulse.Deadline | None) -> dict[str, str]:
+async def _secrets(places: SecretSpans, until: pulse.Deadline | None) -> dict[str, str]:
     """Look up the secrets of an input, and have them masked from now on."""
     names = sorted({name for _, spans in places for _, _, name in spans})
 
@@ -281,7 +281,7 @@ async def _in_time(look_up: Callable[[], dict[str, str]], until: pulse.Deadline 
 
 def _with_secrets(
     input: ExecuteActivityInput,  # noqa: A002
-    places: Places,
+    places: SecretSpans,
     values: dict[str, str],
 ) -> Sequence[Any]:
     """Return the arguments with the secrets' values in them."""

@@ -129,7 +129,7 @@ async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
     if len(args) > 1:
         data = args[1].payload.data
     else:
-        data, directory = await _loaded(workflow.info().workflow_type)
+        data, directory = await _load_bundle(workflow.info().workflow_type)
         options = Options(directory=directory)
     try:
         return inputs, program_of(data), options
@@ -137,7 +137,7 @@ async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
         raise _refused(errors.UNSUPPORTED_BUNDLE, str(error)) from None
 
 
-async def _loaded(name: str) -> tuple[bytes, str | None]:
+async def _load_bundle(name: str) -> tuple[bytes, str | None]:
     """Fetch a pipeline by its name from this worker, else from one beside it.
 
     Returns:

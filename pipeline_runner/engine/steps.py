@@ -19,7 +19,7 @@ from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fa
 from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.record import Continuation, Envelope, Report, StepResult, UndoEntry
-from pipeline_runner.core.secrets import Places, seal
+from pipeline_runner.core.secrets import SecretSpans, seal
 from pipeline_runner.engine import calls
 from pipeline_runner.engine.interruption import Interrupted, Interruption
 from pipeline_runner.engine.outcomes import Ending, of_failure
@@ -160,7 +160,7 @@ class Steps:
             entry.outcome = "failed"
             entry.error = self._classified(step, error).info
             raise
-        return self._completed(entry, output)
+        return self._complete(entry, output)
 
     async def _activity(self, step: Step, call: ActivityCall, name: str) -> Any:
         path = Path.of(step.id)
@@ -181,10 +181,10 @@ class Steps:
             if self._interruption.requested and isinstance(error.cause, ApplicationError):
                 # The cancellation may have caused it in the middle of the work, whatever it says.
                 ending = replace(ending, outcome="uncertain")
-            raise self._ended(entry, ending, error) from None
+            raise self._end(entry, ending, error) from None
         # Before it is decoded: whatever comes of that, the step is done.
         entry.outcome = "completed"
-        return self._completed(entry, decoded(raw))
+        return self._complete(entry, decoded(raw))
 
     async def _child(self, step: Step, call: ChildCall, name: str) -> Any:
         path = Path.of(step.id)
@@ -206,7 +206,7 @@ class Steps:
                 ending = of_failure(error, call)
                 if ending.report is None and prepared.workflow_id in self.cancelled_children:
                     self._undo.add(self.cancelled_children.pop(prepared.workflow_id), path)
-                failed = self._ended(entry, ending, error)
+                failed = self._end(entry, ending, error)
                 if not calls.may_retry(call, ending, attempt):
                     raise failed from None
             await self._interruption.wait(
@@ -229,14 +229,19 @@ class Steps:
         if step.compensate is None:
             entry.child = envelope.undo
         self._state.dirty |= envelope.dirty
-        return self._completed(entry, envelope.output)
+        return self._complete(entry, envelope.output)
 
     def _names_with(self, key: str) -> dict[str, Any]:
         """Return what a step's own input sees."""
         return {**self._names, "step": {"key": key}}
 
     def _register(
-        self, step: Step, name: str, value: Any = None, places: Places | None = None, key: str | None = None
+        self,
+        step: Step,
+        name: str,
+        value: Any = None,
+        places: SecretSpans | None = None,
+        key: str | None = None,
     ) -> UndoEntry:
         """Enter a step in the undo log, before it is scheduled, if it is ever undone.
 
@@ -258,13 +263,13 @@ class Steps:
             log.entries.append(entry)
         return entry
 
-    def _completed(self, entry: UndoEntry, output: Any) -> Any:
+    def _complete(self, entry: UndoEntry, output: Any) -> Any:
         entry.outcome = "completed"
         if "output" in self._program.undo_uses(self._state.log.pipeline, entry.step):
             entry.output = output
         return output
 
-    def _ended(self, entry: UndoEntry, ending: Ending, error: FailureError) -> StepError:
+    def _end(self, entry: UndoEntry, ending: Ending, error: FailureError) -> StepError:
         entry.outcome = ending.outcome
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:

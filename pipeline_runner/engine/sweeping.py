@@ -125,9 +125,9 @@ async def sweep(namespace: Namespace, store: str) -> None:
 async def _can_be_undone(client: Client, origin: Origin) -> bool:
     """Tell whether a server still knows a run, or the one that it goes on in."""
     try:
-        if await _described(client, origin.workflow_id, origin.run_id) is not None:
+        if await _describe(client, origin.workflow_id, origin.run_id) is not None:
             return True
-        latest = await _described(client, origin.workflow_id, None)
+        latest = await _describe(client, origin.workflow_id, None)
     except RPCError as error:
         _log.warning("cannot ask for the run %s: %s", origin.workflow_id, error)
         return True
@@ -138,7 +138,7 @@ async def _can_be_undone(client: Client, origin: Origin) -> bool:
     return latest.status == WorkflowExecutionStatus.RUNNING or first != latest.run_id
 
 
-async def _described(
+async def _describe(
     client: Client, workflow_id: str, run_id: str | None
 ) -> WorkflowExecutionDescription | None:
     try:
