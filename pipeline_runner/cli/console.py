@@ -11,6 +11,7 @@ steer the terminal, or be taken for a command by the service that reads the log.
 import json
 import os
 import re
+import shutil
 import sys
 from typing import Any, TextIO
 
@@ -23,6 +24,8 @@ _HASHES = re.compile(r"##(?=\w*\[)")
 _COLONS = re.compile(r"^(?=[^\S\n]*::)", re.MULTILINE)
 _IN_JSON = re.compile(rf"[{_STEERING}]|(?<=#)#(?=\w*\[)")
 _kept: TextIO | None = None
+_for_now: list[None] = []
+"""Has an element while the terminal's last line is one of :func:`show_for_now`."""
 
 
 class OutputError(Exception):
@@ -90,10 +93,32 @@ def harmless(text: str) -> str:
 
 def tell(text: str, *, steering: bool = False) -> None:
     """Write a line to standard error; ``steering``: it may steer a terminal, with colours."""
+    _write_error(_erased() + (harmless(text) if steering else plain(text)) + "\n")
+
+
+def show_for_now(text: str) -> None:
+    """Show what is being done, in a terminal, until the next line takes its place."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return
+    shown = plain(" ".join(text.split()))
+    width = shutil.get_terminal_size().columns - 1
+    _write_error(_erased() + (shown if len(shown) <= width else f"{shown[: width - 1]}…"))
+    _for_now.append(None)
+
+
+def _erased() -> str:
+    """Return what removes the line that is shown for now."""
+    if not _for_now:
+        return ""
+    _for_now.clear()
+    return "\r\x1b[K"
+
+
+def _write_error(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        sys.stderr.write((harmless(text) if steering else plain(text)) + "\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
         _lead_nowhere(sys.stderr)

@@ -4,26 +4,16 @@ The output goes to standard output, everything for people to standard error. Ctr
 cancels the run, with undo; Ctrl-C again detaches.
 """
 
+# What is heavy is imported by execute, while the server boots.
 import argparse
 import os
-import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec.structs import replace
-
-from pipeline_runner.cli import console, diagnose, logs, options, session
+from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.cli.main import CommandError
-from pipeline_runner.core import model
-from pipeline_runner.engine.workflow_ids import WorkflowIdError, workflow_id_of
-from pipeline_runner.language.needs import Needs, needs_of, served_here
-from pipeline_runner.language.resolve import Loaded
 
 if TYPE_CHECKING:
-    from temporalio.client import Client, WorkflowHandle
-
-    from pipeline_runner.engine.client import Start
+    from pipeline_runner.engine.embedded import Joining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,145 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
-    loaded = diagnose.loaded(args.file, args.activities)
-    assert loaded.bundle is not None
-    pipeline = loaded.bundle.pipelines[loaded.bundle.root]
-    inputs = diagnose.inputs_of(pipeline, args.input, args.input_file)
-    workflow_id = _workflow_id(args.workflow_id, pipeline, inputs)
-    if args.report is not None:
-        options.check_report(args.report)
-    with session.place(args) as where:
-        return session.run_loop(_run(args, loaded, pipeline, inputs, workflow_id, where))
+    console.show_for_now(f"checking {args.file}")
+    from pipeline_runner.cli import session
+
+    # A detached run needs a server that stays. It is there already, or the run is refused.
+    if args.detach or not os.path.isfile(args.file):
+        return _checked_and_run(args, None)
+    with session.server_begun(args) as server:
+        return _checked_and_run(args, server)
 
 
-def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str, Any]) -> str:
-    try:
-        return workflow_id_of(pipeline, inputs, chosen)
-    except WorkflowIdError as error:
-        raise CommandError(str(error)) from None
+def _checked_and_run(args: argparse.Namespace, server: "Joining | None") -> ExitCode:
+    from pipeline_runner.cli.starting import check_and_run
 
-
-async def _run(
-    args: argparse.Namespace,
-    loaded: Loaded,
-    pipeline: model.Pipeline,
-    inputs: dict[str, Any],
-    workflow_id: str,
-    where: session.Place,
-) -> ExitCode:
-    logs.follow(verbose=args.verbose)
-    assert loaded.bundle is not None
-    with session.interrupts() as caught:
-        return await _start_and_follow(args, loaded, pipeline, inputs, workflow_id, where, caught)
-
-
-async def _start_and_follow(
-    args: argparse.Namespace,
-    loaded: Loaded,
-    pipeline: model.Pipeline,
-    inputs: dict[str, Any],
-    workflow_id: str,
-    where: session.Place,
-    caught: session.Interrupts,
-) -> ExitCode:
-    from pipeline_runner.cli.following import follow
-    from pipeline_runner.engine.calls import fitting_id
-    from pipeline_runner.engine.client import Start
-    from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
-
-    assert loaded.bundle is not None
-    own = where.embedded is not None and not args.detach
-    needs = needs_of(loaded)
-    if own and (missing := needs.missing()):
-        raise CommandError(f"{'; '.join(missing)}. Nothing was started")
-    client = await session.connected(where)
-    shared = args.task_queue or pipeline.task_queue or DEFAULT_TASK_QUEUE
-    queue = fitting_id(f"run/{workflow_id}") if own else shared
-    what = Start(
-        name=pipeline.name,
-        bundle=model.encode(_on_one_queue(loaded) if own else loaded.bundle),
-        inputs=inputs,
-        workflow_id=workflow_id,
-        task_queue=queue,
-        description=pipeline.description,
-        memo=_memo(loaded, queue, needs) if own else None,
-        directory=None if where.embedded is None else os.getcwd(),
-    )
-    if not own:
-        await _expect_workers(client, where, queue)
-        caught.check()
-        handle = await _started(client, what)
-        if args.detach:
-            console.result(f"{workflow_id}\n")
-            return ExitCode.OK
-        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
-    activities = session.activities_of(loaded.modules)
-    workers = session.workers(client, [queue], activities)
-    caught.check()
-    # Before anything is served: an open run of that id may be another one.
-    handle = await _started(client, what)
-    async with session.running(workers):
-        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
-
-
-def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:
-    """Return what ``watch`` needs to take up the run in another process."""
-    return {
-        "cwd": os.getcwd(),
-        "modules": session.noted(loaded.modules),
-        "queues": [queue],
-        "needs": msgspec.to_builtins(needs),
-    }
-
-
-def _on_one_queue(loaded: Loaded) -> model.Bundle:
-    """Return the bundle for a run that one process serves all by itself, on a task queue of its own.
-
-    Queues that files name may be shared with other commands, whose workers have other modules.
-    Those of activities that somebody else's worker serves stay as they are.
-    """
-    assert loaded.bundle is not None
-
-    def on_one_queue(call: model.Call) -> model.Call:
-        return replace(call, task_queue=None) if served_here(call, loaded.catalogue) else call
-
-    pipelines = {
-        key: replace(model.with_calls(pipeline, on_one_queue), task_queue=None)
-        for key, pipeline in loaded.bundle.pipelines.items()
-    }
-    return replace(loaded.bundle, pipelines=pipelines)
-
-
-async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:
-    from pipeline_runner.engine.client import has_workers
-    from pipeline_runner.engine.embedded import server_stays
-
-    if where.embedded is not None and not server_stays(where.embedded.folder):
-        raise CommandError(
-            "--detach needs a server that stays: start one with run-pipeline server,"
-            " or name one with --address"
-        )
-    if not await has_workers(client, queue):
-        console.tell(
-            f'no worker takes runs from the task queue "{queue}": start one with'
-            f" run-pipeline worker --task-queue {shlex.quote(queue)}"
-        )
-
-
-async def _started(client: "Client", what: "Start") -> "WorkflowHandle[Any, Any]":
-    from temporalio.service import RPCError
-
-    from pipeline_runner.engine.client import ConflictError, TooLargeError, start
-    from pipeline_runner.engine.codecs import CodecError
-
-    try:
-        handle, new = await start(client, what)
-    except CodecError as error:
-        raise CommandError(f"{error}. Nothing was started") from None
-    except (ConflictError, TooLargeError) as error:
-        raise CommandError(str(error)) from None
-    except RPCError as error:
-        message = f"the run cannot be started: {error.message}"
-        raise CommandError(message, ExitCode.UNREACHABLE) from None
-    console.tell(f"{'run' if new else 'following the open run'}: {what.workflow_id}")
-    return handle
+    return check_and_run(args, server)

@@ -25,8 +25,8 @@ def execute(args: argparse.Namespace) -> ExitCode:
     if args.no_worker and (args.path or args.activities or args.task_queue):
         raise CommandError("--no-worker serves nothing: leave out PATH, --activities and --task-queue")
     found = worker.served(args.path, args.activities)
-    ports = {"port": args.port or _if_free(PORT), "ui_port": args.ui_port or _if_free(UI_PORT)}
-    with session.embedded_place(args.codec, stays=True, **ports) as where:
+    port, ui_port = args.port or _if_free(PORT), args.ui_port or _if_free(UI_PORT)
+    with session.embedded_place(args.codec, stays=True, port=port, ui_port=ui_port) as where:
         server = where.embedded
         assert server is not None
         console.tell(f"Temporal server: {server.address}\nweb UI: {server.ui}\ndatabase: {server.folder}")

@@ -24,6 +24,7 @@ from pipeline_runner.cli.main import CommandError, early
 from pipeline_runner.engine.devserver import ServerError
 from pipeline_runner.engine.embedded import (
     Embedded,
+    Joining,
     NoHomeError,
     embedded_server,
     server_stays,
@@ -68,14 +69,39 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(args: argparse.Namespace) -> Iterator[Place]:
+def server_begun(args: argparse.Namespace) -> Iterator[Joining | None]:
+    """Have the embedded server boot, if that is where the command works, while a file is checked.
+
+    What stands in its way is told by :func:`place`. A server that no place is made of ends at once.
+    """
+    joining = None
+    if not _names_a_server(args):
+        with contextlib.suppress(ServerError):
+            joining = Joining(state_folder())
+    if joining is None:
+        yield None
+        return
+    try:
+        with contextlib.suppress(ServerError):
+            joining.begin()
+        yield joining
+    finally:
+        joining.close()
+
+
+@contextlib.contextmanager
+def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Place]:
     """Find the server that the arguments and the environment name, or use the embedded one.
+
+    Args:
+        args: The arguments.
+        begun: The embedded server, from :func:`server_begun`.
 
     Raises:
         CommandError: The configuration cannot be used, or the embedded server not be started.
     """
     if not _names_a_server(args):
-        with embedded_place(args.codec) as where:
+        with embedded_place(args.codec, begun) as where:
             yield where
         return
     from pipeline_runner.engine.client import ConfigurationError, configured
@@ -107,8 +133,22 @@ def _encoding(codec: str | None, namespace: str = "default") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def embedded_place(codec: str | None = None, **how: Any) -> Iterator[Place]:
-    """Use the embedded server; ``how`` goes to :func:`embedded_server`.
+def embedded_place(
+    codec: str | None = None,
+    begun: Joining | None = None,
+    *,
+    stays: bool = False,
+    port: int = 0,
+    ui_port: int = 0,
+) -> Iterator[Place]:
+    """Use the embedded server.
+
+    Args:
+        codec: What encodes payloads.
+        begun: The way to the server if it was begun before; else it starts now.
+        stays: See :func:`embedded_server`.
+        port: Port of the frontend if the server starts now; 0: any.
+        ui_port: Port of the web UI, likewise.
 
     Raises:
         CommandError: It cannot be started, or there is no such codec.
@@ -124,7 +164,8 @@ def embedded_place(codec: str | None = None, **how: Any) -> Iterator[Place]:
                 f"the user's state directory cannot be written: runs are kept in {folder};"
                 f" {FOLDER_VARIABLE} names another directory"
             )
-        with embedded_server(folder, **how) as server:
+        joining = begun or Joining(folder, port=port, ui_port=ui_port)
+        with embedded_server(joining, stays=stays) as server:
             # Two threads that import it at once, by two of its names, wait for each other's locks.
             importing.join()
             with _refusals_told():

@@ -1,8 +1,8 @@
 """The keeper of the embedded server: starts it, watches it, ends it with its last user.
 
-Run as ``python -m pipeline_runner.engine.keeper FOLDER PORT UI_PORT`` (0: any). Three lock
-files in the folder say who is there; the kernel drops a lock with the process that holds
-it, however that ends:
+Run as ``python -m pipeline_runner.engine.keeper FOLDER PORT UI_PORT START`` (ports: 0: any;
+START: the descriptor of ``start.lock``). Three lock files in the folder say who is there; the
+kernel drops a lock with the process that holds it, however that ends:
 
 ``users.lock``
     Shared, by every command that uses the server. When the keeper can have it for itself,
@@ -11,7 +11,8 @@ it, however that ends:
     Exclusive, by the keeper: there is one per folder, and so one server per database file
     (the server itself would let two open the same file).
 ``start.lock``
-    Exclusive, by the command that is looking whether there is a keeper, and starts one.
+    Exclusive, by the command that is looking whether there is a keeper, and starts one; then
+    by that keeper, until its server answers.
 """
 
 import fcntl
@@ -47,8 +48,15 @@ def lock(file: IO[bytes], *, shared: bool = False, timeout: float = 0.0) -> bool
             return True
 
 
-def keep(folder: Path, port: int, ui_port: int) -> int:
-    """Run the server until nobody uses it any more; return an exit code."""
+def keep(folder: Path, port: int, ui_port: int, start: int) -> int:
+    """Run the server until nobody uses it any more; return an exit code.
+
+    Args:
+        folder: The state folder.
+        port: Port of the frontend; 0: any.
+        ui_port: Port of the web UI; 0: any.
+        start: Descriptor of ``start.lock``, closed as soon as the server answers.
+    """
     # In this order: who gets hold of the users' lock must not find the keeper's still taken.
     with (folder / "users.lock").open("ab") as users, (folder / "keeper.lock").open("ab") as mine:
         if not lock(mine, timeout=10):
@@ -60,6 +68,7 @@ def keep(folder: Path, port: int, ui_port: int) -> int:
         server = _start(folder, port, ui_port)
         try:
             _announce(card, server)
+            os.close(start)
             restarts = 0
             while not stopping and not _deserted(users):
                 time.sleep(_POLL)
@@ -141,7 +150,7 @@ def main() -> int:
         os.setsid()
     reaper.guard(group)
     try:
-        ended = keep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        ended = keep(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
     except devserver.ServerError as error:
         sys.stderr.write(f"{error}\n")
         ended = 1
