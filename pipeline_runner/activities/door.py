@@ -327,7 +327,9 @@ def _instance(module_name: str, found: type) -> Any:
 
 
 def _methods(found: type) -> Iterator[Activity]:
-    for name, _ in inspect.getmembers_static(found, inspect.isfunction):
+    # As inspect.getmembers_static finds them, without its search of every name in every base.
+    members = {name: value for base in reversed(found.__mro__) for name, value in vars(base).items()}
+    for name in sorted(name for name, value in members.items() if inspect.isfunction(value)):
         method = getattr(found, name)
         if _definition(method) is not None:
             yield method

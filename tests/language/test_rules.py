@@ -144,7 +144,7 @@ def test_page_that_is_written_otherwise(old: str, new: str) -> None:
 def test_checking_reads_no_pages(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("name: x\nsteps: [{id: a, sett: {}}]\n")
     code = (
-        "import sys\nfrom pipeline_runner.cli import run as _\nfrom pipeline_runner.cli.main import run\n"
+        "import sys\nfrom pipeline_runner.cli import starting as _\nfrom pipeline_runner.cli.main import run\n"
         "assert run(['validate', 'x.yaml']) == 1\n"
         "assert 'pipeline_runner.language.rules' not in sys.modules\n"
     )
