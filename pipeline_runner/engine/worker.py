@@ -88,7 +88,8 @@ def pipeline_worker(
     if not settings.get("deployment_config"):
         # Unless it is given one, the SDK hashes all code of the process: a quarter of a second.
         own["build_id"] = f"pipeline-runner-{version('pipeline-runner')}"
-    return Worker(client, task_queue=task_queue, activities=activities, plugins=plugins, **{**own, **settings})
+    own |= {"activities": activities, "plugins": plugins}
+    return Worker(client, task_queue=task_queue, **{**own, **settings})
 
 
 class ServingPlugin(Plugin):
