@@ -6,8 +6,11 @@ Run from the root of the repository::
 
 The bare call is what a careful program would do with what it has made once: a shared client,
 an engine, a connection where the library keeps one. The activity is called as a worker calls
-it, with an idempotency key of its own each time, and without Temporal: what a step costs
-there is measured by ``bench.interpreter``. Both take turns; figures are medians.
+it, with an idempotency key of its own each time, and without Temporal. Both take turns; figures
+are medians.
+
+An activity may take 1.3 times the bare call, and what any step costs its worker on top: the CPU
+of a step whose activity does nothing, measured first in the same run, on a server.
 
 Services are started on the loopback, as for the tests; a family whose service is not
 installed is left out. Docker needs root.
@@ -56,6 +59,12 @@ NOTHING, REQUEST = "an activity that adds one", "http.request, GET"
 MIB = 1024 * 1024
 ROUND = 0.03
 """Seconds of one subject's turn."""
+ALLOWED = 1.3
+"""Bare calls that an activity may take, beside the cost of a step."""
+HEAD = (
+    *("", "bare, ms", "activity, ms", "ratio", "bare, ms of CPU", "activity, ms of CPU", "ratio"),
+    *(f"over {ALLOWED} x bare, ms", "within a step's own cost"),
+)
 
 Call = Callable[[], Awaitable[object]]
 
@@ -372,11 +381,17 @@ def unless_missing(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "Skipped":
             raise
-        print(f"| {what}: left out: {error} | | | | | | |", flush=True)
+        print(f"| {what}: left out: {error} {'| ' * len(HEAD)}", flush=True)
 
 
-async def measured(subject: Subject, number: int) -> None:
-    """Print a line of the table."""
+async def measured(subject: Subject, number: int, step: float) -> None:
+    """Print a line of the table.
+
+    Args:
+        subject: What to measure.
+        number: The rounds.
+        step: A step's own cost, in seconds.
+    """
     calls = {BARE: subject.bare, ACTIVITY: subject.activity}
     times: dict[str, int] = {}
     for which, call in calls.items():
@@ -394,18 +409,13 @@ async def measured(subject: Subject, number: int) -> None:
         return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
 
     walls, cpus = await rounds(number, (BARE, ACTIVITY), turn)
-    figures = [
-        f"{statistics.median(samples[which]) * 1000:.2f}"
-        for samples in (walls, cpus)
-        for which in (BARE, ACTIVITY)
-    ]
-    cells = [
-        subject.what,
-        *figures[:2],
-        ratio(walls, ACTIVITY, BARE),
-        *figures[2:],
-        ratio(cpus, ACTIVITY, BARE),
-    ]
+    cells, over = [subject.what], []
+    for samples in (walls, cpus):
+        bare, activity = (statistics.median(samples[which]) for which in (BARE, ACTIVITY))
+        cells += [f"{bare * 1000:.2f}", f"{activity * 1000:.2f}", ratio(samples, ACTIVITY, BARE)]
+        over.append(activity - ALLOWED * bare)
+    worse = max(0.0, *over)
+    cells += [f"{worse * 1000:.2f}", "no" if worse > step else "yes" if worse else "yes, at most 1.3"]
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -417,8 +427,11 @@ STEP = """\
 """
 
 
-async def steps(number: int, rounds_: int) -> None:
-    """Print what a step with a request costs the worker on a server, beside one that does nothing."""
+async def steps(number: int, rounds_: int) -> float:
+    """Print what a step costs the worker on a server, with a request and with an activity that does nothing.
+
+    Return the CPU of the latter, in seconds: a step's own cost.
+    """
     server = devserver.start()
     try:
         client = await connected(server.address)
@@ -446,10 +459,11 @@ async def steps(number: int, rounds_: int) -> None:
                 walls, cpus = await rounds(rounds_, calls, turn)
     finally:
         server.stop()
-    print(f"\n| a step of a run of {number} | ms | ms of CPU of the worker |\n|---|--:|--:|")
+    print(f"| a step of a run of {number} | ms | ms of CPU of the worker |\n|---|--:|--:|")
     for what in calls:
         wall, cpu = (statistics.median(samples[what]) * 1000 for samples in (walls, cpus))
         print(f"| {what} | {wall:.2f} | {cpu:.2f} |")
+    return statistics.median(cpus[NOTHING])
 
 
 def _bundle(folder: Path, number: int, activity: str, given: str) -> bytes:
@@ -462,16 +476,16 @@ def _bundle(folder: Path, number: int, activity: str, given: str) -> bytes:
 
 
 async def everything(families: list[str], number: int) -> None:
-    """Print the table."""
-    print("| | bare, ms | activity, ms | ratio | bare, ms of CPU | activity, ms of CPU | ratio |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    """Print the cost of a step, and the table."""
+    step = await steps(20, max(1, number // 2))
+    print(f"\n| {' | '.join(HEAD)} |\n|---{'|--:' * (len(HEAD) - 1)}|")
     for family in families:
         with tempfile.TemporaryDirectory() as name, unless_missing(family):
             folder = Path(name)
             folder.chmod(0o755)
             async with FAMILIES[family](folder) as subjects:
                 for subject in subjects:
-                    await measured(subject, number)
+                    await measured(subject, number, step)
 
 
 def main() -> None:
@@ -485,8 +499,6 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("httpx", "dnspython", "sqlalchemy", "docker"))
     print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.machine()}\n")
     asyncio.run(everything(options.only or [*FAMILIES], 8 if options.quick else 40))
-    if not options.only or "http" in options.only:
-        asyncio.run(steps(20, 4 if options.quick else 20))
 
 
 if __name__ == "__main__":
