@@ -95,10 +95,15 @@ def forms(value: str) -> set[str]:
     return (found | {form.replace("\\", "") for form in found}) - {""}
 
 
+def all_forms(values: Iterable[str]) -> tuple[str, ...]:
+    """Return how any of these values may stand in text."""
+    # The longest first, so that one that contains another is masked whole.
+    return tuple(sorted({form for value in values for form in forms(value)}, key=len, reverse=True))
+
+
 def mask(values: Iterable[str]) -> None:
     """Have these values masked in what the current activity tells."""
-    # The longest first, so that one that contains another is masked whole.
-    in_use.set(tuple(sorted({form for value in values for form in forms(value)}, key=len, reverse=True)))
+    in_use.set(all_forms(values))
 
 
 def _quoted(text: str) -> Iterator[str]:

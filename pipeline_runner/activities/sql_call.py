@@ -19,7 +19,13 @@ from pipeline_runner.activities import extras
 from pipeline_runner.activities.context import absolute
 from pipeline_runner.activities.errors import refused
 from pipeline_runner.activities.pulse import time_left
-from pipeline_runner.activities.secret_values import MASK, SecretNotFoundError, forms, masked, secret_value
+from pipeline_runner.activities.secret_values import (
+    MASK,
+    SecretNotFoundError,
+    all_forms,
+    masked,
+    secret_value,
+)
 from pipeline_runner.activities.sizes import one_line
 from pipeline_runner.activities.sql_errors import classified, connect_reason, reason_of
 from pipeline_runner.activities.sql_text import TOKENS
@@ -178,7 +184,7 @@ class Call:
             raise self._bad_url(
                 "is not a database URL such as postgresql://user:password@host/name"
             ) from None
-        self._private = _by_length({text, *_passwords(url)})
+        self._private = all_forms({text, *_passwords(url)})
         return _in_directory(url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
 
     def _bad_url(self, reason: str) -> ApplicationError:
@@ -255,7 +261,7 @@ class Call:
         )
 
     def _shown(self, text: str) -> str:
-        return one_line(masked(text, _by_length({*self._private, *self._unshown})), 300)
+        return one_line(masked(text, all_forms({*self._private, *self._unshown})), 300)
 
 
 @functools.lru_cache(maxsize=64)
@@ -321,8 +327,3 @@ def _passwords(url: "URL") -> Iterator[str]:
     for name, value in url.query.items():
         if any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "key")):
             yield from [value] if isinstance(value, str) else value
-
-
-def _by_length(values: set[str]) -> tuple[str, ...]:
-    """Return how values may stand in a text, the longest first."""
-    return tuple(sorted({form for value in values for form in forms(value)}, key=len, reverse=True))

@@ -2,14 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
 
 from pipeline_runner.core.expressions import render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
@@ -17,9 +18,12 @@ from pipeline_runner.core.parsing import ExpressionError
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.record import Options, Outcome, ScopeLog
 from pipeline_runner.core.secrets import SecretSpans, seal
-from pipeline_runner.engine.outcomes import UNREGISTERED, Ending
+from pipeline_runner.engine.outcomes import UNREGISTERED, Ending, of_failure
 from pipeline_runner.engine.payloads import encoded, measured
 from pipeline_runner.engine.program import Program
+from pipeline_runner.engine.workflow_ids import MAX_ID
+
+T = TypeVar("T")
 
 SUMMARY = 200
 """Characters of a step's name."""
@@ -33,9 +37,6 @@ INSTALLED = "pipeline_runner.installed"
 HARD_EVENTS = 40_000
 HARD_BYTES = 25 * 1024 * 1024
 """What a history may grow to; the server terminates a run at 51,200 events or 50 MiB."""
-
-MAX_ID = 1000
-"""Bytes that the server takes as an id; for longer ones it refuses the whole workflow task."""
 
 _POLICIES = {
     "terminate": workflow.ParentClosePolicy.TERMINATE,
@@ -215,12 +216,40 @@ def history_is_full() -> bool:
     return info.get_current_history_length() > HARD_EVENTS or info.get_current_history_size() > HARD_BYTES
 
 
-def may_retry(call: ChildCall, ending: Ending, attempt: int) -> bool:
+async def retried(
+    call: ChildCall,
+    name: str,
+    run: Callable[[], Awaitable[T]],
+    *,
+    failed: Callable[[FailureError, Ending], Exception],
+    pause: Callable[["asyncio.Task[None]"], Awaitable[None]],
+) -> T:
+    """Run a child until it completes, or must not be tried again: what the server does for an activity.
+
+    Args:
+        call: The child, with its retry policy.
+        name: What it is for, in the summary of a timer.
+        run: Runs it once.
+        failed: Records how an attempt failed; returns what is raised if no other follows.
+        pause: Waits for the timer between two attempts.
+    """
+    attempt = 1
+    while True:
+        try:
+            return await run()
+        except FailureError as error:
+            ending = of_failure(error, call)
+            final = failed(error, ending)
+            if call.retry is None or not _may_retry(call.retry, ending, attempt):
+                raise final from None
+        await pause(timer(backoff(call.retry, attempt), f"retry of {name}"))
+        attempt += 1
+
+
+def _may_retry(retry: Retry, ending: Ending, attempt: int) -> bool:
     """Tell whether a child is started again after its failed attempt of that number."""
-    retry = call.retry
     return (
-        retry is not None
-        and (not retry.maximum_attempts or attempt < retry.maximum_attempts)
+        (not retry.maximum_attempts or attempt < retry.maximum_attempts)
         and ending.outcome == "failed"
         and not ending.non_retryable
         and ending.type not in (retry.non_retryable_error_types or ())

@@ -6,7 +6,7 @@ when it ends, so that the run can end at any ``await`` in here and be undone.
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from temporalio import workflow
@@ -26,6 +26,9 @@ from pipeline_runner.engine.outcomes import Ending, of_failure
 from pipeline_runner.engine.payloads import PayloadTooLargeError, decoded
 from pipeline_runner.engine.program import Program
 from pipeline_runner.engine.undo import Undo
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class StepError(Exception):
@@ -198,24 +201,21 @@ class Steps:
             undone=self._state.log.undone,
         )
         entry = self._register(step, name, prepared.value)
-        attempt = 1
-        while True:
-            try:
-                return await self._child_once(step, prepared, entry)
-            except FailureError as error:
-                ending = of_failure(error, call)
-                if ending.report is None and prepared.workflow_id in self.cancelled_children:
-                    self._undo.add(self.cancelled_children.pop(prepared.workflow_id), path)
-                failed = self._end(entry, ending, error)
-                if not calls.may_retry(call, ending, attempt):
-                    raise failed from None
-            await self._interruption.wait(
-                calls.timer(calls.backoff(call.retry, attempt) if call.retry else 0, f"retry of {name}")
-            )
+
+        def failed(error: FailureError, ending: Ending) -> StepError:
+            if ending.report is None and prepared.workflow_id in self.cancelled_children:
+                self._undo.add(self.cancelled_children.pop(prepared.workflow_id), path)
+            return self._end(entry, ending, error)
+
+        async def pause(timer: "asyncio.Task[None]") -> None:
+            await self._interruption.wait(timer)
             # Before its outcome is open again: an interruption now finds nothing started.
             self._interruption.check()
-            attempt += 1
             entry.outcome = "uncertain"
+
+        return await calls.retried(
+            call, name, lambda: self._child_once(step, prepared, entry), failed=failed, pause=pause
+        )
 
     async def _child_once(self, step: Step, prepared: calls.PreparedChild, entry: UndoEntry) -> Any:
         self._interruption.check()

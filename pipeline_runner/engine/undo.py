@@ -21,7 +21,7 @@ from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.core.record import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
 from pipeline_runner.core.secrets import Secrets, unseal
 from pipeline_runner.engine import calls
-from pipeline_runner.engine.outcomes import of_failure
+from pipeline_runner.engine.outcomes import Ending, of_failure
 from pipeline_runner.engine.payloads import PayloadTooLargeError
 from pipeline_runner.engine.program import Program
 
@@ -103,11 +103,6 @@ class Undo:
             raise _Failed(_info(errors.EXPRESSION_ERROR, error.message, path)) from None
         except PayloadTooLargeError as error:
             raise _Failed(_info(errors.PAYLOAD_TOO_LARGE, str(error), path)) from None
-        except FailureError as error:
-            ending = of_failure(error, how.action)
-            if ending.report is not None:
-                self.add(ending.report, path.undo())
-            raise _Failed(_info(ending.type, ending.message, path)) from None
 
     async def _activity(
         self, call: ActivityCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
@@ -121,7 +116,10 @@ class Undo:
             log=log,
             undone=entry.outcome,
         )
-        await prepared.start()
+        try:
+            await prepared.start()
+        except FailureError as error:
+            raise self._failed(of_failure(error, call), path) from None
 
     async def _pipeline(
         self, call: ChildCall, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
@@ -135,23 +133,26 @@ class Undo:
             log=log,
             undone=entry.outcome,
         )
-        attempt = 1
-        while True:
-            try:
-                handle = await prepared.start()
-                if call.wait_for_completion:
-                    envelope = msgspec.json.decode((await handle).payload.data, type=Envelope)
-                    self._state.dirty |= envelope.dirty
-            except FailureError as error:
-                ending = of_failure(error, call)
-                if call.retry is None or not calls.may_retry(call, ending, attempt):
-                    raise
-                if ending.report is not None:
-                    self.add(ending.report, path.undo())
-            else:
-                return
-            await calls.timer(calls.backoff(call.retry, attempt), f"retry of undo {entry.name}")
-            attempt += 1
+
+        async def run() -> None:
+            handle = await prepared.start()
+            if call.wait_for_completion:
+                envelope = msgspec.json.decode((await handle).payload.data, type=Envelope)
+                self._state.dirty |= envelope.dirty
+
+        await calls.retried(
+            call,
+            f"undo {entry.name}",
+            run,
+            failed=lambda _, ending: self._failed(ending, path),
+            pause=lambda timer: timer,
+        )
+
+    def _failed(self, ending: Ending, path: Path) -> _Failed:
+        """Take over what a failed compensation undid of itself; return what is raised if it was the last."""
+        if ending.report is not None:
+            self.add(ending.report, path.undo())
+        return _Failed(_info(ending.type, ending.message, path))
 
     def _names(self, log: ScopeLog, entry: UndoEntry) -> dict[str, Any]:
         pipeline = self._program.bundle.pipelines[log.pipeline]

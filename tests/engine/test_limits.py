@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.core import model
 from pipeline_runner.core.record import Report
-from pipeline_runner.engine import calls, devserver
+from pipeline_runner.engine import calls, devserver, workflow_ids
 from pipeline_runner.engine import client as starting
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import failure
@@ -77,8 +77,8 @@ async def test_ids_of_steps_and_undos_are_cut_to_what_the_server_takes(
     assert pipelines.effects == [f"do {name}", f"undo {name}"]
     do, undo = await activity_ids(handle)
     assert do != undo
-    assert max(len(do), len(undo)) == calls.MAX_ID
-    assert (do == name) is (length <= calls.MAX_ID)
+    assert max(len(do), len(undo)) == workflow_ids.MAX_ID
+    assert (do == name) is (length <= workflow_ids.MAX_ID)
 
 
 async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines: Pipelines) -> None:
@@ -94,7 +94,7 @@ async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines
                 name="p",
                 bundle=model.encode(bundle),
                 inputs={},
-                workflow_id=pipelines.queue.ljust(calls.MAX_ID - 1, "w"),
+                workflow_id=pipelines.queue.ljust(workflow_ids.MAX_ID - 1, "w"),
                 task_queue=pipelines.queue,
             ),
         )
@@ -103,7 +103,7 @@ async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines
     [child] = await event_ids(
         handle, "start_child_workflow_execution_initiated_event_attributes", "workflow_id"
     )
-    assert len(child) == calls.MAX_ID
+    assert len(child) == workflow_ids.MAX_ID
     assert child.startswith(pipelines.queue)
 
 
