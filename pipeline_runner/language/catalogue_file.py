@@ -88,7 +88,9 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
         source, diagnostics = loader.read(path, shown)
     except OSError as error:
         source = Source(shown, "")
-        diagnostics = [source.error(START, "unreadable-file", f"the file cannot be read: {error.strerror}")]
+        diagnostics = [
+            source.diagnostic(START, "unreadable-file", f"the file cannot be read: {error.strerror}")
+        ]
     root: Node | None = None
     if not diagnostics:
         root, diagnostics = loader.load(source)
@@ -143,7 +145,7 @@ def _locked(folder: Path, shown: str, modules: tuple[str, ...]) -> tuple[Activit
     except (OSError, ValueError, RecursionError) as error:
         message = f"the file cannot be used: {getattr(error, 'strerror', None) or error}"
         help_ = f"write it anew: run-pipeline activities --json > {LOCK}"
-        problem = source.error(START, "unreadable-file", message, help_)
+        problem = source.diagnostic(START, "unreadable-file", message, help_)
         return Activities(catalogue=builtin(), unread=modules), [problem]
     return Activities(catalogue=builtin().extended(entries)), []
 
@@ -209,16 +211,16 @@ def _module_problem(
     except door.MissingModule as error:
         if name.endswith(".py"):
             return _no_name(node, name, source)
-        return source.error(node.span, "bad-module", str(error))
+        return source.diagnostic(node.span, "bad-module", str(error))
     except door.ProviderError as error:
-        return source.error(node.span, "bad-module", str(error))
+        return source.diagnostic(node.span, "bad-module", str(error))
     return None
 
 
 def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
     dotted = re.sub(r"[/\\]+", ".", re.sub(r"^(\.*[/\\])+|\.py$", "", name))
     help_ = f"write {dotted}" if _MODULE.fullmatch(dotted) else 'write it as "import" does: shop.activities'
-    return source.error(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
+    return source.diagnostic(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
 
 
 def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry]:

@@ -21,16 +21,18 @@ def cycle(source: Source, call: Call, chain: list[Path]) -> Diagnostic:
     folder = chain[0].parent
     most = chain if len(chain) <= _MOST else [*chain[: _MOST - 2], Path(folder, "…"), chain[-1]]
     names = " -> ".join(os.path.relpath(path, folder) for path in most)
-    return source.error(call.span, "child-cycle", f"this pipeline would run itself: {names}")
+    return source.diagnostic(call.span, "child-cycle", f"this pipeline would run itself: {names}")
 
 
 def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueError) -> Diagnostic:
     """Return the error of a child file that cannot be read."""
     if os.path.isdir(path):
-        return source.error(call.span, "unknown-child", f'"{call.name}" is a folder, not a pipeline file')
+        return source.diagnostic(
+            call.span, "unknown-child", f'"{call.name}" is a folder, not a pipeline file'
+        )
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         message = f'"{call.name}" cannot be read: {getattr(error, "strerror", None) or error}'
-        return source.error(call.span, "unknown-child", message)
+        return source.diagnostic(call.span, "unknown-child", message)
     beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
     files = {file.stem: file.name for file in beside}
     near = nearest(path.stem, files)
@@ -38,7 +40,7 @@ def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueErr
     if near:
         folder = (call.name or "").rpartition("/")[0]
         help_ = f'did you mean "{folder}/{files[near]}"?' if folder else f'did you mean "{files[near]}"?'
-    return source.error(call.span, "unknown-child", f'there is no file "{call.name}"', help_)
+    return source.diagnostic(call.span, "unknown-child", f'there is no file "{call.name}"', help_)
 
 
 def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagnostic]:
@@ -51,8 +53,8 @@ def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagno
             message = f'"{call.name}" has no input "{entry.name}"'
             declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it takes none"
             help_ = did_you_mean(entry.name, child.inputs) or declared
-            yield source.error(entry.key.span, "unknown-child-input", message, help_)
+            yield source.diagnostic(entry.key.span, "unknown-child-input", message, help_)
     if needed := child.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)
         message = f'"{call.name}" needs {names} in its "with"'
-        yield source.error(call.input_span, "missing-child-input", message)
+        yield source.diagnostic(call.input_span, "missing-child-input", message)

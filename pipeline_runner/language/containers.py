@@ -29,14 +29,14 @@ class ListOf(Shape, frozen=True, kw_only=True):
             return [wrong_type(node, source, what, "a list", self._help(node, source))]
         found: list[Diagnostic] = []
         if len(node.items) < self.at_least:
-            found.append(source.error(node.span, "empty-list", f"{what} must have at least one element"))
+            found.append(source.diagnostic(node.span, "empty-list", f"{what} must have at least one element"))
         seen: set[str] = set()
         for item in node.items:
             found += self.item.check(item, source, self.title)
             if self.unique and isinstance(item, Scalar):
                 if item.text in seen:
                     found.append(
-                        source.error(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
+                        source.diagnostic(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
                     )
                 seen.add(item.text)
         return found
@@ -78,7 +78,7 @@ class MapOf(Shape, frozen=True, kw_only=True):
             return [wrong_type(node, source, what, "a mapping", self.hint)]
         found: list[Diagnostic] = []
         if len(node.entries) < self.at_least:
-            found.append(source.error(node.span, "empty-list", f"{what} must have at least one entry"))
+            found.append(source.diagnostic(node.span, "empty-list", f"{what} must have at least one entry"))
         for name, entry in node.by_name.items():
             if self.key:
                 found += self.key.check(entry.key, source, self.title)
@@ -297,10 +297,10 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         rule = f"{self.name}-kind"
         if not present:
             message = f"{self.title} does exactly one thing, but this one has none of {', '.join(self.kinds)}"
-            return source.error(node.span, rule, message)
+            return source.diagnostic(node.span, rule, message)
         has = " and ".join(f'"{entry.name}"' for entry in present)
         message = f"{self.title} does exactly one thing, but this one has {has}"
-        return source.error(present[1].key.span, rule, message)
+        return source.diagnostic(present[1].key.span, rule, message)
 
     def _unknown(
         self, entry: Entry, source: Source, present: list[Entry], fields: AnyMapping[str, Field]
@@ -310,7 +310,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
             return unknown_key(entry, source, self.title, fields, _hint(entry.name, self.hints))
         with_ = " or ".join(f'"{owner}"' for owner in owners)
         message = f'"{entry.name}" goes with {with_}, but this {self.title.removeprefix("a ")} has'
-        return source.error(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
+        return source.diagnostic(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
 
     def schema(self, defs: Schema) -> Schema:
         if self.name not in defs:
@@ -373,7 +373,7 @@ def unknown_key(
     """Return the diagnostic of a key that a mapping does not have."""
     near = _meant(entry.name, known)
     help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"it may have {', '.join(known)}"
-    return source.error(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
+    return source.diagnostic(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 
 def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
@@ -391,7 +391,7 @@ def missing_keys(
         return ()
     meant = {_meant(one, known) for one in node.by_name if one not in known}
     return [
-        source.error(node.span, "missing-key", f'{title} needs "{name}"')
+        source.diagnostic(node.span, "missing-key", f'{title} needs "{name}"')
         for name in missing
         if name not in meant
     ]

@@ -1,18 +1,18 @@
 """What is wrong with a file, as data; and the text that people read.
 
 A check only ever yields diagnostics. They are sorted and freed of repetitions once, by
-:func:`tidy`, and printed elsewhere. Imports only the standard library and msgspec.
+:func:`tidy`, and printed elsewhere. Imports only the standard library, msgspec and the table of rules.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-Severity = Literal["error", "warning"]
+from pipeline_runner.language.severities import Severity
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "bold": "\x1b[1m", "dim": "\x1b[2m"}

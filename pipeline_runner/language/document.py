@@ -22,11 +22,11 @@ from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, Span
 from pipeline_runner.language.positions import part_of
 from pipeline_runner.language.shapes import Mode
+from pipeline_runner.language.types import ANY, Type
 
 if TYPE_CHECKING:
     from jinja2 import nodes as jinja
 
-    from pipeline_runner.language.inference import Inference
 
 _LOOP_NAMES = frozenset(["item", "index"])
 _BRACES = len("{{ ")
@@ -248,6 +248,8 @@ class Document:
         """Whether the catalogue has all that it is meant to have: its own file has no errors."""
         self.children: dict[str, Document] = {}
         """The children that could be read, by what the file calls them."""
+        self.output_type: Type = ANY
+        """The type of the pipeline's own output, once the file is checked."""
 
     @cached_property
     def scopes(self) -> tuple[Scope, Scope]:
@@ -320,19 +322,12 @@ class Document:
         """Return the template that a node of a step, or of its compensation, is; None: it is none."""
         return self._use_at.get((id(node), id(step), compensates))
 
-    @cached_property
-    def types(self) -> "Inference":
-        """What is known of the types of its values."""
-        from pipeline_runner.language.inference import Inference
-
-        return Inference(self)
-
     def forget(self) -> None:
         """Let go of what was worked out for the checks: of many files it would fill the memory.
 
         Who asks for it again has it worked out again.
         """
-        for name in ("uses", "_use_at", "types", "calls"):
+        for name in ("uses", "_use_at", "calls"):
             self.__dict__.pop(name, None)
 
     def _names(self, key: str) -> dict[str, Node]:

@@ -7,7 +7,7 @@ where that would fail for certain, there is a problem.
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from jinja2 import nodes as jinja
@@ -16,7 +16,7 @@ from pipeline_runner.core.filters import FILTERS
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language import operators, signatures
-from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.document import Step, Use
 from pipeline_runner.language.naming import filter_help, is_result, named, path_of, paths_in
 from pipeline_runner.language.operators import Mistake
 from pipeline_runner.language.types import (
@@ -41,9 +41,6 @@ from pipeline_runner.language.types import (
     union,
     words,
 )
-
-if TYPE_CHECKING:
-    from pipeline_runner.language.inference import Inference
 
 _STATUS = Plain(
     "string",
@@ -70,6 +67,23 @@ class Problem(msgspec.Struct, frozen=True):
     help: str | None = None
 
 
+class Types(Protocol):
+    """What an expression has to know of the file that it stands in."""
+
+    @property
+    def inputs(self) -> Map:
+        """The type of ``inputs``."""
+
+    def element(self, step: Step) -> Type:
+        """Return the type of the elements that a step with ``for_each`` goes through."""
+
+    def step_of(self, use: Use) -> Type:
+        """Return the type of ``step`` where a template stands."""
+
+    def output_of(self, name: str, use: Use) -> Type | None:
+        """Return the type of the output of the step of an id; None if the template does not see it."""
+
+
 class Evaluation:
     """Goes through one expression as its evaluation would."""
 
@@ -84,9 +98,8 @@ class Evaluation:
     _unseen = False
     """Whether what does not exist is not noticed, as in front of ``is none``."""
 
-    def __init__(self, types: "Inference", document: Document, use: Use, found: list[Problem]) -> None:
+    def __init__(self, types: Types, use: Use, found: list[Problem]) -> None:
         self._types = types
-        self._document = document
         self._use = use
         self._found = found
 
@@ -286,10 +299,9 @@ class Evaluation:
         return kind.item if isinstance(kind, List) else ANY
 
     def _result(self, name: str) -> Type:
-        step = self._document.ids.get(name)
-        if step is None or not self._use.sees(step):
+        output = self._types.output_of(name, self._use)
+        if output is None:
             return ANY
-        output = self._types.output(step)
         return Map({"output": output, "status": _STATUS, "error": _ERROR_OR_NULL}, "none")
 
     def _lookup(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any) -> Type:

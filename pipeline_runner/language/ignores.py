@@ -60,7 +60,7 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
                 message, help_ = unknown
             else:
                 message = f'there is no warning "{ignore.rule}" on line {ignore.line} to ignore'
-            yield source.warning(ignore.span, "unneeded-ignore", message, help_)
+            yield source.diagnostic(ignore.span, "unneeded-ignore", message, help_)
 
 
 @lru_cache(maxsize=1000)

@@ -58,11 +58,16 @@ class Inference:
 
     def inserted(self, use: Use) -> list[tuple[jinja.Expr, Type]]:
         """Return the expressions whose values become parts of a text, with their types."""
-        return Evaluation(self, self._document, use, []).insertions() if use.tree else []
+        return Evaluation(self, use, []).insertions() if use.tree else []
 
     def output(self, step: Step) -> Type:
         """Return the type of a step's output, if it ran."""
         return self._outputs.get(id(step), ANY)
+
+    def output_of(self, name: str, use: Use) -> Type | None:
+        """Return the type of the output of the step of an id; None if the template does not see it."""
+        step = self._document.ids.get(name)
+        return self.output(step) if step and use.sees(step) else None
 
     @property
     def pipeline_output(self) -> Type:
@@ -121,7 +126,7 @@ class Inference:
             found: list[Problem] = []
             kind = ANY
             if use.tree is not None:
-                kind = Evaluation(self, self._document, use, found).result(use.tree)
+                kind = Evaluation(self, use, found).result(use.tree)
             judged = self._uses[id(use)] = kind, found
         return judged
 
@@ -144,7 +149,7 @@ class Inference:
                 waits = node.get("wait_for_completion")
                 if isinstance(waits, Scalar) and waits.value is False:
                     return NULL
-                return child.types.pipeline_output if child else ANY
+                return child.output_type if child else ANY
             case "set":
                 values = node.get("set")
                 return self.value(values, step) if values else ANY

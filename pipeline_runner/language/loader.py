@@ -59,10 +59,10 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
     """Decode the bytes of a file, as :func:`read` does."""
     empty = Source(shown, "")
     if len(data) > MAX_BYTES:
-        return empty, [empty.error(START, "file-too-large", "the file is larger than 1 MiB")]
+        return empty, [empty.diagnostic(START, "file-too-large", "the file is larger than 1 MiB")]
     if wide := _wide(data):
         message = f"the file is {wide}, not UTF-8"
-        return empty, [empty.error(START, "not-utf8", message, "save the file as UTF-8")]
+        return empty, [empty.diagnostic(START, "not-utf8", message, "save the file as UTF-8")]
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
         source = Source(shown, body.decode("utf-8"))
@@ -72,12 +72,12 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
         number = len(data) - len(body) + error.start + 1
         message = f"the file is not UTF-8: byte {number} is 0x{body[error.start]:02x}"
         at = Span(line, column, line, column + 1)
-        return empty, [empty.error(at, "not-utf8", message, "save the file as UTF-8")]
+        return empty, [empty.diagnostic(at, "not-utf8", message, "save the file as UTF-8")]
     if bad := _UNPRINTABLE.search(source.text):
         lines = lines_of(source.text[: bad.start()])
         at = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
         message = f"the control character U+{ord(bad.group()):04X} may not stand in YAML"
-        return source, [source.error(at, "yaml-syntax", message)]
+        return source, [source.diagnostic(at, "yaml-syntax", message)]
     return source, []
 
 
@@ -106,9 +106,9 @@ def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
         span, message, help_ = syntax_errors.explain(error, source)
         # A key that is a mapping, such as an unquoted template, often breaks the rest of its line.
         if all(found.line != span.line for found in composer.diagnostics):
-            composer.diagnostics.append(source.error(span, "yaml-syntax", message, help_))
+            composer.diagnostics.append(source.diagnostic(span, "yaml-syntax", message, help_))
     if composer.root is None and not composer.diagnostics:
-        composer.diagnostics.append(source.error(START, "empty-file", "the file is empty"))
+        composer.diagnostics.append(source.diagnostic(START, "empty-file", "the file is empty"))
     return (None if composer.diagnostics else composer.root), composer.diagnostics
 
 
@@ -330,10 +330,10 @@ class _Composer:
         self._error(span, "unknown-tag", f'the tag "{name}" has no meaning here', "leave it out")
 
     def _error(self, span: Span, rule: str, message: str, help_: str | None = None) -> None:
-        self.diagnostics.append(self._source.error(span, rule, message, help_))
+        self.diagnostics.append(self._source.diagnostic(span, rule, message, help_))
 
     def _stop(self, span: Span, rule: str, message: str) -> _StopError:
-        return _StopError(self._source.error(span, rule, message))
+        return _StopError(self._source.diagnostic(span, rule, message))
 
 
 def _span(event: yaml.Event) -> Span:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from pipeline_runner.language.diagnostics import Diagnostic, Severity, lines_of
+from pipeline_runner.language.diagnostics import Diagnostic, lines_of
+from pipeline_runner.language.severities import SEVERITIES
 
 _BLOCK = re.compile(r"(?:[&!]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -189,17 +190,8 @@ class Source:
                 return Span(number, match.start() + 1, number, match.end() + 1)
         return None
 
-    def error(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
-        """Return an error at a place of this file."""
-        return self._diagnostic(span, "error", rule, message, help_)
-
-    def warning(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
-        """Return a warning at a place of this file."""
-        return self._diagnostic(span, "warning", rule, message, help_)
-
-    def _diagnostic(
-        self, span: Span, severity: Severity, rule: str, message: str, help_: str | None
-    ) -> Diagnostic:
+    def diagnostic(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
+        """Return what a rule finds at a place of this file, as bad as :data:`SEVERITIES` says."""
         span = self._text_of(span)
         return Diagnostic(
             path=self.path,
@@ -207,7 +199,7 @@ class Source:
             column=span.column,
             end_line=span.end_line,
             end_column=span.end_column,
-            severity=severity,
+            severity=SEVERITIES[rule],
             rule=rule,
             message=_one_line(message),
             help=_one_line(help_) if help_ else None,

@@ -19,6 +19,7 @@ from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
 from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Mapping, Node, Source
 
 MAX_CHAIN = 32
@@ -351,7 +352,7 @@ class _Workspace:
             return
         if not isinstance(root, Mapping):
             message = 'a pipeline file is a mapping with "name" and "steps"'
-            self.diagnostics.append(source.error(root.span, "wrong-type", message))
+            self.diagnostics.append(source.diagnostic(root.span, "wrong-type", message))
             return
         known = self.activities_for(path.parent, source.path)
         complete = not known.unread and not has_errors(known.diagnostics)
@@ -361,7 +362,9 @@ class _Workspace:
             if call.kind == "pipeline" and call.name and "{{" not in call.name:
                 yield from self._child(file, file.document, call)
         del self._open[path]
-        self.diagnostics += checks.check(file.document)
+        inferred = Inference(file.document)
+        self.diagnostics += checks.check(file.document, inferred)
+        file.document.output_type = inferred.pipeline_output
         file.document.forget()
 
     def _child(self, file: _File, document: Document, call: Call) -> _Visit:
@@ -383,7 +386,7 @@ class _Workspace:
         file.children[text] = path
         if child.height == MAX_CHAIN:
             message = f"more than {MAX_CHAIN} pipelines, each inside the one before"
-            self.diagnostics.append(source.error(call.span, "too-deep", message))
+            self.diagnostics.append(source.diagnostic(call.span, "too-deep", message))
         if file.height is not None:
             file.height = None if child.height is None else max(file.height, child.height + 1)
         if child.document:

@@ -27,7 +27,7 @@ def same_names(documents: Iterable[Document]) -> Iterator[Diagnostic]:
             paths = [one.path for one, _ in named[name]]
             both = f"{listed(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
             message = f'{both} named "{name}": no worker can serve more than one of them by name'
-            yield source.warning(node.span, "same-name", message, "change a name")
+            yield source.diagnostic(node.span, "same-name", message, "change a name")
 
 
 def same_activities(files: Iterable[Activities]) -> Iterator[Diagnostic]:
@@ -42,7 +42,7 @@ def same_activities(files: Iterable[Activities]) -> Iterator[Diagnostic]:
                 if other is not source:
                     others.setdefault(other.path, []).append(name)
             for path, same in others.items():
-                yield source.warning(node.span, "same-activity", _twice(same, source.path, path), _HELP)
+                yield source.diagnostic(node.span, "same-activity", _twice(same, source.path, path), _HELP)
 
 
 _HELP = "give them different names, or run a worker for each"

@@ -90,20 +90,20 @@ class Text(Single, frozen=True, kw_only=True):
             help_ = "put it in quotes" if isinstance(node, Scalar) and value is not None else None
             return wrong_type(node, source, what, "a text", help_)
         if not value.strip():
-            return source.error(node.span, "empty-text", f"{what} must not be empty")
+            return source.diagnostic(node.span, "empty-text", f"{what} must not be empty")
         if "{{" in value and self.mode is Mode.LITERAL:
             message = f"{what} is taken literally, a template cannot stand here"
-            return source.error(node.span, "literal-text", message)
+            return source.diagnostic(node.span, "literal-text", message)
         if value in self.reserved:
             message = f'{what} cannot be "{value}", which is a reserved word'
-            return source.error(node.span, "bad-identifier", message)
+            return source.diagnostic(node.span, "bad-identifier", message)
         if self.pattern is None or re.fullmatch(self.pattern, value):
             return None
         # "_" may stand anywhere.
         starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
         wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
         message = f"{what} cannot {wrong}"
-        return source.error(node.span, "bad-identifier", message, f"use {self.means}")
+        return source.diagnostic(node.span, "bad-identifier", message, f"use {self.means}")
 
     def schema(self, defs: Schema) -> Schema:
         kind: Any = ["string", "boolean"] if self.mode is Mode.EXPRESSION else "string"
@@ -138,7 +138,7 @@ class Choice(Single, frozen=True, kw_only=True):
             shown = f'"{value}"' if isinstance(value, str) else kind_of(node)
             message = f"{what} must be {self.expected or _either(self.values)}, not {shown}"
             help_ = did_you_mean(value, self.values) if isinstance(value, str) else None
-            return source.error(node.span, "bad-value", message, help_ or self.hint)
+            return source.diagnostic(node.span, "bad-value", message, help_ or self.hint)
         if isinstance(node, Scalar) and value in self.later:
             return not_yet(source, node, f'{what[:-1]}: {value}"')
         return None
@@ -158,7 +158,7 @@ class Duration(Single, frozen=True, kw_only=True):
             return wrong_type(node, source, what, 'a duration such as "30s"')
         if not isinstance(node.value, str):
             message = f"{node.text} is not a duration"
-            return source.error(node.span, "bad-duration", message, durations.suggestion(node.text))
+            return source.diagnostic(node.span, "bad-duration", message, durations.suggestion(node.text))
         if self.template and "{{" in node.value:
             return None
         try:
@@ -167,9 +167,9 @@ class Duration(Single, frozen=True, kw_only=True):
             help_ = durations.suggestion(node.value)
             message = str(error)
             plain = message.removesuffix(f", {help_}")
-            return source.error(node.span, "bad-duration", plain, help_ if plain != message else None)
+            return source.diagnostic(node.span, "bad-duration", plain, help_ if plain != message else None)
         if self.positive and seconds == 0:
-            return source.error(node.span, "bad-duration", f"{what} must be longer than 0s")
+            return source.diagnostic(node.span, "bad-duration", f"{what} must be longer than 0s")
         return None
 
     def schema(self, defs: Schema) -> Schema:
@@ -202,7 +202,7 @@ class Number(Single, frozen=True, kw_only=True):
         else:
             return None
         limit = f"{self.minimum}" if self.maximum == self.minimum else limit
-        return source.error(node.span, "bad-value", f"{what} must be {limit}, not {value}")
+        return source.diagnostic(node.span, "bad-value", f"{what} must be {limit}, not {value}")
 
     def schema(self, defs: Schema) -> Schema:
         if self.maximum == self.minimum:
@@ -284,7 +284,9 @@ def boolean_help(node: Node) -> str | None:
 
 def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:
     """Return the diagnostic of a value that is something else altogether."""
-    return source.error(node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_)
+    return source.diagnostic(
+        node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_
+    )
 
 
 def spelt(node: Scalar) -> str:
@@ -299,7 +301,7 @@ def spelt(node: Scalar) -> str:
 def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:
     """Return the diagnostic of what this version reads but does not run."""
     message = f"{what} is not run by this version yet"
-    return source.error(node.span, "not-supported-yet", message)
+    return source.diagnostic(node.span, "not-supported-yet", message)
 
 
 def _either(words: tuple[str, ...]) -> str:

@@ -28,6 +28,7 @@ from pipeline_runner.core.secrets import Secrets, SecretText
 from pipeline_runner.language import loader
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.evaluation import Problem
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Mapping, Source
 from pipeline_runner.language.types import List, Map, Plain, Secret, Type, Union, of_schema
 
@@ -453,11 +454,12 @@ def documented(case: Case) -> tuple[Document, Type, list[Problem], dict[str, Typ
     uses = {use.key: use for use in document.uses}
     use = uses["when" if case.mode == "bare" else "with"]
     assert not use.errors, (use.errors[0].message, use.text)
-    types = {"before": document.types.of(uses["set"])}
+    inferred = Inference(document)
+    types = {"before": inferred.of(uses["set"])}
     if "for_each" in uses:
-        types["each"] = document.types.of(uses["for_each"])
-        types["item"] = document.types.element(document.ids["it"])
-    return document, document.types.of(use), document.types.problems(use), types
+        types["each"] = inferred.of(uses["for_each"])
+        types["item"] = inferred.element(document.ids["it"])
+    return document, inferred.of(use), inferred.problems(use), types
 
 
 NOTHING = object()

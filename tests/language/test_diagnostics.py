@@ -87,5 +87,5 @@ def test_warnings_are_no_errors() -> None:
 
 def test_message_is_one_line_whatever_it_quotes() -> None:
     """An escape in the file is shown as one."""
-    found = Source("f.yaml", "x").error(START, "a-rule", 'no "a\nb\x1b[31m"')
+    found = Source("f.yaml", "x").diagnostic(START, "yaml-syntax", 'no "a\nb\x1b[31m"')
     assert found.message == 'no "a\\nb\\x1b[31m"'

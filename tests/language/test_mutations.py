@@ -24,6 +24,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language.catalogue_file import NAMES
 from pipeline_runner.language.document import Call, Document, Step, Use
 from pipeline_runner.language.fields import COMPENSATION, PIPELINE, STEP
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Span, plain
 from pipeline_runner.language.resolve import _Workspace, check_paths
 from pipeline_runner.language.types import Map, Plain, Type, of_schema
@@ -122,6 +123,7 @@ class Mutations:
 
     def __init__(self, document: Document) -> None:
         self._document = document
+        self._inferred = Inference(document)
         self._source = document.source
         self._text = Text(document.source.text)
 
@@ -240,11 +242,9 @@ class Mutations:
             case ("inputs", name, *rest) if name in self._document.inputs:
                 kind: Type | None = of_schema(plain(self._document.inputs[name]))
             case ("steps", name, *rest) if (step := self._document.ids.get(name)) and use.sees(step):
-                kind = Map(
-                    {"output": self._document.types.output(step), "status": Type(), "error": Type()}, "none"
-                )
+                kind = Map({"output": self._inferred.output(step), "status": Type(), "error": Type()}, "none")
             case ("item", *rest) if use.loops:
-                kind = self._document.types.element(use.loops[0])
+                kind = self._inferred.element(use.loops[0])
             case _:
                 return None
         for key in rest:

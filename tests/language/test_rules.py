@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_runner.language import rules
+from pipeline_runner.language.severities import SEVERITIES
 from tests.cli.command import environment
 
 UNSHOWN = {
@@ -58,6 +59,10 @@ def test_page(rule: rules.Rule) -> None:
             name = _FILE.search(notes)
             assert name, "a file without a name"
             assert text.startswith(f"# {name[1]}\n"), "readers do not see the comment"
+
+
+def test_table_of_rules_has_those_of_the_pages() -> None:
+    assert {rule.id: rule.severity for rule in EVERY} == SEVERITIES
 
 
 def test_files_of_all_pages_have_names_of_their_own() -> None:

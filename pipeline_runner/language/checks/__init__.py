@@ -1,8 +1,9 @@
 """What can be wrong with a file whose YAML is sound: one rule, or one family, a module.
 
-A check is a generator ``check(document)`` that yields diagnostics; it never prints, raises
-or stops, and puts up with parts of the wrong shape. What involves other files is checked
-where they are resolved (:mod:`pipeline_runner.language.resolve`).
+A check is a generator that yields diagnostics: ``check(document)``, or ``check(document, inferred)``
+where it asks for types. It never prints, raises or stops, and puts up with parts of the wrong
+shape. What involves other files is checked where they are resolved
+(:mod:`pipeline_runner.language.resolve`).
 """
 
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from pipeline_runner.language.checks import (
 )
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
+from pipeline_runner.language.inference import Inference
 
 CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     structure.check,
@@ -52,31 +54,37 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     names.check,
     inputs.check,
     steps.check_references,
-    types.check,
     secrets.check,
-    secrets.check_elsewhere,
     policies.check,
     intervals.check,
     activities.check,
     parameters.check,
-    positional.check,
-    values.check,
     digits.check,
     schemas.check,
     keys.check,
     limits.check,
-    nulls.check,
     requests.check,
     schedules.check,
     scopes.check,
-    shells.check,
     sizes.check,
     undo.check,
     unused.check,
 )
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+OF_TYPES: tuple[Callable[[Document, Inference], Iterator[Diagnostic]], ...] = (
+    types.check,
+    secrets.check_elsewhere,
+    positional.check,
+    values.check,
+    nulls.check,
+    shells.check,
+)
+
+
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield everything that is wrong with a file by itself."""
     for one in CHECKS:
         yield from one(document)
+    for typed in OF_TYPES:
+        yield from typed(document, inferred)

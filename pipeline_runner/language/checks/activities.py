@@ -32,14 +32,14 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if known.extra and not installed(known.extra):
                 message = extras.missing(call.name, known.extra)
                 help_ = f"on the worker: {extras.remedy(known.extra)}"
-                yield document.source.warning(call.span, "missing-extra", message, help_)
+                yield document.source.diagnostic(call.span, "missing-extra", message, help_)
             continue
         message = f'there is no activity "{call.name}" in the catalogue'
         near = did_you_mean(call.name, document.catalogue)
         if "task_queue" in call.node:
-            yield document.source.warning(call.span, "undeclared-activity", message, near or _DECLARE)
+            yield document.source.diagnostic(call.span, "undeclared-activity", message, near or _DECLARE)
         else:
-            yield document.source.error(call.span, "unknown-activity", message, near or _HELP)
+            yield document.source.diagnostic(call.span, "unknown-activity", message, near or _HELP)
 
 
 _DECLARE = "declare it in activities.yaml to have its parameters checked"

@@ -18,7 +18,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         args = call.node.entry("args")
         if args and "with" in call.node:
             message = '"args" and "with" are two ways to give the input, use one'
-            yield source.error(args.key.span, "key-conflict", message)
+            yield source.diagnostic(args.key.span, "key-conflict", message)
     for step in document.steps:
         yield from _check_step(document, step)
 
@@ -28,12 +28,12 @@ def _check_step(document: Document, step: Step) -> Iterator[Diagnostic]:
     wait = node.get("wait_for_completion")
     if isinstance(wait, Scalar) and wait.value is False and node.text("parent_close_policy") != "abandon":
         message = '"wait_for_completion: false" leaves the child to itself'
-        yield source.error(wait.span, "key-conflict", message, 'add "parent_close_policy: abandon"')
+        yield source.diagnostic(wait.span, "key-conflict", message, 'add "parent_close_policy: abandon"')
     if (limit := node.entry("max_concurrency")) and not ("for_each" in node or "parallel" in node):
         message = '"max_concurrency" goes with "for_each" or "parallel"'
-        yield source.error(limit.key.span, "key-conflict", message)
+        yield source.diagnostic(limit.key.span, "key-conflict", message)
     if step.place is Place.FINALLY:
         for key in ("compensate", "pivot"):
             if entry := node.entry(key):
                 message = f'a step in "finally" has no "{key}": what finally does is never undone'
-                yield source.error(entry.key.span, "key-conflict", message)
+                yield source.diagnostic(entry.key.span, "key-conflict", message)

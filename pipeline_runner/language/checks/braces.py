@@ -30,4 +30,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
             span = use.at(document.source, data.lineno - 1 + match.start(), match[0])
             inner = match[0].strip("{}").strip()
             message = "this is taken for text: a template begins with two braces"
-            yield document.source.warning(span, "lost-brace", message, f"write {{{{ {inner} }}}}")
+            yield document.source.diagnostic(span, "lost-brace", message, f"write {{{{ {inner} }}}}")

@@ -27,7 +27,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         for node in (one for entry in found for one in _texts(entry.value, keys.get(entry.name, types.ANY))):
             message = f"this is a number, and becomes {json.dumps(_shown(node))} as a string"
             help_ = f"put it in quotes: {json.dumps(node.text)}"
-            yield document.source.warning(node.span, "changed-number", message, help_)
+            yield document.source.diagnostic(node.span, "changed-number", message, help_)
 
 
 def _texts(node: Node, expected: types.Type) -> Iterator[Scalar]:

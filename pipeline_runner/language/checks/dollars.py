@@ -19,4 +19,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
         span = use.at(document.source, use.text.index(_FOREIGN), _FOREIGN)
         message = 'the "$" stays in the text: a template begins with two braces alone'
         help_ = 'write {{ … }}; a "$" that is meant is {{ "$" }}'
-        yield document.source.warning(span, "dollar-template", message, help_)
+        yield document.source.diagnostic(span, "dollar-template", message, help_)

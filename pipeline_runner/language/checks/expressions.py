@@ -33,7 +33,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             inner = _BRACES.sub("", use.text).strip()
             help_ = f"write {inner}" if _is_expression(inner) else None
             message = "this is an expression already, and takes no braces"
-            yield source.error(use.node.span, "expression-syntax", message, help_)
+            yield source.diagnostic(use.node.span, "expression-syntax", message, help_)
             continue
         for error in use.errors:
             message, help_ = error.message, ""
@@ -42,7 +42,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if use.bare:  # which has no closing braces
                 message = message.replace('token "}}"', "the end of the expression")
             span = use.at(source, error.offset, error.word)
-            yield source.error(span, RULES[error.kind], message, help_ or None)
+            yield source.diagnostic(span, RULES[error.kind], message, help_ or None)
 
 
 def _is_expression(text: str) -> bool:

@@ -20,7 +20,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             if name not in document.inputs:
                 span = use.span(document.source, reference, 1)
                 help_ = did_you_mean(name, document.inputs) or _declared(document)
-                yield document.source.error(span, "unknown-input", f'there is no input "{name}"', help_)
+                yield document.source.diagnostic(span, "unknown-input", f'there is no input "{name}"', help_)
 
 
 def _declared(document: Document) -> str:

@@ -31,4 +31,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 f"the retry policy's maximum_interval {spell(maximum)} "
                 f"is shorter than its initial_interval {spell(initial)}"
             )
-            yield document.source.error(own.span if own else call.span, "retry-intervals", message)
+            yield document.source.diagnostic(own.span if own else call.span, "retry-intervals", message)

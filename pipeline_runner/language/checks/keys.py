@@ -32,4 +32,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 waiting.append(entry.value)
                 if contains_template(name):
                     message = "a template in a key is taken literally"
-                    yield document.source.warning(entry.key.span, "template-key", message, _HELP)
+                    yield document.source.diagnostic(entry.key.span, "template-key", message, _HELP)

@@ -83,14 +83,14 @@ def check(source: Source, schema: Mapping) -> Iterator[Diagnostic]:
             yield from _check(source, entry.value)
         elif name not in _OTHERS and not name.startswith("x-"):
             message = f'JSON Schema has no keyword "{name}": it does nothing'
-            yield source.warning(entry.key.span, "unknown-schema-keyword", message, _help(name))
+            yield source.diagnostic(entry.key.span, "unknown-schema-keyword", message, _help(name))
 
 
 def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
     if isinstance(node, Scalar) and isinstance(node.value, str) and is_slow(node.value):
         message = "this pattern may take for ever: there are too many ways to match the same text"
         help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
-        yield source.error(node.span, "slow-pattern", message, help_)
+        yield source.diagnostic(node.span, "slow-pattern", message, help_)
 
 
 def _format(source: Source, node: Node) -> Iterator[Diagnostic]:
@@ -98,7 +98,7 @@ def _format(source: Source, node: Node) -> Iterator[Diagnostic]:
         message = f'nothing checks the format "{node.value}": every string fits'
         near = did_you_mean(node.value, FORMATS)
         help_ = near or f'checked are {listed(FORMATS)}; a "pattern" says any other'
-        yield source.warning(node.span, "unchecked-format", message, help_)
+        yield source.diagnostic(node.span, "unchecked-format", message, help_)
 
 
 def _help(name: str) -> str:

@@ -54,7 +54,9 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
             f"a heartbeat timeout of {spell(limits.heartbeat)} is never noticed: "
             f"the attempt ends after {spell(min(ends)[0])}, by {min(ends)[1]}"
         )
-        yield document.source.warning(heartbeat.span, "heartbeat-timeout", message, "make it the shorter one")
+        yield document.source.diagnostic(
+            heartbeat.span, "heartbeat-timeout", message, "make it the shorter one"
+        )
     if not whole or not one or not limits.schedule_to_close or not limits.start_to_close:
         return
     if of_one >= of_whole and limits.schedule_to_close < limits.start_to_close:
@@ -63,7 +65,7 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
             f"and is shorter than start_to_close {spell(limits.start_to_close)}"
         )
         place = one if of_one > of_whole else whole
-        yield document.source.warning(
+        yield document.source.diagnostic(
             place.span, "timeout-order", message, "make schedule_to_close the longer one"
         )
 
@@ -80,7 +82,7 @@ def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
         limited, name = policies.call_child_timeouts(document, call).execution, "execution"
     if limited is None:
         message = "what always fails is tried for ever: the run would never end"
-        yield document.source.warning(
+        yield document.source.diagnostic(
             attempts.span, "unlimited-retries", message, f"set {name}, or a number of attempts"
         )
 
@@ -94,7 +96,7 @@ def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:
         place = next(iter(own.by_name.values())).value
         message = f"{call.activity.name} is tried once by default: this retry changes nothing"
         help_ = "say how often with maximum_attempts, if it may run twice, or leave the retry out"
-        yield document.source.warning(place.span, "useless-retry", message, help_)
+        yield document.source.diagnostic(place.span, "useless-retry", message, help_)
 
 
 def _policies(document: Document) -> Iterator[Diagnostic]:
@@ -115,4 +117,4 @@ def _policies(document: Document) -> Iterator[Diagnostic]:
             what = "activities" if kind == "activity" else "a child pipeline"
             message = f'the policy "{name}" has nothing for {what}: {", ".join(names)}'
             help_ = f"its timeouts are those of {'children' if kind == 'activity' else 'activities'}"
-            yield document.source.warning(value.span, "useless-policy", message, help_)
+            yield document.source.diagnostic(value.span, "useless-policy", message, help_)

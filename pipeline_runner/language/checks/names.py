@@ -44,7 +44,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             compared = _compared(use) if compared is None else compared
             text = f"a text stands in quotes: '{name}'" if name in compared else None
             help_ = did_you_mean(name, known) or text or f"there are {listed(known)}"
-            yield document.source.error(span, "unknown-name", message, help_)
+            yield document.source.diagnostic(span, "unknown-name", message, help_)
 
 
 def _compared(use: Use) -> set[str]:

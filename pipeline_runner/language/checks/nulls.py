@@ -12,6 +12,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
 from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Scalar, scalars
 from pipeline_runner.language.types import ANY, NULL, Map, Plain, options, union
 
@@ -29,28 +30,28 @@ _COMPLETED = frozenset(
 """Any of these tells ``finally`` that every step before it has run, or was skipped."""
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield uses of outputs and errors that may be null."""
     skipped = frozenset(step.id for step in document.steps if "when" in step.node)
     for use in document.uses:
-        if use.tree is None or not _is_in_doubt(document, use, skipped):
+        if use.tree is None or not _is_in_doubt(document, inferred, use, skipped):
             continue
         around = _conditions(document, use.step, own=use.key != "when")
         for look in looks(use.tree, lone=use.is_lone):
             known = around.joined(look.known)
-            if _found(document, use, look, known) and (
-                found := _found(document, use, look, known.joined(_passed(document, use)))
+            if _found(document, inferred, use, look, known) and (
+                found := _found(document, inferred, use, look, known.joined(_passed(document, use)))
             ):
                 depth, message = found
                 span = use.span(document.source, look.reference, depth)
-                yield document.source.warning(span, "maybe-null", message, _HELP)
+                yield document.source.diagnostic(span, "maybe-null", message, _HELP)
 
 
-def _is_in_doubt(document: Document, use: Use, skipped: frozenset[str]) -> bool:
+def _is_in_doubt(document: Document, inferred: Inference, use: Use, skipped: frozenset[str]) -> bool:
     """Tell whether a template is worth a closer look, as it seldom is."""
     for reference in use.references:
         path = reference.path
-        if _may_be_null(use, path, skipped) or _nullable(document, use, path):
+        if _may_be_null(use, path, skipped) or _nullable(document, inferred, use, path):
             return True
     return False
 
@@ -64,24 +65,26 @@ def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bo
     return root == "error" and use.place is Place.FINALLY
 
 
-def _found(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+def _found(
+    document: Document, inferred: Inference, use: Use, look: Look, known: Known
+) -> tuple[int, str] | None:
     known = _with_those_of_steps(document, known)
-    return _why(document, use, look, known) or _by_schema(document, use, look, known)
+    return _why(document, use, look, known) or _by_schema(document, inferred, use, look, known)
 
 
-def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> list[int]:
+def _nullable(document: Document, inferred: Inference, use: Use, path: tuple[str, ...]) -> list[int]:
     """Return how many keys of a path lead to what may be null as a schema has it.
 
     Not of values that the file computes: what their conditions have ruled out, types do not tell.
     """
     match path:
         case ("inputs", name, *_):
-            kind, first = document.types.inputs.keys.get(name, ANY), 2
+            kind, first = inferred.inputs.keys.get(name, ANY), 2
         case ("steps", name, "output", *_):
             step = document.ids.get(name)
             if step is None or step.kind != "activity" or not use.sees(step):
                 return []
-            kind, first = document.types.output(step), 3
+            kind, first = inferred.output(step), 3
         case _:
             return []
     if isinstance(kind, Plain):  # as most are
@@ -98,9 +101,11 @@ def _nullable(document: Document, use: Use, path: tuple[str, ...]) -> list[int]:
     return found
 
 
-def _by_schema(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+def _by_schema(
+    document: Document, inferred: Inference, use: Use, look: Look, known: Known
+) -> tuple[int, str] | None:
     path = look.reference.path
-    for place in _nullable(document, use, path):
+    for place in _nullable(document, inferred, use, path):
         if len(path) + look.needed > place and not known.asks(*path[:place]):
             return place - 1, f'"{".".join(path[:place])}" may be null, as its schema says'
     return None

@@ -52,19 +52,21 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
             # What it is meant for is not missing as well; but a warning must not hide that it is.
             is_missing = meant in missing
             if schema.get("additionalProperties") is False:
-                yield source.error(entry.key.span, "unknown-parameter", message, help_)
+                yield source.diagnostic(entry.key.span, "unknown-parameter", message, help_)
             elif "additionalProperties" in schema:
                 continue
             elif is_missing:
                 message = f'"{call.name}" needs "{meant}" in its "with", and has no parameter "{name}"'
-                yield source.error(entry.key.span, "missing-parameter", message, help_)
+                yield source.diagnostic(entry.key.span, "missing-parameter", message, help_)
             else:
-                yield source.warning(entry.key.span, "undeclared-parameter", message, help_)
+                yield source.diagnostic(entry.key.span, "undeclared-parameter", message, help_)
             if is_missing:
                 missing.remove(meant)
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
-        yield source.error(call.input_span, "missing-parameter", f'"{call.name}" needs {names} in its "with"')
+        yield source.diagnostic(
+            call.input_span, "missing-parameter", f'"{call.name}" needs {names} in its "with"'
+        )
 
 
 def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             declared = f"the policies are {listed(document.policies)}" if document.policies else None
             help_ = did_you_mean(name, document.policies) or declared or "the file declares no policies"
             message = f'there is no policy "{name}"'
-            yield document.source.error(value.span, "unknown-policy", message, help_)
+            yield document.source.diagnostic(value.span, "unknown-policy", message, help_)
 
 
 def owners(document: Document) -> Iterator[Mapping]:

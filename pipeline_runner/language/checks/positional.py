@@ -10,11 +10,12 @@ from pipeline_runner.core.suggest import listed
 from pipeline_runner.language.checks.values import argument
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Sequence
 from pipeline_runner.language.types import Map, of_catalogue
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield arguments that an activity does not take, or needs and does not get."""
     for call in document.calls:
         taken = _taken(call)
@@ -25,11 +26,11 @@ def check(document: Document) -> Iterator[Diagnostic]:
             span = (entry := call.node.entry("with")) and entry.key.span
             message = f'"{call.name}" takes {names}, and "with" is one mapping'
             help_ = 'give them as "args"' if taken else 'leave "with" out'
-            yield document.source.error(span or call.span, "unknown-argument", message, help_)
+            yield document.source.diagnostic(span or call.span, "unknown-argument", message, help_)
             continue
         given = call.node.get("args")
         if isinstance(given, Sequence) or (given is None and "with" not in call.node):
-            yield from _check(document, call, given, taken)
+            yield from _check(document, inferred, call, given, taken)
 
 
 def _taken(call: Call) -> tuple[Argument, ...] | None:
@@ -46,7 +47,7 @@ def _taken(call: Call) -> tuple[Argument, ...] | None:
 
 
 def _check(
-    document: Document, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
+    document: Document, inferred: Inference, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
 ) -> Iterator[Diagnostic]:
     source, items = document.source, given.items if given else ()
     activity = call.activity
@@ -57,10 +58,10 @@ def _check(
         needs = ", ".join(f'"{name}"' for name in missing) if named else "its one argument"
         message = f'"{call.name}" needs {needs} in its "args"'
         help_ = f"it takes {names}, in this order" if named else 'write "args: [VALUE]"'
-        yield source.error(given.span if given else call.span, "missing-argument", message, help_)
+        yield source.diagnostic(given.span if given else call.span, "missing-argument", message, help_)
     for item in items[len(taken) :]:
         message = f'"{call.name}" takes {"no more than " if taken else ""}{names}'
-        yield source.error(item.span, "unknown-argument", message, "remove it")
+        yield source.diagnostic(item.span, "unknown-argument", message, "remove it")
     for item, one in zip(items, taken, strict=False):
         if one.schema is not None:
-            yield from argument(document, call, item, one.schema, one.name)
+            yield from argument(document, inferred, call, item, one.schema, one.name)

@@ -37,4 +37,4 @@ def check(document: Document) -> Iterator[Diagnostic]:
                     else "without a key, a request that is tried again may take effect twice"
                 )
                 help_ = "leave the header out: the step's own key is sent"
-                yield document.source.warning(value.span, "idempotency-key", message, help_)
+                yield document.source.diagnostic(value.span, "idempotency-key", message, help_)

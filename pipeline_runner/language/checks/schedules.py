@@ -48,15 +48,15 @@ def _schedule(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagn
     source = document.source
     if "cron" not in node and "every" not in node:
         message = f'the schedule "{entry.name}" never starts a run: it needs "cron" or "every"'
-        yield source.error(entry.key.span, "missing-key", message)
+        yield source.diagnostic(entry.key.span, "missing-key", message)
     if (offset := node.entry("offset")) and "every" not in node:
-        yield source.error(offset.key.span, "key-conflict", '"offset" shifts the interval of "every"')
+        yield source.diagnostic(offset.key.span, "key-conflict", '"offset" shifts the interval of "every"')
     cron = node.get("cron")
     for text in cron.items if isinstance(cron, Sequence) else [cron]:
         value = text.value if isinstance(text, Scalar) else None
         if text and isinstance(value, str) and value.strip() and (problem := _cron_problem(value)):
             help_ = f"the words are {listed([*_WORDS, '@every'])}" if value.startswith("@") else _CRON
-            yield source.error(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', help_)
+            yield source.diagnostic(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', help_)
     yield from _time_zone(document, node.get("time_zone"))
     yield from _inputs(document, entry, node)
 
@@ -112,7 +112,7 @@ def _time_zone(document: Document, node: Node | None) -> Iterator[Diagnostic]:
     if known and node.value not in known:  # without the system's time zones nobody can tell
         message = f'there is no time zone "{node.value}"'
         help_ = did_you_mean(node.value, known) or "write an IANA name, such as Europe/Berlin"
-        yield document.source.error(node.span, "bad-time-zone", message, help_)
+        yield document.source.diagnostic(node.span, "bad-time-zone", message, help_)
 
 
 def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnostic]:
@@ -125,11 +125,11 @@ def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnos
         if schema is None:
             declared = f"the inputs are {listed(document.inputs)}" if document.inputs else "there are none"
             help_ = did_you_mean(one.name, document.inputs) or declared
-            yield source.error(one.key.span, "unknown-input", f'there is no input "{one.name}"', help_)
+            yield source.diagnostic(one.key.span, "unknown-input", f'there is no input "{one.name}"', help_)
         elif not schema_problems(plain(schema)):
             for path, message in quick_misfits(plain(schema), plain(one.value)):
-                yield source.error(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
+                yield source.diagnostic(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
     if needed := document.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)
         message = f'the runs of the schedule "{entry.name}" need {names} in "inputs"'
-        yield source.error(entry.key.span, "missing-input", message)
+        yield source.diagnostic(entry.key.span, "missing-input", message)

@@ -29,7 +29,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             part = at(default, path)
             message = f"the default does not fit: {name}{dotted(path)}: {problem}"
             help_ = boolean_help(part) if "true or false" in problem else None
-            yield document.source.error(part.span, "bad-default", message, help_)
+            yield document.source.diagnostic(part.span, "bad-default", message, help_)
     for step in document.steps:
         approval = step.node.mapping("approval")
         if approval and (schema := approval.mapping("schema")):
@@ -43,7 +43,7 @@ def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
         where = f'"{keys[-1]}" ' if keys else ""
         part = at(node, path)
         help_ = _required_help(part) if keys[-1:] == ["required"] else None
-        yield source.error(part.span, "bad-schema", f"this is no JSON Schema: {where}{message}", help_)
+        yield source.diagnostic(part.span, "bad-schema", f"this is no JSON Schema: {where}{message}", help_)
     yield from keywords.check(source, node)
 
 

@@ -30,7 +30,7 @@ def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
             name = f'step "{after.id}"' if after.id else "this step"
             message = f'{name} never runs: step "{step.id}" before it always fails'
             help_ = f'give "{step.id}" a "when", or remove what comes after it'
-            yield document.source.warning(node.span, "unreachable-step", message, help_)
+            yield document.source.diagnostic(node.span, "unreachable-step", message, help_)
             break
     for step in scope.steps:
         for inner in step.inner:
@@ -46,7 +46,7 @@ def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
             f'a point of no return is one of the pipeline\'s own steps, not inside "{step.scope.owner.id}"'
         )
         help_ = f'give it to "{[*step.around][-1].id}", or to a step after that'
-        yield document.source.error(pivot.key.span, "pivot-place", message, help_)
+        yield document.source.diagnostic(pivot.key.span, "pivot-place", message, help_)
 
 
 def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
@@ -60,9 +60,9 @@ def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
         message = "this handler never runs: one before it takes these errors"
         if everything:
             help_ = "put it before that one"
-            yield document.source.warning(handler.span, "unreachable-catch", message, help_)
+            yield document.source.diagnostic(handler.span, "unreachable-catch", message, help_)
         elif types and types <= taken:
-            yield document.source.warning(handler.span, "unreachable-catch", message, "remove one of them")
+            yield document.source.diagnostic(handler.span, "unreachable-catch", message, "remove one of them")
         taken |= types
         # With a key that is misspelt, nobody knows what it takes.
         everything |= "types" not in handler and all(entry.name in CATCH.fields for entry in handler)

@@ -12,6 +12,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Span
 from pipeline_runner.language.types import SECRET, List, Map, Type, options
 
@@ -29,9 +30,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
             span = use.span(source, reference, 0 if name is None else 1)
             if not use.takes_secrets:
                 message = 'a secret may only stand in "with" or "args" of an activity'
-                yield source.error(span, "secret-place", message)
+                yield source.diagnostic(span, "secret-place", message)
             elif name is None:
-                yield source.error(span, "secret-place", "a secret is used by its name: secrets.NAME")
+                yield source.diagnostic(span, "secret-place", "a secret is used by its name: secrets.NAME")
             if name is not None and name not in document.secrets:
                 add = (
                     'add it to "secrets"'
@@ -39,10 +40,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
                     else f'add it to the file: "secrets: [{name}]"'
                 )
                 help_ = did_you_mean(name, document.secrets) or add
-                yield source.error(span, "unknown-secret", f'the secret "{name}" is not declared', help_)
+                yield source.diagnostic(span, "unknown-secret", f'the secret "{name}" is not declared', help_)
 
 
-def check_elsewhere(document: Document) -> Iterator[Diagnostic]:
+def check_elsewhere(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield secrets in the input of activities that ``activities.yaml`` declares as served elsewhere."""
     if not document.secrets or not document.complete:
         return
@@ -53,13 +54,13 @@ def check_elsewhere(document: Document) -> Iterator[Diagnostic]:
     }
     for use in document.uses if elsewhere else ():
         name = elsewhere.get((id(use.step), use.place is Place.COMPENSATION))
-        if name is None or not use.takes_secrets or not _holds_secret(document.types.of(use)):
+        if name is None or not use.takes_secrets or not _holds_secret(inferred.of(use)):
             continue
         message = (
             f'"{name}" is served elsewhere: its worker would take the reference to the secret for its value'
         )
         help_ = f'if it is a worker of this package, say "secrets: true" of {name} in activities.yaml'
-        yield document.source.error(_span(document, use), "secret-elsewhere", message, help_)
+        yield document.source.diagnostic(_span(document, use), "secret-elsewhere", message, help_)
 
 
 def _span(document: Document, use: Use) -> Span:

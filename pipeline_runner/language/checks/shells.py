@@ -12,6 +12,7 @@ from pipeline_runner.core.fast_path import Reference
 from pipeline_runner.core.parsing import references_in
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Node, Scalar
 from pipeline_runner.language.types import Plain, Type, options
 
@@ -31,20 +32,20 @@ _HELP = 'hand it over as an argument: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
 _HELP_SSH = 'hand it over on standard input: [ssh, HOST, \'read -r x; … "$x"\'], with "stdin"'
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield programs for a shell that are built from templates."""
     for call in document.calls:
         given = call.given
         command = (*given.items("entrypoint"), *given.items("command")) if given else ()
         programs, help_ = _programs(command) if command else ((), "")
         uses = [document.use_at(one, call.step, compensates=call.compensates) for one in programs]
-        found = ((use, one) for use in uses if use for one in _unsafe(document, use))
+        found = ((use, one) for use in uses if use for one in _unsafe(inferred, use))
         if first := next(found, None):
             (use, reference), source = first, document.source
             path = reference.path
             span = use.span(source, reference).to(use.span(source, reference, len(path) - 1))
             message = f'"{".".join(path)}" becomes a part of the program that the shell reads'
-            yield source.warning(span, "shell-template", message, help_)
+            yield source.diagnostic(span, "shell-template", message, help_)
 
 
 def _programs(command: tuple[Node, ...]) -> tuple[tuple[Scalar, ...], str]:
@@ -99,9 +100,9 @@ def _of_ssh(arguments: tuple[Node, ...]) -> tuple[Scalar, ...]:
     return ()
 
 
-def _unsafe(document: Document, use: Use) -> Iterator[Reference]:
+def _unsafe(inferred: Inference, use: Use) -> Iterator[Reference]:
     """Yield the names in a program whose values can be anything."""
-    for node, kind in document.types.inserted(use):
+    for node, kind in inferred.inserted(use):
         found = references_in(node)
         if found and not all(map(_is_safe, options(kind))) and found[0].path not in _HARMLESS:
             yield found[0]

@@ -51,7 +51,7 @@ def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
             f"and a server warns at {MAX_EVENTS:,} and ends the run at 51,200"
         )
         help_ = "put a part of the work into a child pipeline, which has a history of its own"
-        yield document.source.warning(entry.key.span, "history-size", message, help_)
+        yield document.source.diagnostic(entry.key.span, "history-size", message, help_)
 
 
 def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
@@ -59,7 +59,7 @@ def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
     at_once = limit.value if isinstance(limit, Scalar) and isinstance(limit.value, int) else 1
     if limit and min(_elements(document, step), at_once) > MAX_AT_ONCE:
         message = f"a run can have {MAX_AT_ONCE:,} activities at a time, and not {at_once:,}"
-        yield document.source.warning(limit.span, "history-size", message, "500 is a safe limit")
+        yield document.source.diagnostic(limit.span, "history-size", message, "500 is a safe limit")
 
 
 def _events(document: Document, step: Step) -> int:
@@ -113,4 +113,4 @@ def _payload(document: Document) -> Iterator[Diagnostic]:
             "which a server is handed as one payload: it warns at 512 KiB and refuses 2,048 KiB"
         )
         help_ = "put long texts into files that the steps read, or use fewer steps"
-        yield document.source.warning(START, "payload-size", message, help_)
+        yield document.source.diagnostic(START, "payload-size", message, help_)

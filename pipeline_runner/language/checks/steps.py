@@ -24,7 +24,7 @@ def check_ids(document: Document) -> Iterator[Diagnostic]:
             continue
         if node.value in lines:
             message = f'the id "{node.value}" is in this file already, in line {lines[node.value]}'
-            yield document.source.error(node.span, "duplicate-step-id", message)
+            yield document.source.diagnostic(node.span, "duplicate-step-id", message)
         lines.setdefault(node.value, node.span.line)
 
 
@@ -51,21 +51,21 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     span = use.span(source, reference, 1)
     if use.step and name == use.step.id:
         help_ = _OF_UNDONE if use.place is Place.COMPENSATION else None
-        return source.error(span, "step-order", f'step "{name}" cannot see its own output', help_)
+        return source.diagnostic(span, "step-order", f'step "{name}" cannot see its own output', help_)
     step = document.ids.get(name)
     if step is None:
         help_ = did_you_mean(name, visible) or _seen(visible)
-        return source.error(span, "unknown-step", f'there is no step "{name}"', help_)
+        return source.diagnostic(span, "unknown-step", f'there is no step "{name}"', help_)
     if use.step and step in use.step.around:
         message = f'step "{name}" is what this stands in, and has no output yet'
-        return source.error(span, "step-order", message, _seen(visible))
+        return source.diagnostic(span, "step-order", message, _seen(visible))
     if hidden := _hidden(step, use):
         message, help_ = hidden
-        return source.error(span, "step-scope", message, help_)
+        return source.diagnostic(span, "step-scope", message, help_)
     message = f'step "{name}" runs later than this'
     if step.in_finally and not (use.step and use.step.in_finally):
         message = f'"{name}" is a step of "finally", and runs later than this'
-    return source.error(span, "step-order", message, _seen(visible))
+    return source.diagnostic(span, "step-order", message, _seen(visible))
 
 
 def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:

@@ -8,50 +8,48 @@ from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Map, Type, misfits, options, words
 
 _LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
 """What binds less tightly than a comparison."""
 
 _VARIABLE = "use an input, or leave it out"
-WARNINGS = ("undeclared-attribute", "constant-comparison")
-"""The rules of problems that are no errors."""
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield what is wrong inside expressions, then what their results are not."""
     source = document.source
     for use in document.uses:
-        for problem in document.types.problems(use):
-            report = source.warning if problem.rule in WARNINGS else source.error
+        for problem in inferred.problems(use):
             span = use.at(source, problem.offset, problem.word)
-            yield report(span, problem.rule, problem.message, problem.help)
+            yield source.diagnostic(span, problem.rule, problem.message, problem.help)
         if use.key in ("when", "for_each", "wait") and use.tree is not None:
-            yield from _result(document, use)
+            yield from _result(document, inferred, use)
 
 
-def _result(document: Document, use: Use) -> Iterator[Diagnostic]:
+def _result(document: Document, inferred: Inference, use: Use) -> Iterator[Diagnostic]:
     """Yield a result that cannot be used where it stands."""
-    source, kind = document.source, document.types.of(use)
+    source, kind = document.source, inferred.of(use)
     match use.key:
         case "when":
             if any(misfits(kind, BOOLEAN)):
                 message = f'"when" is true or false, and this is {words(kind)}'
-                yield source.error(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
-            elif not use.references and not document.types.problems(use):
+                yield source.diagnostic(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
+            elif not use.references and not inferred.problems(use):
                 message = "this condition is always the same"
-                yield source.warning(use.node.span, "constant-condition", message, _VARIABLE)
+                yield source.diagnostic(use.node.span, "constant-condition", message, _VARIABLE)
         case "for_each" if use.bare:
             if any(misfits(kind, ANY_LIST)):
                 message = f'"for_each" goes through a list, and this is {words(kind)}'
-                yield source.error(use.node.span, "not-a-list", message)
+                yield source.diagnostic(use.node.span, "not-a-list", message)
         case "wait":
             if any(misfits(kind, STRING)):
                 until = use.step is not None and use.step.node.mapping("wait") is not None
                 what = '"until" takes a time' if until else '"wait" takes a duration such as "30s"'
                 message = f"{what}, and this is {words(kind)}"
                 help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" and not until else None
-                yield source.error(use.node.span, "type-mismatch", message, help_)
+                yield source.diagnostic(use.node.span, "type-mismatch", message, help_)
 
 
 def _as_condition(use: Use, kind: Type) -> str | None:

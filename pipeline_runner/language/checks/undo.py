@@ -48,7 +48,9 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
         entry = step.node.get("activity")
         message = f'step "{step.id}" is not undone when the pipeline fails, and other steps are'
         help_ = f'add "compensate" with "activity: {known.inverse}", or "compensate: none" if that is meant'
-        yield document.source.warning(entry.span if entry else step.node.span, "missing-undo", message, help_)
+        yield document.source.diagnostic(
+            entry.span if entry else step.node.span, "missing-undo", message, help_
+        )
 
 
 def _is_final(step: Step) -> bool:
@@ -83,7 +85,7 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
             message = f'"step.output" is null if the step {how}: its undo would fail, and the run be dirty'
             help_ = 'use what was known before, such as "step.input", or default(…), or "after: completed"'
             span = use.span(document.source, look.reference, 1)
-            yield document.source.warning(span, "undo-output", message, help_)
+            yield document.source.diagnostic(span, "undo-output", message, help_)
 
 
 def _inputs(document: Document) -> Iterator[Diagnostic]:
@@ -100,4 +102,4 @@ def _inputs(document: Document) -> Iterator[Diagnostic]:
             continue  # a missing parameter is told
         message = f'"{call.name}" is not told what to undo'
         help_ = f'say it in "with", by "step.input" or "step.key": it takes {listed(names)}'
-        yield document.source.warning(call.span, "undo-input", message, help_)
+        yield document.source.diagnostic(call.span, "undo-input", message, help_)

@@ -24,16 +24,16 @@ def check(document: Document) -> Iterator[Diagnostic]:
     source = document.source
     inputs = [(entry.name, entry.key.span) for entry in document.root.mapping("inputs") or ()]
     for name, span in _unused(document, "inputs", inputs):
-        yield source.warning(span, "unused-input", f'the input "{name}" is not used', "remove it")
+        yield source.diagnostic(span, "unused-input", f'the input "{name}" is not used', "remove it")
     secrets = [(one.text, one.span) for one in document.root.items("secrets") if isinstance(one, Scalar)]
     for name, span in _unused(document, "secrets", secrets):
-        yield source.warning(span, "unused-secret", f'the secret "{name}" is not used', "remove it")
+        yield source.diagnostic(span, "unused-secret", f'the secret "{name}" is not used', "remove it")
     used = {owner.text("policy") or "" for owner in owners(document) if "policy" in owner}
     used |= _meant(used, document.policies)
     for entry in document.root.mapping("policies") or ():
         if entry.name not in used and not _is_shared(document, entry):
             message = f'the policy "{entry.name}" is not used'
-            yield source.warning(entry.key.span, "unused-policy", message, "remove it")
+            yield source.diagnostic(entry.key.span, "unused-policy", message, "remove it")
 
 
 def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> list[tuple[str, Span]]:

@@ -18,6 +18,7 @@ from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
 from pipeline_runner.language.shapes import AnyValue, boolean_help
 
@@ -32,7 +33,7 @@ _DEFINITIONS = ("$defs", "definitions")
 _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 
 
-def check(document: Document) -> Iterator[Diagnostic]:
+def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield values that an activity does not take, and those that a child does not."""
     for call in document.calls:
         given, activity = call.given, call.activity
@@ -40,19 +41,19 @@ def check(document: Document) -> Iterator[Diagnostic]:
             continue
         child = document.children.get(call.name or "")
         if activity and activity.input is not None:
-            yield from _check_activity(document, call, given, activity.input)
+            yield from _check_activity(document, inferred, call, given, activity.input)
         elif child and call.kind == "pipeline":
-            yield from _check_child(document, call, given, child)
+            yield from _check_child(document, inferred, call, given, child)
 
 
 def _check_activity(
-    document: Document, call: Call, given: Mapping, schema: dict[str, Any]
+    document: Document, inferred: Inference, call: Call, given: Mapping, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
     expected = types.of_catalogue(schema)
     if not isinstance(expected, types.Map) and any(types.misfits(types.ANY_MAP, expected)):
         message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
         help_ = 'give it as "args": [VALUE]'
-        yield document.source.error(given.span, "type-mismatch", message, help_)
+        yield document.source.diagnostic(given.span, "type-mismatch", message, help_)
         return
     values = _of_values(schema)
     keys = expected.keys if isinstance(expected, types.Map) else {}
@@ -60,38 +61,40 @@ def _check_activity(
         if _is_literal(entry.value):
             yield from _misfits(document.source, entry.value, values, {name: plain(entry.value)})
         elif name in keys:
-            yield from mismatches(document, call, entry.value, keys[name], name)
+            yield from mismatches(document, inferred, call, entry.value, keys[name], name)
 
 
-def _check_child(document: Document, call: Call, given: Mapping, child: Document) -> Iterator[Diagnostic]:
+def _check_child(
+    document: Document, inferred: Inference, call: Call, given: Mapping, child: Document
+) -> Iterator[Diagnostic]:
     for entry in given:
         if entry.name not in child.inputs:
             continue
         schema: JsonSchema = plain(child.inputs[entry.name])
         if not _is_literal(entry.value):
-            yield from mismatches(document, call, entry.value, types.of_schema(schema), entry.name)
+            yield from mismatches(document, inferred, call, entry.value, types.of_schema(schema), entry.name)
         elif not schema_problems(schema):
             yield from _misfits(document.source, entry.value, schema, plain(entry.value), (entry.name,))
 
 
 def mismatches(
-    document: Document, call: Call, node: Node, expected: types.Type, where: str
+    document: Document, inferred: Inference, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
     """Yield the parts of a value whose type is not what is expected of them."""
     if isinstance(node, Sequence):
         lists = [one for one in types.options(expected) if isinstance(one, types.List)]
         if len(lists) == 1:
             for number, item in enumerate(node.items):
-                yield from mismatches(document, call, item, lists[0].item, f"{where}[{number}]")
+                yield from mismatches(document, inferred, call, item, lists[0].item, f"{where}[{number}]")
             return
     elif isinstance(node, Mapping):
         maps = [one for one in types.options(expected) if isinstance(one, types.Map)]
         if len(maps) == 1:
             for name, entry in node.by_name.items():
                 inner = maps[0].keys.get(name, maps[0].rest)
-                yield from mismatches(document, call, entry.value, inner, f"{where}.{name}")
+                yield from mismatches(document, inferred, call, entry.value, inner, f"{where}.{name}")
             return
-    actual = document.types.value(node, call.step, compensates=call.compensates)
+    actual = inferred.value(node, call.step, compensates=call.compensates)
     for path, found, wanted in types.misfits(actual, expected):
         what = where + dotted(path)
         values = [one.values for one in (found, wanted) if isinstance(one, types.Plain) and one.values]
@@ -102,7 +105,7 @@ def mismatches(
                 f'"{what}" of "{call.name}" takes {types.words(wanted)}, and this is {types.words(found)}'
             )
         help_ = None if path else _help(node, found, wanted)
-        yield document.source.error(node.span, "type-mismatch", message, help_)
+        yield document.source.diagnostic(node.span, "type-mismatch", message, help_)
 
 
 def meant(node: Node, message: str) -> str | None:
@@ -182,10 +185,10 @@ def _is_literal(node: Node) -> bool:
 
 
 def argument(
-    document: Document, call: Call, node: Node, schema: JsonSchema, name: str
+    document: Document, inferred: Inference, call: Call, node: Node, schema: JsonSchema, name: str
 ) -> Iterator[Diagnostic]:
     """Yield what is wrong with a positional argument."""
-    found = list(mismatches(document, call, node, types.of_catalogue(schema), name))
+    found = list(mismatches(document, inferred, call, node, types.of_catalogue(schema), name))
     yield from found or (
         _misfits(document.source, node, schema, plain(node), (name,)) if _is_literal(node) else ()
     )
@@ -200,4 +203,4 @@ def _misfits(
             where = dotted(inner).removeprefix(".")
             part = at(node, inner[1:])
             help_ = boolean_help(part) if "true or false" in message else meant(part, message)
-            yield source.error(part.span, "bad-value", f'"{where}" {message}', help_)
+            yield source.diagnostic(part.span, "bad-value", f'"{where}" {message}', help_)

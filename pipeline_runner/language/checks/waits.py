@@ -27,10 +27,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
         match = _RFC_3339.fullmatch(text)
         if match is None:
             help_ = "write it as RFC 3339, with the time zone: 2030-01-31T12:00:00Z"
-            yield document.source.error(until.span, "bad-time", message, help_)
+            yield document.source.diagnostic(until.span, "bad-time", message, help_)
         elif not _is_time(text):
             reason = _reason(*map(int, match.groups()[:6]))
-            yield document.source.error(until.span, "bad-time", f"{message}: {reason}")
+            yield document.source.diagnostic(until.span, "bad-time", f"{message}: {reason}")
 
 
 def _reason(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:

@@ -10,7 +10,7 @@ from importlib.resources import files
 import msgspec
 
 from pipeline_runner.core.suggest import did_you_mean
-from pipeline_runner.language.diagnostics import Severity
+from pipeline_runner.language.severities import Severity
 
 GROUPS = (
     "Comments",
