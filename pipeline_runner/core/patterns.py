@@ -74,30 +74,41 @@ _NAMED = {
 }  # fmt: skip
 
 
-class _Sequence(NamedTuple):
+class Sequence(NamedTuple):
+    """Parts one after the other."""
+
     parts: list[Any]
 
 
-class _Either(NamedTuple):
+class Either(NamedTuple):
+    """One of its parts."""
+
     parts: list[Any]
 
 
-class _Repeat(NamedTuple):
+class Repeat(NamedTuple):
+    """So many rounds of a part; ``high`` is None if there is no limit."""
+
     body: Any
     low: int
     high: int | None
 
 
-class _Edge(NamedTuple):
+class Edge(NamedTuple):
     """A place: ``^``, ``$``, ``b`` or ``B``."""
 
     kind: str
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """A place that has, or has not, something ahead of it or behind."""
+
     body: Any
     behind: bool
     negative: bool
+
+
+Node = Characters | Sequence | Either | Repeat | Edge | Look
 
 
 class _Parser:
@@ -133,14 +144,14 @@ class _Parser:
         parts = [self._sequence()]
         while self._take("|"):
             parts.append(self._sequence())
-        return parts[0] if len(parts) == 1 else _Either(parts)
+        return parts[0] if len(parts) == 1 else Either(parts)
 
     def _sequence(self) -> Any:
         parts: list[Any] = []
         while self._at < len(self._text) and self._text[self._at] not in "|)":
             node = self._atom()
             parts.append(self._repeated(node))
-        return _Sequence(parts)
+        return Sequence(parts)
 
     def _atom(self) -> Any:
         character = self._next()
@@ -149,7 +160,7 @@ class _Parser:
             self._fail("there is nothing to repeat")
         match character:
             case "^" | "$":
-                return _Edge(character)
+                return Edge(character)
             case ".":
                 return Characters(_BREAKS, negated=True)
             case "[":
@@ -171,7 +182,7 @@ class _Parser:
             self._fail('a "(" is not closed')
         return node if look is None else look._replace(body=node)
 
-    def _look(self) -> _Look | None:
+    def _look(self) -> Look | None:
         """Read what stands behind the bracket of a group; None: it looks nowhere."""
         if not self._take("?") or self._take(":"):
             return None
@@ -179,7 +190,7 @@ class _Parser:
             ("=", False, False), ("!", False, True), ("<=", True, False), ("<!", True, True),
         ):  # fmt: skip
             if self._take(sign):
-                return _Look(None, behind, negative)
+                return Look(None, behind, negative)
         if not self._take("<"):
             self._fail('"(?" begins no group of ECMA 262: there are no flags, and names are (?<name>…)')
         if not self._until(">").isidentifier():
@@ -197,13 +208,13 @@ class _Parser:
         bounds = self._bounds()
         if bounds is None:
             return node
-        if isinstance(node, _Edge):
+        if isinstance(node, Edge):
             self._fail("a place cannot be repeated")
         self._take("?")  # which way is tried first makes no difference here
         low, high = bounds
         if high is not None and high < low:
             self._fail("the bounds of a repeat are out of order")
-        return _Repeat(node, low, high)
+        return Repeat(node, low, high)
 
     def _bounds(self) -> tuple[int, int | None] | None:
         for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
@@ -248,7 +259,7 @@ class _Parser:
         if self._take("b"):
             return 8
         found = self._escape()
-        if isinstance(found, _Edge):
+        if isinstance(found, Edge):
             self._fail("a place is no character")
         code = found.ranges[0][0] if found.ranges else -1
         return code if found == _one(code) else found
@@ -256,7 +267,7 @@ class _Parser:
     def _escape(self) -> Any:
         character = self._next()
         if character in "bB":
-            return _Edge(character)
+            return Edge(character)
         if character in _NAMED:
             return _NAMED[character]
         if character in "pP":
@@ -331,6 +342,16 @@ def _merged(ranges: list[tuple[int, int]]) -> Ranges:
     return tuple(merged)
 
 
+def parse(text: str) -> Node:
+    """Return the parts of a pattern.
+
+    Raises:
+        PatternError: It is none, or has what no automaton can follow.
+    """
+    node: Node = _Parser(text).whole()
+    return node
+
+
 ACCEPT = 0
 """The state that matches."""
 
@@ -338,7 +359,7 @@ ACCEPT = 0
 class _Automaton:
     """States, and what leads from each to others."""
 
-    def __init__(self, node: Any, looks: list[tuple[_Look, "_Automaton"]], *, backwards: bool) -> None:
+    def __init__(self, node: Any, looks: list[tuple[Look, "_Automaton"]], *, backwards: bool) -> None:
         self.backwards = backwards
         self.characters: list[Characters | None] = [None]
         self.after: list[tuple[int, ...]] = [()]
@@ -361,22 +382,22 @@ class _Automaton:
         """Add the states of a part of the pattern, before a state; return the first."""
         if isinstance(node, Characters):
             return self._state((after,), node)
-        if isinstance(node, _Sequence):
+        if isinstance(node, Sequence):
             for part in node.parts if self.backwards else reversed(node.parts):
                 after = self._build(part, after)
             return after
-        if isinstance(node, _Either):
+        if isinstance(node, Either):
             return self._state(tuple(self._build(part, after) for part in node.parts))
-        if isinstance(node, _Repeat):
+        if isinstance(node, Repeat):
             return self._repeat(node, after)
-        if isinstance(node, _Edge):
+        if isinstance(node, Edge):
             return self._state((after,), condition=node)
         # What lies ahead is read from the end of the text, what lies behind from its start.
         automaton = _Automaton(node.body, self._looks, backwards=not node.behind)
         self._looks.append((node, automaton))
         return self._state((after,), condition=len(self._looks) - 1)
 
-    def _repeat(self, node: _Repeat, after: int) -> int:
+    def _repeat(self, node: Repeat, after: int) -> int:
         first = after
         if node.high is None:
             loop = self._state(())
@@ -396,8 +417,8 @@ class Pattern:
     """A pattern that can be used."""
 
     def __init__(self, text: str) -> None:
-        self._looks: list[tuple[_Look, _Automaton]] = []
-        self._whole = _Automaton(_Parser(text).whole(), self._looks, backwards=False)
+        self._looks: list[tuple[Look, _Automaton]] = []
+        self._whole = _Automaton(parse(text), self._looks, backwards=False)
 
     def search(self, text: str) -> bool:
         """Tell whether the pattern matches anywhere in a text.

@@ -1,23 +1,29 @@
-"""Regular expressions that would take for ever, found without running them.
+"""Regular expressions that other engines would take for ever for, found without running them.
 
 Where what is repeated can match one text in two ways, so many rounds of it can in two to the power of
-so many, and all of them are tried before a text that does not match is given up. To find that, the
-parsed pattern is made a graph of which character comes after which (Glushkov's automaton), with as
-many arrows between two as there are ways from one to the other. It is slow if two ways with the
+so many, and an engine that tries one way after the other tries all before it gives a text up. To find
+that, the parsed pattern is made a graph of which character comes after which (Glushkov's automaton),
+with as many arrows between two as there are ways from one to the other. It is slow if two ways with the
 same text lead from a place in a circle back to it.
 """
 
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from importlib import import_module
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-_parser: Any = import_module("re._parser")
-_compiler: Any = import_module("re._compiler")
+from pipeline_runner.core.patterns import (
+    Characters,
+    Edge,
+    Either,
+    Look,
+    Node,
+    PatternError,
+    Repeat,
+    Sequence,
+    parse,
+)  # fmt: skip
 
 _SAMPLE = "".join(map(chr, range(0x180))) + "ΑΩαωАЯая٠٩את一龥ぁンア가힣\u2028😀"
 """Characters that stand for all the others."""
@@ -47,42 +53,26 @@ _NOTHING = _Part(Counter(), Counter(), 1)
 
 @lru_cache(maxsize=1000)
 def is_slow(pattern: str) -> bool:
-    """Tell whether there are texts that a regular expression would be held against for ever."""
+    """Tell whether there are texts that an engine would hold against a regular expression for ever."""
     if ")" not in pattern or len(pattern) > _LONGEST:  # without a group there are no repeats in repeats
         return False
     try:
-        with warnings.catch_warnings(action="ignore"):
-            graph = _Graph(pattern)
-    except (re.error, OverflowError, RecursionError, _TooLongError):
+        graph = _Graph(parse(pattern), _SAMPLE + pattern)
+    except (PatternError, _TooLongError):
         return False
     return any(map(graph.doubles, graph.circles()))
 
 
-def has_slow_pattern(schema: Any) -> bool:
-    """Tell whether a JSON Schema, or a part of it, has a pattern that is slow."""
-    if isinstance(schema, list):
-        return any(map(has_slow_pattern, schema))
-    if not isinstance(schema, dict):
-        return False
-    keys = schema.get("patternProperties")
-    patterns = [schema.get("pattern"), *(keys if isinstance(keys, dict) else ())]
-    slow = any(isinstance(one, str) and is_slow(one) for one in patterns)
-    return slow or any(map(has_slow_pattern, schema.values()))
-
-
 class _Graph:
-    """Which of a pattern's characters come after which."""
+    """Which of a pattern's characters come after which; an edge counts as one."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, tree: Node, sample: str) -> None:
+        self._sample = sample
         self._characters: list[frozenset[str]] = []
         self._next: list[Counter[int]] = []
         self._looked_at = 0
         self._looks_around = False
-        self._sets: dict[str, frozenset[str]] = {}
-        self._sample = _SAMPLE + pattern
-        tree = _parser.parse(pattern)
-        self._state = tree.state
-        whole = self._sequence(tree, 0, inside=False)
+        whole = self._part(tree, inside=False)
         # Once the end is reached the text matches, and no other way is tried.
         self._ends = set() if self._looks_around else set(whole.last)
 
@@ -122,68 +112,57 @@ class _Graph:
     def _overlap(self, one: int, other: int) -> bool:
         return not self._characters[one].isdisjoint(self._characters[other])
 
-    def _sequence(self, items: Iterable[Any], flags: int, *, inside: bool) -> _Part:
-        """Add what stands one after the other; ``inside``: of something that is repeated."""
-        whole = _NOTHING
-        for item in items:
-            whole = self._then(whole, self._item(item, flags, inside=inside))
-        return whole
-
-    def _item(self, item: tuple[Any, Any], flags: int, *, inside: bool) -> _Part:
+    def _part(self, node: Node, *, inside: bool) -> _Part:
+        """Add a part of the pattern; ``inside``: of something that is repeated."""
         self._looked_at += 1
         if self._looked_at > _MOST:
             raise _TooLongError
-        operator, argument = item[0].name, item[1]
-        match operator:
-            case "MAX_REPEAT" | "MIN_REPEAT":
-                low, high, body = argument
-                within = inside or low < high > _COUNTED
-                return self._repeat(
-                    low, high, lambda: self._sequence(body, flags, inside=within), inside=inside
-                )
-            case "POSSESSIVE_REPEAT":
-                low, _, body = argument
-                part = self._only_way(body, flags)
-                return part if low else _maybe(part)
-            case "ATOMIC_GROUP":
-                return self._only_way(argument, flags)
-            case "SUBPATTERN":
-                _, added, removed, body = argument
-                return self._sequence(body, flags & ~removed | added, inside=inside)
-            case "BRANCH":
-                return _either([self._sequence(body, flags, inside=inside) for body in argument[1]])
-            case "GROUPREF_EXISTS":
-                return _either([self._sequence(body or (), flags, inside=inside) for body in argument[1:]])
-            case "GROUPREF" | "GROUPREF_IGNORE":
-                return _maybe(self._character(frozenset(self._sample)))
-            case "ASSERT" | "ASSERT_NOT" | "AT":
-                return self._condition(operator, argument, flags)
-        return self._character(self._set(item, flags))
-
-    def _condition(self, operator: str, argument: Any, flags: int) -> _Part:
-        if operator == "AT" and "NON_BOUNDARY" not in argument.name:
-            # As if it were a character: where one of these is, no other is.
-            return self._character(frozenset([argument.name]))
+        match node:
+            case Characters():
+                return self._place(_sampled(node, self._sample))
+            case Sequence(parts):
+                whole = _NOTHING
+                for part in parts:
+                    whole = self._then(whole, self._part(part, inside=inside))
+                return whole
+            case Either(parts):
+                return self._either(parts, inside=inside)
+            case Repeat():
+                return self._repeat(node, inside=inside)
+            case Edge(kind) if kind != "B":
+                return self._place(frozenset([kind * 2]))  # where one of these is, no other is
+            case Look(body):
+                self._part(body, inside=False)
         self._looks_around = True
-        if operator != "AT":
-            self._sequence(argument[1], flags, inside=False)
         return _NOTHING
 
-    def _repeat(self, low: int, high: int, body: Callable[[], _Part], *, inside: bool) -> _Part:
-        endless = low < high > _COUNTED
-        if not inside:  # nothing repeats the rounds: one of them says it all
-            low, high = min(low, 1), 1
+    def _either(self, parts: list[Sequence], *, inside: bool) -> _Part:
+        alone = [part.parts[0] for part in parts if len(part.parts) == 1]
+        sets = {one for one in alone if isinstance(one, Characters) and not one.negated}
+        if len(sets) == len(parts):  # all different, which many an engine makes one set of
+            return self._part(Characters(sets=tuple(sets)), inside=inside)
+        whole = _Part(Counter(), Counter(), 0)
+        for one in parts:
+            part = self._part(one, inside=inside)
+            whole = _Part(whole.first + part.first, whole.last + part.last, min(2, whole.empty + part.empty))
+        return whole
+
+    def _repeat(self, node: Repeat, *, inside: bool) -> _Part:
+        low, high = node.low, node.high
+        endless = high is None or low < high > _COUNTED
+        within = inside or endless
+        most = _COUNTED if inside else 1  # nothing repeats the rounds: one of them says it all
+        low, high = min(low, most), min(high or 0, most)
         part = _NOTHING
         if endless:
-            part = body()
+            part = self._part(node.body, inside=within)
             self._link(part.last, part.first)
             part = part if low else _maybe(part)
-            low -= 1
-        else:
-            for _ in range(min(high, _COUNTED) - low):
-                part = _maybe(self._then(body(), part))
-        for _ in range(min(low, _COUNTED)):
-            part = self._then(body(), part)
+            low = high = max(low - 1, 0)
+        for _ in range(high - low):
+            part = _maybe(self._then(self._part(node.body, inside=within), part))
+        for _ in range(low):
+            part = self._then(self._part(node.body, inside=within), part)
         return part
 
     def _then(self, one: _Part, other: _Part) -> _Part:
@@ -198,26 +177,16 @@ class _Graph:
         for place, ways in one.items():
             self._next[place].update(_times(other, ways))
 
-    def _only_way(self, body: Iterable[Any], flags: int) -> _Part:
-        """Add what is matched in one way or not at all, whatever comes after it."""
-        inner = self._sequence(body, flags, inside=False)
-        begins = frozenset().union(*(self._characters[place] for place in inner.first))
-        part = self._character(begins)
-        return _maybe(part) if inner.empty else part
-
-    def _character(self, one_of: frozenset[str]) -> _Part:
+    def _place(self, characters: frozenset[str]) -> _Part:
         place = Counter([len(self._next)])
-        self._characters.append(one_of)
+        self._characters.append(characters)
         self._next.append(Counter())
         return _Part(place, place, 0)
 
-    def _set(self, item: tuple[Any, Any], flags: int) -> frozenset[str]:
-        """Return what one character of the pattern stands for, of the sample."""
-        key = f"{item} {flags}"
-        if key not in self._sets:
-            alone = _compiler.compile(_parser.SubPattern(self._state, [item]), flags)
-            self._sets[key] = frozenset(found.group() for found in alone.finditer(self._sample))
-        return self._sets[key]
+
+@lru_cache(maxsize=1000)
+def _sampled(characters: Characters, sample: str) -> frozenset[str]:
+    return frozenset(filter(characters.has, sample))
 
 
 def _times(places: Counter[int], ways: int) -> Counter[int]:
@@ -226,14 +195,6 @@ def _times(places: Counter[int], ways: int) -> Counter[int]:
 
 def _maybe(part: _Part) -> _Part:
     return part._replace(empty=min(2, part.empty + 1))
-
-
-def _either(parts: list[_Part]) -> _Part:
-    whole = _Part(Counter(), Counter(), 0)
-    for part in parts:
-        empty = min(2, whole.empty + part.empty)
-        whole = _Part(whole.first + part.first, whole.last + part.last, empty)
-    return whole
 
 
 def _reached(start: int, within: set[int], after: Callable[[int], Iterable[int]]) -> set[int]:
