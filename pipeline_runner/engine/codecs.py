@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _TIMEOUT = 10.0
 """Seconds in which a codec server must answer."""
 
+_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer that are read. Payloads together have two MiB where Temporal keeps them; what a codec
+has compressed, or keeps elsewhere, may be more when it is decoded."""
+
 
 class CodecChoiceError(ValueError):
     """What names a codec names none."""
@@ -156,15 +160,26 @@ class Remote(PayloadCodec):
             return []
         body: Mapping[str, Any] = json_format.MessageToDict(Payloads(payloads=payloads))
         try:
-            answer = await self._client.post(f"{self._shown}/{what}", json=body)
+            async with self._client.stream("POST", f"{self._shown}/{what}", json=body) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise CodecError(
+                        f"{self._shown}/{what} answers {answer.status_code} {answer.reason_phrase}"
+                    )
+                content = await self._content(answer, what)
         except httpx.HTTPError as error:
             raise CodecError(f"{self._shown} cannot be reached: {_reason(error)}") from None
-        if answer.status_code != httpx.codes.OK:
-            raise CodecError(f"{self._shown}/{what} answers {answer.status_code} {answer.reason_phrase}")
         try:
-            found = json_format.Parse(answer.content, Payloads()).payloads
+            found = json_format.Parse(content, Payloads()).payloads
         except (json_format.ParseError, UnicodeDecodeError):
             raise CodecError(f"{self._shown}/{what} answers with something else than payloads") from None
         if len(found) != len(payloads):
             raise CodecError(f"{self._shown}/{what} answers with {len(found)} payloads for {len(payloads)}")
         return list(found)
+
+    async def _content(self, answer: "httpx.Response", what: str) -> bytes:
+        content = bytearray()
+        async for part in answer.aiter_bytes():
+            content += part
+            if len(content) > _ANSWER:
+                raise CodecError(f"{self._shown}/{what} answers with more than {_ANSWER:,} bytes")
+        return bytes(content)

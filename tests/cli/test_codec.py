@@ -107,6 +107,21 @@ async def test_a_codec_server_that_cannot_is_told_in_one_line(
     assert "secret" not in str(caught.value)
 
 
+async def test_an_answer_of_a_codec_server_is_read_up_to_a_limit(
+    codec_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=b'"decoded"')
+    answer = json_format.MessageToJson(Payloads(payloads=[payload])).encode()
+    Codecs.answer = (200, answer)
+    monkeypatch.setattr(codecs, "_ANSWER", len(answer))
+    remote = _remote(codec_server)
+    assert await remote.decode([Payload(data=b"y")]) == ["decoded"]
+    Codecs.answer = (200, answer + b" ")
+    with pytest.raises(codecs.CodecError) as caught:
+        await remote.decode([Payload(data=b"y")])
+    assert str(caught.value).endswith(f"/codec/decode answers with more than {len(answer):,} bytes")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -186,6 +201,41 @@ def test_runs_of_the_embedded_server_are_encoded_and_signed(shop: Path, codec_se
     assert (blind.code, blind.err) == (2, ENCODED.format("shop-9"))
     done = run(shop, "watch", "shop-9", *remote)
     assert (done.code, done.json) == (0, {"by": "b", "sold": 1}), done.err
+    assert_nothing_left(shop)
+
+
+async def test_an_encoded_run_is_cancelled_with_its_codec(shop: Path, server: DevServer) -> None:
+    """No worker serves it: what the command advises depends on what it can read."""
+    address = {"TEMPORAL_ADDRESS": server.address}
+    queue = ("--task-queue", f"queue-{shop.name}")
+    detached = ("--detach", "--workflow-id", shop.name)
+    started = run(shop, *arguments(shop), *queue, *detached, *CODEC, **address)
+    assert started.code == 0, started.err
+    cancelled = run(shop, "cancel", shop.name, "--reason", "not now", *CODEC, **address)
+    assert (cancelled.code, cancelled.out) == (0, ""), cancelled.err
+    assert f"asked to cancel: {shop.name}" in cancelled.err
+    handle = (await Client.connect(server.address)).get_workflow_handle(shop.name)
+    assert (await handle.describe()).raw_description.workflow_extended_info.cancel_requested
+    await handle.terminate()
+
+
+def test_a_server_with_a_codec_serves_encoded_runs(shop: Path, codec_server: str) -> None:
+    """Its worker takes what is encoded; a name that is no codec starts no server."""
+    wrong = run(shop, "server", "--codec", "tests.codecs:cdc")
+    assert (wrong.code, wrong.err) == (
+        2,
+        'run-pipeline: --codec tests.codecs:cdc: the module "tests.codecs" has no "cdc"\n',
+    )
+    process = popen(shop, "server", *EFFECTS, "--codec", codec_server)
+    read_until(process, "serving")
+    detached = ("--detach", "--workflow-id", "shop-8", "--codec", codec_server)
+    started = run(shop, *arguments(shop), *detached)
+    assert started.code == 0, started.err
+    watched = run(shop, "watch", "shop-8", "--codec", codec_server)
+    assert (watched.code, watched.json) == (0, {"by": "b", "sold": 1}), watched.err
+    assert {path for path, _, _ in Codecs.seen} == {"/codec/encode", "/codec/decode"}
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).code == 0
     assert_nothing_left(shop)
 
 
