@@ -252,7 +252,9 @@ def _others(validator: Any, limit: Any, value: Any, schema: Any) -> Iterator[Any
         for name in extra:
             yield from validator.descend(value[name], limit, path=name)
     elif not limit and extra:
-        yield ValidationError(f"has no key {', '.join(extra)}")
+        help_ = did_you_mean(extra[0], schema.get("properties", ()))
+        names = ", ".join(f'"{name}"' for name in extra)
+        yield ValidationError(f"has no key {names}" + (f", {help_}" if help_ else ""))
 
 
 def _matching(pattern: str, value: Any) -> list[str]:
@@ -306,14 +308,6 @@ def _message(error: Any) -> str:
             return f"must be one of {', '.join(_shown(item) for item in limit)}, not {_shown(value)}"
         case "required":
             return "needs " + ", ".join(f'"{name}"' for name in limit if name not in value)
-        case "additionalProperties" if limit is False:
-            known = error.schema.get("properties", {})
-            patterns = error.schema.get("patternProperties", ())
-            matched = {name for pattern in patterns for name in _matching(pattern, value)}
-            extra = [name for name in value if name not in known and name not in matched]
-            help_ = did_you_mean(extra[0], known) if extra else None
-            names = ", ".join(f'"{name}"' for name in extra)
-            return f"has no key {names}" + (f", {help_}" if help_ else "")
     if error.validator is None:
         return "no value is allowed here"
     known = _LIMITS.get(error.validator)

@@ -38,12 +38,6 @@ STEP_KEYS = ("input", "output", "outcome", "error", "key")
 OWN_KEYS = ("key",)
 """Keys of ``step`` in a step's own ``with`` and ``args``: what is known before they are rendered."""
 
-RESULT_KEYS = ("output", "status", "error")
-"""Keys of ``steps.<id>``."""
-
-ERROR_KEYS = ("type", "message", "step")
-"""Keys of ``error``, of ``step.error`` and of ``steps.<id>.error``."""
-
 
 def roots(place: Place, *, in_input: bool = False) -> frozenset[str]:
     """Return the names that an expression may use at a place.

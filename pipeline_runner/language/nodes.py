@@ -169,17 +169,6 @@ class Source:
         """The lines without their breaks."""
         return lines_of(self.text)
 
-    def locate(self, span: Span, text: str, part: str | None = None) -> Span:
-        """Return where a text stands inside a span, the span itself if it is not found in it.
-
-        With ``part``, the last occurrence of that part inside the text.
-        """
-        found = self.find(span, re.compile(rf"(?<![\w.]){re.escape(text)}(?!\w)"))
-        if found is None or part is None:
-            return found or span
-        start = found.column + text.rindex(part)
-        return Span(found.line, start, found.line, start + len(part))
-
     def find(self, span: Span, pattern: re.Pattern[str]) -> Span | None:
         """Return the first match of a pattern on the lines of a span, None without one."""
         for number in range(span.line, min(span.end_line, len(self.lines)) + 1):

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pipeline_runner.activities.catalogue import Catalogue
 from pipeline_runner.activities.door import Activity, Provider, ProviderError
-from pipeline_runner.core.model import Bundle, Pipeline, calls_of
+from pipeline_runner.core.model import Bundle, Pipeline
 from pipeline_runner.language import catalogue_file, checks, children, ignores, loader, served
 from pipeline_runner.language.build import build
 from pipeline_runner.language.catalogue_file import Activities
@@ -53,8 +53,6 @@ class Loaded:
     """What the steps of the root file can name."""
     modules: tuple[Provider, ...]
     """Python modules that a worker for this bundle serves, without the built-in ones."""
-    task_queues: frozenset[str]
-    """Every task queue that the bundle names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +132,7 @@ def _loaded(workspace: "_Workspace", root: Path, shown: str) -> Loaded:
         sources={source.path: source.text for source in workspace.sources},
         catalogue=workspace.activities_for(root.parent, shown).catalogue,
         modules=tuple(dict.fromkeys(module for found in used for module in found.modules)),
-        task_queues=frozenset(_task_queues(bundle)) if bundle else frozenset(),
     )
-
-
-def activities_in(folder: str | Path, *, modules: Iterable[str] = ()) -> Activities:
-    """Return the catalogue that pipelines in a folder have.
-
-    Raises:
-        UsageError: A module of the command line cannot be imported.
-    """
-    return _Workspace(modules).activities_for(Path(os.path.abspath(folder)), str(folder))
 
 
 def check_paths(
@@ -420,12 +408,3 @@ def _no_file(path: str | Path) -> str:
 
 def _unreadable(shown: str, error: OSError) -> str:
     return f"{shown} cannot be read: {error.strerror or error}"
-
-
-def _task_queues(bundle: Bundle) -> Iterator[str]:
-    for pipeline in bundle.pipelines.values():
-        if pipeline.task_queue:
-            yield pipeline.task_queue
-        for call in calls_of(pipeline):
-            if call.task_queue:
-                yield call.task_queue

@@ -55,13 +55,20 @@ def test_little_is_imported_before_something_is_shown(folder: Path) -> None:
         "main.run(['good.yaml'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment(folder), check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(folder),
+        check=True,
+        capture_output=True,
+        text=True,
     )
     shown, *modules = done.stdout.removeprefix("checking ").split()
     assert shown == "good.yaml"
     own = {name for name in modules if name.startswith("pipeline_runner.")}
     assert own == {"pipeline_runner.cli", *(f"pipeline_runner.cli.{name}" for name in OUTPUT)}
-    assert not {"asyncio", "jinja2", "jsonschema", "msgspec", "subprocess", "temporalio", "yaml"} & set(modules)
+    assert not {"asyncio", "jinja2", "jsonschema", "msgspec", "subprocess", "temporalio", "yaml"} & set(
+        modules
+    )
 
 
 def test_the_server_boots_before_the_checker_is_imported(folder: Path) -> None:
@@ -73,7 +80,12 @@ def test_the_server_boots_before_the_checker_is_imported(folder: Path) -> None:
         "main.run(['bad.yaml'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment(folder), check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(folder),
+        check=True,
+        capture_output=True,
+        text=True,
     )
     modules = set(done.stdout.split())
     assert "pipeline_runner.cli.session" in modules
@@ -147,7 +159,9 @@ def test_a_server_that_is_not_begun_for_nothing_is_left_to_its_keeper(folder: Pa
         assert len(keepers(folder)) == 1
 
 
-@pytest.mark.parametrize("words", [["--detach", "bad.yaml"], ["no.yaml"], ["--address", "127.0.0.1:1", "bad.yaml"]])
+@pytest.mark.parametrize(
+    "words", [["--detach", "bad.yaml"], ["no.yaml"], ["--address", "127.0.0.1:1", "bad.yaml"]]
+)
 def test_nothing_boots_where_it_is_not_needed(folder: Path, words: list[str]) -> None:
     assert run(folder, "run", *words).code == 2
     assert not (folder / "state").exists()

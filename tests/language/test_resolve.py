@@ -318,13 +318,6 @@ def test_activities_are_not_missed_while_their_file_is_broken(tmp_path: Path, ac
     assert loaded.diagnostics[0].path.endswith("activities.yaml")
 
 
-def test_every_named_task_queue_is_listed(tmp_path: Path) -> None:
-    """Of workflows, activities and compensations."""
-    step = "{id: a, activity: x, task_queue: q1, compensate: {activity: y, task_queue: q2}}"
-    write(tmp_path, p=pipeline(step) + "task_queue: q3\n", activities="activities: {x: {}, y: {}}\n")
-    assert load(tmp_path / "p.yaml").task_queues == {"q1", "q2", "q3"}
-
-
 def test_warnings_do_not_keep_a_bundle_back(tmp_path: Path) -> None:
     """They are shown, and the run starts."""
     write(tmp_path, p=pipeline("{id: a, activity: elsewhere, task_queue: q}"))
