@@ -32,10 +32,8 @@ from pipeline_runner.engine.program import Program, UnsupportedBundleError, prog
 from pipeline_runner.engine.run import CHILD_UNDONE, Run
 
 MISSING = (
-    "this worker or replayer lacks the interceptor that pipelines need: make workers with"
-    " pipeline_runner.engine.worker.pipeline_worker, and replay histories with"
-    " Replayer(workflows=[Interpreter], interceptors=[WorkflowSide()]);"
-    " WorkflowSide is in pipeline_runner.engine.interceptor"
+    "this worker or replayer lacks the interceptor that pipelines need: add"
+    " pipeline_runner.PipelinePlugin() to its plugins"
 )
 
 LOAD = "pipeline_runner.load"

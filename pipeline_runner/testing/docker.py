@@ -7,7 +7,7 @@ use, raises that package's errors, notes every call, and fails where it is told 
     fake.add_image("app:1")
     fake.add_container("web", "app:1")
     fake.fail("commit", container="web", with_=answer(500, "no space left on device"))
-    async with pipeline_worker(client, task_queue="test", activities=fake.activities()):
+    async with worker(client, [pipeline], activities=fake.activities()):
         ...
     assert fake.states == {"web": "running"}
     assert fake.changes == ["stop web", "commit web", "start web"]

@@ -1,4 +1,4 @@
-"""What users write against the public names is clean under ``mypy --strict``, and mistakes are not."""
+"""What users write against the public names, the pages included, is clean under ``mypy --strict``, and mistakes are not."""
 
 import shutil
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.docs import test_service_pages
 
 SAMPLE = Path(__file__).parent / "sample/embedding.py"
 WRONG = """\
@@ -21,11 +23,11 @@ async def wait(run: Run) -> str:
 """
 
 
-def mypy(file: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Check a file as a user's project of its own would, with the package as it is installed."""
+def mypy(project: Path, cache: Path, *files: str) -> subprocess.CompletedProcess[str]:
+    """Check files as a user's project of its own would, with the package as it is installed."""
     return subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", file.name],
-        cwd=file.parent,
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", *files],
+        cwd=project,
         capture_output=True,
         text=True,
         timeout=300,
@@ -40,13 +42,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_users_project_is_clean(tmp_path: Path, cache: Path) -> None:
     shutil.copy(SAMPLE, tmp_path)
-    result = mypy(tmp_path / SAMPLE.name, cache)
-    assert (result.stdout, result.returncode) == ("Success: no issues found in 1 source file\n", 0), result
+    test_service_pages.write(tmp_path)
+    files = sorted(file.name for file in tmp_path.glob("*.py"))
+    assert {SAMPLE.name, "service.py", "warehouse.py"} < set(files)
+    result = mypy(tmp_path, cache, *files)
+    assert result.returncode == 0, result
 
 
 def test_a_users_mistakes_are_found(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
-    result = mypy(tmp_path / "wrong.py", cache)
+    result = mypy(tmp_path, cache, "wrong.py")
     lines = [
         line.partition(":")[2].partition(":")[0] for line in result.stdout.splitlines() if ": error:" in line
     ]

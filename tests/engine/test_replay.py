@@ -65,7 +65,7 @@ async def test_a_replay_without_the_interceptor_says_so() -> None:
     bare = Replayer(workflows=[Interpreter])
     result = await bare.replay_workflow(history_of(FOLDER / "completed.json"), raise_on_replay_failure=False)
     assert result.replay_failure is not None
-    assert "interceptors=[WorkflowSide()]" in str(result.replay_failure)
+    assert "add pipeline_runner.PipelinePlugin() to its plugins" in str(result.replay_failure)
     assert "ondeterminism" not in str(result.replay_failure)
 
 
