@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.testing import Server
 from tests.docs.pages import ROOT, blocks
 from tests.docs.test_example_sessions import Reader
 from tests.services import Engine
@@ -41,8 +42,8 @@ async def test_the_test_that_is_shown(
     server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = (b for b in blocks(EXAMPLES / "stop-and-snapshot.md") if b.language == "python")
-    name = f"test-{uuid.uuid4().hex}"
-    text = block.text.replace("127.0.0.1:7233", server.address).replace('="test"', f'="{name}"')
-    (tmp_path / block.name).write_text(text)
+    queue = f"test-{uuid.uuid4().hex}"
+    (tmp_path / block.name).write_text(block.text.replace('="test"', f'="{queue}"'))
     monkeypatch.chdir(ROOT)
-    await runpy.run_path(str(tmp_path / block.name))["test_the_container_runs_again"]()
+    shown = runpy.run_path(str(tmp_path / block.name))
+    await shown["test_the_container_runs_again"](Server(server.address, time_skipping=False))
