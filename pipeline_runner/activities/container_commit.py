@@ -9,12 +9,11 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities import container_state as state
 from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.docker_engine import (
+    IMAGES,
     LONG_PATIENCE,
     Container,
     Engine,
-    image_of,
     own_labels,
-    settled,
 )
 from pipeline_runner.activities.docker_errors import is_type, uncertain
 from pipeline_runner.activities.images import (
@@ -66,11 +65,8 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
 
 
 async def _own(engine: Engine) -> str | None:
-    key = step_key()
-    if key is None:
-        return None
-    await settled(key)
-    return await image_of(engine, key)
+    made = await IMAGES.made_by(engine, step_key())
+    return str(made[0]["Id"]) if made else None
 
 
 async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:

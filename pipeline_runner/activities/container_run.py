@@ -12,16 +12,15 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities import container_state as state
 from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.docker_engine import (
+    CONTAINERS,
     IMAGE,
     NAME,
     Engine,
     Labels,
     Variables,
-    containers_of,
     environment,
     own_labels,
     seconds,
-    settled,
     texts,
     there,
 )
@@ -137,11 +136,7 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
 
 async def _own(engine: Engine) -> str | None:
     """Return the id of the container that an earlier attempt of this step has made."""
-    key = step_key()
-    if key is None:
-        return None
-    await settled(key)
-    listed = await containers_of(engine, key)
+    listed = await CONTAINERS.made_by(engine, step_key())
     return str(listed[0]["Id"]) if listed else None
 
 

@@ -31,17 +31,14 @@ from pipeline_runner.activities.container_commit import CommitInput, CommitOutpu
 from pipeline_runner.activities.container_exec import ExecInput, ExecOutput, execute
 from pipeline_runner.activities.container_run import RunInput, RunOutput, run
 from pipeline_runner.activities.docker_engine import (
+    CONTAINERS,
     EXTRA,
     NAME,
     TIMEOUTS,
     Container,
     Engine,
     Key,
-    check_which,
-    containers_of,
     seconds,
-    settled,
-    there,
     whole_seconds,
 )
 from pipeline_runner.activities.docker_errors import is_type, uncertain
@@ -179,8 +176,12 @@ class LogsOutput:
     ]
 
 
-class Containers(Engine):
+class Containers:
     """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.remove")
     @activity.defn(name="container.run")
@@ -192,7 +193,7 @@ class Containers(Engine):
         started, or exits at once, is removed again before the step fails.
         """
         async with heartbeating() as heart:
-            return await run(self, parameters, heart)
+            return await run(self._engine, parameters, heart)
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     @activity.defn(name="container.inspect")
@@ -200,7 +201,7 @@ class Containers(Engine):
     async def inspect(self, parameters: ContainerInput) -> InspectOutput:
         """Look at a container."""
         async with heartbeating():
-            found = await state.find(self, parameters.container)
+            found = await state.find(self._engine, parameters.container)
         about = found["State"]
         over = about["Status"] in {"exited", "dead", "restarting"}
         return InspectOutput(
@@ -226,14 +227,14 @@ class Containers(Engine):
         """Start a container; it is fine if it runs."""
         settle = seconds(parameters.settle, "settle")
         async with heartbeating() as heart:
-            found = await state.find(self, parameters.container)
+            found = await state.find(self._engine, parameters.container)
             steady = state.runs(found)
             if steady:
-                found, steady = await state.watch(self, found, settle)
+                found, steady = await state.watch(self._engine, found, settle)
             started = await _change(heart, "started", due=not steady)
             if not steady and not state.runs(found):
                 container = found["Id"]
-                await self.call(
+                await self._engine.call(
                     f"start container {state.name_of(found)}",
                     lambda docker: docker.start(container),
                     effect=True,
@@ -251,17 +252,19 @@ class Containers(Engine):
         """
         grace = whole_seconds(parameters.grace, "grace")
         async with heartbeating() as heart:
-            found = await state.find(self, parameters.container)
+            found = await state.find(self._engine, parameters.container)
             container = found["Id"]
             stopped = await _change(heart, "stopped", due=found["State"]["Running"])
             if found["State"]["Running"]:
                 doing = f"stop container {state.name_of(found)}"
                 try:
-                    await self.call(doing, lambda docker: docker.stop(container, timeout=grace), effect=True)
+                    await self._engine.call(
+                        doing, lambda docker: docker.stop(container, timeout=grace), effect=True
+                    )
                 except ApplicationError as error:
                     # The Engine has asked it to end, and does not know whether it did.
                     raise (uncertain(error) if is_type(error, "DockerError") else error) from None
-                found = await state.find(self, container)
+                found = await state.find(self._engine, container)
         return StopOutput(
             id=container, name=state.name_of(found), stopped=stopped, exit_code=found["State"]["ExitCode"]
         )
@@ -277,7 +280,7 @@ class Containers(Engine):
         cannot be, the error says that the command goes on.
         """
         async with heartbeating():
-            return await execute(self, parameters)
+            return await execute(self._engine, parameters)
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
     @activity.defn(name="container.commit")
@@ -285,7 +288,7 @@ class Containers(Engine):
     async def commit(self, parameters: CommitInput) -> CommitOutput:
         """Make an image of a container's files as they are now; volumes are not in it."""
         async with heartbeating():
-            return await commit(self, parameters)
+            return await commit(self._engine, parameters)
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS)
     @activity.defn(name="container.remove")
@@ -295,32 +298,18 @@ class Containers(Engine):
 
         With a ``key`` it is the one that the step of this key made, running or not.
         """
-        check_which(parameters.container, parameters.key, "container")
         ours = parameters.key is not None
         async with heartbeating():
-            await settled(parameters.key)
-            found = await self._chosen(parameters.container, parameters.key)
+            found = await CONTAINERS.meant(self._engine, parameters.container, parameters.key)
             for container, name in found.items():
                 await state.gone(
-                    self,
+                    self._engine,
                     container,
                     name,
                     force=parameters.force or ours,
                     volumes=parameters.volumes or ours,
                 )
         return Removed(removed=bool(found))
-
-    async def _chosen(self, container: str | None, key: str | None) -> dict[str, str]:
-        """Return the names of the containers that are meant, by id."""
-        named = None
-        if container is not None:
-            doing = f"inspect container {container}"
-            named = await there(self, doing, lambda docker: docker.inspect_container(container))
-            if key is None or named is None:
-                return {} if named is None else {named["Id"]: state.name_of(named)}
-        assert key is not None  # by check_which
-        made = {one["Id"]: one["Names"][0].removeprefix("/") for one in await containers_of(self, key)}
-        return {one: name for one, name in made.items() if named is None or named["Id"] == one}
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     @activity.defn(name="container.logs")
@@ -347,7 +336,7 @@ class Containers(Engine):
                 del data[:-limit]
             return bytes(data), more
 
-        data, more = await self.call(f"read the log of container {container}", read)
+        data, more = await self._engine.call(f"read the log of container {container}", read)
         return data.decode(errors="replace"), more
 
 

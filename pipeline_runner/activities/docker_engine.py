@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
@@ -91,7 +92,7 @@ def connect() -> Any:
 
 
 class Engine:
-    """A Docker Engine, and how activities call it. The families extend it."""
+    """A Docker Engine, and how activities call it."""
 
     def __init__(self, connect: Callable[[], Any] = connect) -> None:
         """Use the client that ``connect`` returns; it is called when it is needed."""
@@ -291,33 +292,70 @@ def has_key(thing: Any, key: str | None) -> bool:
     return key is not None and (thing.get("Labels") or {}).get(KEY_LABEL) == key
 
 
-async def containers_of(engine: Engine, key: str) -> list[Any]:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of things that a step can make in an Engine, and how they are found."""
+
+    what: str
+    look: Callable[[Any, str], Any]
+    """Asks the client for what a name or an id names."""
+    of_key: Callable[[Any, str], list[Any]]
+    """Asks the client for what the step of a key made."""
+    id: str = "Id"
+    """Where its id stands."""
+
+    async def there(self, engine: Engine, name: str) -> Any:
+        """Return what the Engine knows of a thing, None if there is no such thing."""
+        return await there(engine, f"inspect {self.what} {name}", lambda docker: self.look(docker, name))
+
+    async def made_by(self, engine: Engine, key: str | None) -> list[Any]:
+        """Return what the step of a key made, once nothing is being made for it any more."""
+        if key is None:
+            return []
+        await settled(key)
+        return await engine.call(f"list {self.what}s", lambda docker: self.of_key(docker, key))
+
+    async def meant(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
+        """Return the names of the things that a name, a key, or both stand for, by id.
+
+        Raises:
+            ApplicationError: There is neither.
+        """
+        check_which(name, key, self.what)
+        if name is None:
+            found = await self.made_by(engine, key)
+        else:
+            await settled(key)
+            named = await self.there(engine, name)
+            found = [] if named is None else [named]
+            if found and key is not None:
+                found = [one for one in await self.made_by(engine, key) if one[self.id] == named[self.id]]
+        return {one[self.id]: _name_of(one) for one in found}
+
+
+def _name_of(thing: Any) -> str:
+    """Return a thing's name, as it is listed or inspected; an image has none."""
+    name = thing.get("Name") or next(iter(thing.get("Names") or ()), thing["Id"])
+    return str(name).removeprefix("/")
+
+
+def _containers_of(docker: Any, key: str) -> list[Any]:
     """Return the containers that the step of a key made, as they are listed.
 
     An image that was committed from such a container inherits the label, and so does a
     container of that image, which is somebody else's.
     """
-
-    def find(docker: Any) -> list[Any]:
-        listed = docker.containers(all=True, filters=by_key(key))
-        return [one for one in listed if not _inherits(docker, one["ImageID"], key)]
-
-    return await engine.call("list containers", find)
+    listed = docker.containers(all=True, filters=by_key(key))
+    return [one for one in listed if not _inherits(docker, one["ImageID"], key)]
 
 
-async def image_of(engine: Engine, key: str) -> str | None:
-    """Return the id of the image that the step of a key made.
+def _images_of(docker: Any, key: str) -> list[Any]:
+    """Return the image that the step of a key made.
 
     Images that others built on it inherit the label: the step's own is the first of them.
     """
-
-    def find(docker: Any) -> str | None:
-        listed = docker.images(filters=by_key(key))
-        known = [docker.inspect_image(one["Id"]) for one in listed]
-        first = min(known, default=None, key=lambda one: (len(one["RootFS"]["Layers"]), one["Created"]))
-        return None if first is None else str(first["Id"])
-
-    return await engine.call("list images", find)
+    known = [docker.inspect_image(one["Id"]) for one in docker.images(filters=by_key(key))]
+    return sorted(known, key=lambda one: (len(one["RootFS"]["Layers"]), one["Created"]))[:1]
 
 
 def _inherits(docker: Any, image: str, key: str) -> bool:
@@ -327,6 +365,21 @@ def _inherits(docker: Any, image: str, key: str) -> bool:
         return has_key(docker.inspect_image(image)["Config"], key)
     except ImageNotFound:
         return False
+
+
+CONTAINERS = Kind("container", lambda docker, name: docker.inspect_container(name), _containers_of)
+IMAGES = Kind("image", lambda docker, name: docker.inspect_image(name), _images_of)
+NETWORKS = Kind(
+    "network",
+    lambda docker, name: docker.inspect_network(name),
+    lambda docker, key: list(docker.networks(filters=by_key(key))),
+)
+VOLUMES = Kind(
+    "volume",
+    lambda docker, name: docker.inspect_volume(name),
+    lambda docker, key: docker.volumes(filters=by_key(key)).get("Volumes") or [],
+    id="Name",
+)
 
 
 def texts(values: dict[str, Scalar]) -> dict[str, str]:

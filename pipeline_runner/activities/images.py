@@ -25,16 +25,14 @@ from pipeline_runner.activities.context import undone_outcome
 from pipeline_runner.activities.docker_engine import (
     EXTRA,
     IMAGE,
+    IMAGES,
     TIMEOUTS,
     Engine,
     Force,
     Image,
     Key,
     check_which,
-    image_of,
     removed,
-    settled,
-    there,
 )
 from pipeline_runner.activities.docker_errors import is_type
 from pipeline_runner.activities.door import describe
@@ -116,8 +114,12 @@ class ImageRemoved:
     removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
 
 
-class Images(Engine):
+class Images:
     """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     @activity.defn(name="image.inspect")
@@ -125,7 +127,7 @@ class Images(Engine):
     async def inspect(self, parameters: InspectImageInput) -> InspectImageOutput:
         """Look at an image."""
         async with heartbeating():
-            found = await look(self, parameters.image)
+            found = await look(self._engine, parameters.image)
         if found is None and not parameters.optional:
             raise missing(parameters.image)
         if found is None:
@@ -149,16 +151,16 @@ class Images(Engine):
         """
         async with heartbeating() as heart:
             image, tag = parameters.image, full(parameters.tag)
-            found = await look(self, image)
+            found = await look(self._engine, image)
             if found is None:
                 raise missing(image)
-            other = await look(self, tag)
+            other = await look(self._engine, tag)
             before = remembered() or {"replaced": other and other["Id"]}
             if other is not None and other["Id"] != found["Id"] and not parameters.replace:
                 raise taken(tag)
             if other is None or other["Id"] != found["Id"]:
                 await heart.remember(before)
-                await apply(self, found["Id"], tag)
+                await apply(self._engine, found["Id"], tag)
         replaced = before["replaced"]
         return TagOutput(id=found["Id"], tag=tag, replaced=None if replaced == found["Id"] else replaced)
 
@@ -175,35 +177,27 @@ class Images(Engine):
             raise refused("of and restore do not go with a key", "InvalidInput")
         async with heartbeating():
             if parameters.key is not None:
-                await settled(parameters.key)
-                return ImageRemoved(removed=await self._made_by(parameters.key, parameters.image))
+                own = await IMAGES.meant(self._engine, parameters.image, parameters.key)
+                for one in own:
+                    await discard(self._engine, one)
+                return ImageRemoved(removed=bool(own))
             assert parameters.image is not None  # by check_which
-            found = await look(self, parameters.image)
+            found = await look(self._engine, parameters.image)
             if found is None or not await self._is(found, parameters.of):
                 return ImageRemoved(removed=False)
             await self._remove(parameters, parameters.image)
         return ImageRemoved(removed=True)
 
-    async def _made_by(self, key: str, image: str | None) -> bool:
-        """Remove what the step of a key made, if it is the image that is named."""
-        own = await image_of(self, key)
-        if own is not None and image is not None:
-            named = await look(self, image)
-            own = own if named is not None and named["Id"] == own else None
-        if own is not None:
-            await discard(self, own)
-        return own is not None
-
     async def _is(self, found: Any, of: str | None) -> bool:
         if of is None:
             return True
-        other = await look(self, of)
+        other = await look(self._engine, of)
         return other is not None and other["Id"] == found["Id"]
 
     async def _remove(self, parameters: RemoveImageInput, image: str) -> None:
         if parameters.restore is not None:
             try:
-                return await apply(self, parameters.restore, full(image))
+                return await apply(self._engine, parameters.restore, full(image))
             except ApplicationError as error:
                 # The other image has been removed meanwhile: then there is nothing to give back. But a
                 # completed step is not undone by that: its tag named the other image before.
@@ -211,7 +205,7 @@ class Images(Engine):
                     raise
         force = parameters.force
         await removed(
-            self,
+            self._engine,
             f"remove image {image}",
             lambda docker: docker.remove_image(image, force=force),
             lambda docker: docker.inspect_image(image),
@@ -245,7 +239,7 @@ def taken(tag: str) -> ApplicationError:
 
 async def look(engine: Engine, image: str) -> Any:
     """Return what the Engine knows of an image, None if there is none."""
-    return await there(engine, f"inspect image {image}", lambda docker: docker.inspect_image(image))
+    return await IMAGES.there(engine, image)
 
 
 async def apply(engine: Engine, image: str, tag: str) -> None:

@@ -12,6 +12,7 @@ from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.docker_engine import (
     EXTRA,
     NAME,
+    NETWORKS,
     TIMEOUTS,
     Container,
     Engine,
@@ -19,14 +20,11 @@ from pipeline_runner.activities.docker_engine import (
     Key,
     Labels,
     Network,
-    by_key,
-    check_which,
     has_key,
     own_labels,
     removed,
     settled,
     texts,
-    there,
 )
 from pipeline_runner.activities.docker_errors import is_type
 from pipeline_runner.activities.door import describe
@@ -109,8 +107,12 @@ class NetworkRemoved:
     removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
 
 
-class Networks(Engine):
+class Networks:
     """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="network.remove")
     @activity.defn(name="network.create")
@@ -120,7 +122,7 @@ class Networks(Engine):
         name = parameters.name
         async with heartbeating():
             await settled(step_key())
-            listed = await self.call("list networks", lambda docker: docker.networks(names=[name]))
+            listed = await self._engine.call("list networks", lambda docker: docker.networks(names=[name]))
             found = next((one for one in listed if one["Name"] == name), None)
             if found is not None and not has_key(found, step_key()):
                 raise refused(f"there is another network named {name}", "NameTaken")
@@ -142,7 +144,7 @@ class Networks(Engine):
             )
             return str(made["Id"])
 
-        return await self.make(
+        return await self._engine.make(
             f"create network {parameters.name}", make, lambda docker, network: docker.remove_network(network)
         )
 
@@ -154,18 +156,18 @@ class Networks(Engine):
         network, container = parameters.network, parameters.container
         async with heartbeating() as heart:
             name = await self._name(network)
-            found = await state.find(self, container)
+            found = await state.find(self._engine, container)
             before: Any = remembered() or {"connected": name in state.networks(found)}
             if name not in state.networks(found):
                 await heart.remember(before)
-                await self.call(
+                await self._engine.call(
                     f"connect container {container} to network {network}",
                     lambda docker: docker.connect_container_to_network(
                         container, name, aliases=parameters.aliases or None
                     ),
                     effect=True,
                 )
-                found = await state.find(self, container)
+                found = await state.find(self._engine, container)
         return ConnectOutput(address=state.networks(found).get(name, ""), connected=not before["connected"])
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS)
@@ -177,10 +179,10 @@ class Networks(Engine):
         async with heartbeating():
             try:
                 name = await self._name(network)
-                found = await state.find(self, container)
+                found = await state.find(self._engine, container)
                 if name not in state.networks(found):
                     return Disconnected(disconnected=False)
-                await self.call(
+                await self._engine.call(
                     f"disconnect container {container} from network {network}",
                     lambda docker: docker.disconnect_container_from_network(container, name, force=force),
                     effect=True,
@@ -192,7 +194,9 @@ class Networks(Engine):
         return Disconnected(disconnected=True)
 
     async def _name(self, network: str) -> str:
-        found = await self.call(f"inspect network {network}", lambda docker: docker.inspect_network(network))
+        found = await self._engine.call(
+            f"inspect network {network}", lambda docker: docker.inspect_network(network)
+        )
         return str(found["Name"])
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS)
@@ -200,29 +204,16 @@ class Networks(Engine):
     @checked
     async def remove(self, parameters: RemoveNetworkInput) -> NetworkRemoved:
         """Remove a network; it is fine if there is none."""
-        check_which(parameters.network, parameters.key, "network")
         async with heartbeating():
-            await settled(parameters.key)
-            found = await self._chosen(parameters.network, parameters.key)
+            found = await NETWORKS.meant(self._engine, parameters.network, parameters.key)
             for network, name in found.items():
                 await self._remove(network, name)
         return NetworkRemoved(removed=bool(found))
 
     async def _remove(self, network: str, name: str) -> None:
         await removed(
-            self,
+            self._engine,
             f"remove network {name}",
             lambda docker: docker.remove_network(network),
             lambda docker: docker.inspect_network(network),
         )
-
-    async def _chosen(self, network: str | None, key: str | None) -> dict[str, str]:
-        """Return the names of the networks that are meant, by id."""
-        if network is not None:
-            doing = f"inspect network {network}"
-            found = await there(self, doing, lambda docker: docker.inspect_network(network))
-            meant = found is not None and (key is None or has_key(found, key))
-            return {found["Id"]: found["Name"]} if meant else {}
-        assert key is not None  # by check_which
-        listed = await self.call("list networks", lambda docker: docker.networks(filters=by_key(key)))
-        return {one["Id"]: one["Name"] for one in listed}

@@ -11,18 +11,16 @@ from pipeline_runner.activities.docker_engine import (
     EXTRA,
     NAME,
     TIMEOUTS,
+    VOLUMES,
     Engine,
     Force,
     Key,
     Labels,
-    by_key,
-    check_which,
     has_key,
     own_labels,
     removed,
     settled,
     texts,
-    there,
 )
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
@@ -66,8 +64,12 @@ class VolumeRemoved:
     removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
 
 
-class Volumes(Engine):
+class Volumes:
     """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
 
     @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="volume.remove")
     @activity.defn(name="volume.create")
@@ -77,7 +79,7 @@ class Volumes(Engine):
         name = parameters.name
         async with heartbeating():
             await settled(step_key())
-            before = await there(self, f"inspect volume {name}", lambda docker: docker.inspect_volume(name))
+            before = await VOLUMES.there(self._engine, name)
             found = before or await self._make(parameters)
             # The Engine gives back a volume that somebody made in this moment, and says nothing.
             if (own_labels() and not has_key(found, step_key())) or (before and step_key() is None):
@@ -92,7 +94,7 @@ class Volumes(Engine):
             if has_key(made, key):  # else it is somebody else's
                 docker.remove_volume(made["Name"])
 
-        return await self.make(
+        return await self._engine.make(
             f"create volume {parameters.name}",
             lambda docker: docker.create_volume(parameters.name, driver=parameters.driver, labels=labels),
             remove,
@@ -103,27 +105,16 @@ class Volumes(Engine):
     @checked
     async def remove(self, parameters: RemoveVolumeInput) -> VolumeRemoved:
         """Remove a volume with what is in it; it is fine if there is none."""
-        check_which(parameters.volume, parameters.key, "volume")
         async with heartbeating():
-            await settled(parameters.key)
-            found = await self._chosen(parameters.volume, parameters.key)
+            found = await VOLUMES.meant(self._engine, parameters.volume, parameters.key)
             for name in found:
                 await self._remove(name, force=parameters.force)
         return VolumeRemoved(removed=bool(found))
 
     async def _remove(self, name: str, *, force: bool) -> None:
         await removed(
-            self,
+            self._engine,
             f"remove volume {name}",
             lambda docker: docker.remove_volume(name, force=force),
             lambda docker: docker.inspect_volume(name),
         )
-
-    async def _chosen(self, volume: str | None, key: str | None) -> list[str]:
-        if volume is not None:
-            doing = f"inspect volume {volume}"
-            found = await there(self, doing, lambda docker: docker.inspect_volume(volume))
-            return [volume] if found is not None and (key is None or has_key(found, key)) else []
-        assert key is not None  # by check_which
-        listed = await self.call("list volumes", lambda docker: docker.volumes(filters=by_key(key)))
-        return [one["Name"] for one in listed.get("Volumes") or []]

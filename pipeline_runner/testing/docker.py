@@ -22,6 +22,7 @@ from typing import Any
 import docker
 
 from pipeline_runner.activities.containers import Containers
+from pipeline_runner.activities.docker_engine import Engine
 from pipeline_runner.activities.images import Images
 from pipeline_runner.activities.networks import Networks
 from pipeline_runner.activities.volumes import Volumes
@@ -43,8 +44,9 @@ class FakeDocker(FakeContainers):
 
     def activities(self) -> list[Callable[..., Any]]:
         """Return every container activity, for a worker: on this Engine."""
-        containers, images = Containers(self._itself), Images(self._itself)
-        networks, volumes = Networks(self._itself), Volumes(self._itself)
+        engine = Engine(lambda: self)
+        containers, images = Containers(engine), Images(engine)
+        networks, volumes = Networks(engine), Volumes(engine)
         return [
             containers.run, containers.inspect, containers.start, containers.stop, containers.exec,
             containers.commit, containers.remove, containers.logs,
@@ -52,6 +54,3 @@ class FakeDocker(FakeContainers):
             networks.create, networks.connect, networks.disconnect, networks.remove,
             volumes.create, volumes.remove,
         ]  # fmt: skip
-
-    def _itself(self) -> "FakeDocker":
-        return self

@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from pipeline_runner.activities import docker_engine
 from pipeline_runner.activities.containers import Containers
 from pipeline_runner.activities.images import Images
 from pipeline_runner.activities.networks import Networks
@@ -25,8 +26,9 @@ class World:
     def __init__(self, api: Any, connect: Callable[[], Any], fake: FakeDocker | None = None) -> None:
         self.api, self.connect, self.fake = api, connect, fake
         self.others: set[str] = set()
-        self.containers, self.images = Containers(connect), Images(connect)
-        self.networks, self.volumes = Networks(connect), Volumes(connect)
+        engine = docker_engine.Engine(connect)
+        self.containers, self.images = Containers(engine), Images(engine)
+        self.networks, self.volumes = Networks(engine), Volumes(engine)
 
     def program(self, command: list[str], **does: Any) -> list[str]:
         """Return a command; the real Engine runs it, the stand-in is told what it does."""
