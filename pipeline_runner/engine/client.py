@@ -1,6 +1,7 @@
 """Clients: where the server is, and how runs are started and found."""
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 
-from pipeline_runner.core.inputs import validate_inputs
+from pipeline_runner.core.inputs import InvalidInputs, Problem, validate_inputs
 from pipeline_runner.core.model import bundle_hash, decode
 from pipeline_runner.core.record import Options
 from pipeline_runner.engine.calls import summary_of
@@ -186,9 +187,31 @@ def _complete(what: Start) -> Start:
     return replace(what, inputs=inputs, workflow_id=workflow_id)
 
 
+def _inputs(inputs: Mapping[str, Any]) -> Payload:
+    reasons = {name: _why_not(value) for name, value in inputs.items()}
+    problems = [Problem(path=name, message=reason) for name, reason in reasons.items() if reason]
+    if problems:
+        raise InvalidInputs(problems)
+    return encoded(inputs)
+
+
+def _why_not(value: Any) -> str | None:
+    """Say why a value cannot be sent as JSON; None: it can."""
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+        encoded(value)
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair in it, for which there is no UTF-8"
+    except TypeError as error:
+        return f"is nothing that JSON can say: {error}"
+    except ValueError:
+        return "has a number in it that is not finite"
+    return None
+
+
 async def _start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
     assert what.workflow_id is not None
-    arguments = [encoded(what.inputs)]
+    arguments = [_inputs(what.inputs)]
     if what.bundle is not None:
         arguments.append(Payload(metadata={"encoding": b"json/plain"}, data=what.bundle))
     if what.bundle is not None and what.directory is not None:

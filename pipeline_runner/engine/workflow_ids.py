@@ -39,11 +39,16 @@ def workflow_id_for(name: str, chosen: str | None = None) -> str:
     """Return the workflow id of a run of which only the pipeline's name is known.
 
     Raises:
-        WorkflowIdError: The chosen id is empty or too long.
+        WorkflowIdError: The chosen id is empty or too long, or has no UTF-8.
     """
     made = f"{name}-{secrets.token_hex(4)}" if chosen is None else chosen
-    if not 0 < len(made.encode()) <= MAX_ID:
+    try:
+        size = len(made.encode())
+    except UnicodeEncodeError as error:
         raise WorkflowIdError(
-            f"a workflow id has 1 to {MAX_ID} bytes, not {len(made.encode())}: nothing was started"
-        )
+            f"a workflow id is UTF-8, and character {error.start + 1} of this one is half of a surrogate"
+            " pair: nothing was started"
+        ) from None
+    if not 0 < size <= MAX_ID:
+        raise WorkflowIdError(f"a workflow id has 1 to {MAX_ID} bytes, not {size}: nothing was started")
     return made

@@ -252,6 +252,8 @@ BAD_FILES = {
         + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9)),
         None,
     ),
+    "half a pair": ('name: x\nsteps: [{id: a, set: {v: "\\ud800"}}]\n', "yaml-syntax"),
+    "half a pair as id": ('name: x\nworkflow_id: "\\ud800"\nsteps: [{id: a, wait: 1s}]\n', "yaml-syntax"),
     "too large": ("# " + "x" * 1024 * 1024 + "\n", "file-too-large"),
 }
 

@@ -166,3 +166,52 @@ def test_a_worker_of_a_configured_server_takes_only_what_it_serves(shop: Path, s
     )
     assert short.code == 2
     assert "RUN_PIPELINE_SIGNING_KEY is too short" in short.err
+
+
+@pytest.fixture
+def namesakes(tmp_path: Path) -> Path:
+    """Two directories, each with a module ``shop`` and a pipeline ``only-NAME`` that uses it."""
+    code = "from temporalio import activity\n\n\n@activity.defn(name='shop.{0}')\nasync def only() -> str:\n    return '{1}'\n"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "activities.yaml").write_text("modules: [shop]\n")
+        (tmp_path / name / "shop.py").write_text(code.format(f"only_{name}", f"of {name}"))
+        (tmp_path / name / "only.yaml").write_text(
+            f"name: only-{name}\nsteps: [{{id: x, activity: shop.only_{name}, compensate: none}}]\n"
+            "output: '{{ steps.x.output }}'\n"
+        )
+    (tmp_path / "both.yaml").write_text(
+        "name: both\nsteps: [{id: a, pipeline: ./a/only.yaml}, {id: b, pipeline: ./b/only.yaml}]\n"
+        "output: ['{{ steps.a.output }}', '{{ steps.b.output }}']\n"
+    )
+    return tmp_path
+
+
+def test_modules_of_one_name_in_two_directories_are_two(namesakes: Path, server: DevServer) -> None:
+    ran = run(namesakes, "both.yaml")
+    assert (ran.code, ran.json) == (0, ["of a", "of b"]), ran.err
+    address = {"TEMPORAL_ADDRESS": server.address}
+    queue = ("--task-queue", f"queue-{namesakes.name}-3")
+    worker = popen(namesakes, "worker", "a", "b", *queue, **address)
+    read_until(worker, "serving")
+    for name in ("a", "b"):
+        done = run(namesakes, f"{name}/only.yaml", *queue, **address)
+        assert (done.code, done.json) == (0, f"of {name}"), done.err
+    worker.send_signal(signal.SIGTERM)
+    assert finish(worker).code == 0
+
+
+@pytest.mark.parametrize("words", [("both.yaml",), ("worker", "a", "b")])
+def test_activities_of_one_name_in_two_directories_are_refused(
+    namesakes: Path, words: tuple[str, ...]
+) -> None:
+    for name in ("a", "b"):
+        for file in (namesakes / name).iterdir():
+            file.write_text(file.read_text().replace(f"shop.only_{name}", "shop.who"))
+    done = run(namesakes, *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"run-pipeline: the modules of both {namesakes}/a/activities.yaml and {namesakes}/b/activities.yaml have an"
+        ' activity "shop.who", and one worker can serve only one: give them different names, or run a worker for each\n'
+    )
+    assert not (namesakes / "state").exists()

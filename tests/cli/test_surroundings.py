@@ -23,6 +23,7 @@ from pipeline_runner.engine import retention
 from pipeline_runner.engine.devserver import DevServer
 from pipeline_runner.engine.embedded import Embedded
 from tests.cli.command import assert_nothing_left, environment, run, wait_for
+from tests.fileserver import FileServer
 
 NOTHING = "name: nothing\nsteps: [{id: x, set: {a: 1}}]\noutput: done\n"
 
@@ -326,6 +327,40 @@ def test_a_random_user_id_with_a_read_only_home_runs_the_first_example(tmp_path:
         shutil.rmtree(folder)
 
 
+def test_what_an_ordinary_user_may_not_read_is_told_in_one_line_each(tmp_path: Path) -> None:
+    for path in ("closed/p.yaml", "open/closed/p.yaml", "open/shut.yaml", "open/p.yaml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(NOTHING if "open/p" not in path else NOTHING.replace("set", "sot"))
+    for path in ("closed", "open/closed", "open/shut.yaml"):
+        (tmp_path / path).chmod(0)
+    # Root reads everything, unless it lacks what lets it.
+    powers = "-dac_override,-dac_read_search"
+    lesser = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"] if os.getuid() == 0 else []
+
+    def started(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*lesser, sys.executable, "-m", "pipeline_runner", *words], cwd=tmp_path,
+            env=environment(tmp_path), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+
+    try:
+        checked = started("validate", "closed", "open", "open/shut.yaml")
+        ran = started("open/shut.yaml")
+    finally:
+        for path in ("closed", "open/closed"):
+            (tmp_path / path).chmod(0o700)
+    assert checked.returncode == 2
+    assert [line for line in checked.stderr.splitlines() if line.startswith("run-pipeline")] == [
+        f"run-pipeline: {path} cannot be read: Permission denied"
+        for path in ("closed", "open/shut.yaml", "open/closed")
+    ]
+    assert "open/p.yaml:2:17: error: " in checked.stdout, "what can be read is checked still"
+    told = "run-pipeline: open/shut.yaml cannot be read: Permission denied\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", told)
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.fixture
 def nowhere_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only container: neither the home nor a temporary directory can be written."""
@@ -337,6 +372,22 @@ def nowhere_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/proc/nobody")
     for name in ("RUN_PIPELINE_STATE", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_checksum_with_a_line_end_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    """It comes from a program's output, so that the checker cannot know it."""
+    (tmp_path / "c.yaml").write_text(
+        "name: checksum\ninputs: {url: {type: string}}\nsteps:\n"
+        '  - {id: sum, activity: shell.run, with: {command: [sh, -c, "printf %064d 0; echo"]}, compensate: none}\n'
+        "  - id: fetch\n    activity: http.download\n    compensate: none\n"
+        '    with: {url: "{{ inputs.url }}", path: got.bin, checksum: "sha256:{{ steps.sum.output.stdout }}"}\n'
+    )
+    with FileServer(b"body") as server:
+        done = run(tmp_path, "c.yaml", "-i", f"url={server.url}")
+    assert (done.code, done.out, server.seen) == (1, "", [])
+    assert "InvalidInput" in done.err
+    assert "retrying" not in done.err
+    assert not (tmp_path / "got.bin").exists()
 
 
 @pytest.mark.usefixtures("nowhere_to_write")

@@ -1,5 +1,7 @@
 """``engine.client.start``: what it refuses at the door, and what it fills in."""
 
+import math
+
 import msgspec
 import pytest
 
@@ -52,3 +54,45 @@ async def test_without_a_template_the_id_is_the_name_and_a_random_part(pipelines
 async def test_an_id_that_no_server_takes_is_refused(pipelines: Pipelines) -> None:
     with pytest.raises(WorkflowIdError, match="1 to 1000 bytes, not 1001"):
         await starting.start(pipelines.client, _start(pipelines, {"n": 7}, workflow_id="w" * 1001))
+
+
+async def test_half_of_a_surrogate_pair_starts_nothing(pipelines: Pipelines) -> None:
+    with pytest.raises(WorkflowIdError, match="and character 2 of this one is half of a surrogate pair"):
+        await starting.start(pipelines.client, _start(pipelines, {"n": 7}, workflow_id="a\ud800"))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("a\ud800", "has half of a surrogate pair in it, for which there is no UTF-8"),
+        ({"k\udc00": 1}, "has half of a surrogate pair in it, for which there is no UTF-8"),
+        ([math.inf], "has a number in it that is not finite"),
+        (math.nan, "has a number in it that is not finite"),
+        (object(), "is nothing that JSON can say: Encoding objects of type object is unsupported"),
+    ],
+    ids=["half", "half-key", "infinite", "nan", "object"],
+)
+async def test_an_input_that_cannot_be_sent_starts_nothing(
+    pipelines: Pipelines, value: object, told: str
+) -> None:
+    bundle = model.encode(pipelines.bundle(pipeline("  - {id: w, wait: 1h}\n", head="inputs: {v: {}}\n")))
+    for sent in (bundle, None):
+        what = starting.Start(
+            name="p",
+            bundle=sent,
+            inputs={"v": value},
+            task_queue=pipelines.queue,
+            workflow_id=pipelines.queue,
+        )
+        with pytest.raises(InvalidInputs) as caught:
+            await starting.start(pipelines.client, what)
+        assert [str(problem) for problem in caught.value.problems] == [f"v: {told}"]
+    with pytest.raises(LookupError):
+        await starting.find(pipelines.client, pipelines.queue)
+
+
+async def test_half_of_a_surrogate_pair_that_an_expression_makes_is_replaced(pipelines: Pipelines) -> None:
+    template = f"workflow_id: '{pipelines.queue}-{{{{ \"\\ud800\" }}}}'\n"
+    handle, _ = await starting.start(pipelines.client, _start(pipelines, {"n": 7}, template))
+    await handle.terminate()
+    assert handle.id == f"{pipelines.queue}-\N{REPLACEMENT CHARACTER}"
