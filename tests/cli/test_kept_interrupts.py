@@ -15,11 +15,11 @@ from tests.conftest import Pipelines, connected
 from tests.engine.test_undo import eventually
 from tests.engine.texts import effect, pipeline
 
-STEPS = 20
+STEPS = 12
 
 
 def _bundle(pipelines: Pipelines, count: int) -> Any:
-    hangs = "  - {id: h, activity: effect.do, with: {log: LOG, name: h, then: hang}, start_to_close: 60s}\n"
+    hangs = "  - {id: h, wait: 1h}\n"
     return pipelines.bundle(pipeline(*(effect(f"s{k}") for k in range(count)), hangs))
 
 
@@ -39,40 +39,42 @@ async def test_on_a_run_that_has_gone_on_as_a_new_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = devserver.start(settings=("limit.historyCount.suggestContinueAsNew=60",))
+    told: list[str] = []
     try:
         pipelines = Pipelines(await connected(server.address), tmp_path)
-        async with pipelines.worker(), asyncio.timeout(60):
+        async with pipelines.worker(), asyncio.timeout(40):
             handle = await pipelines.start(_bundle(pipelines, STEPS))
             caught = Interrupts()
             following = _followed(pipelines, handle, caught)
-            await eventually(lambda: "do h" in pipelines.effects)
+            await eventually(lambda: "h: waiting" in _more(told, capsys))
             newest = await pipelines.client.get_workflow_handle(handle.id).describe()
             assert newest.run_id != handle.run_id
             caught.hit("Ctrl-C")
             assert await following == ExitCode.CANCELLED
     finally:
         server.stop()
-    assert "cancelled: Ctrl-C" in capsys.readouterr().err
+    assert "cancelled: Ctrl-C" in _more(told, capsys)
     assert pipelines.effects[-STEPS:] == [f"undo s{k}" for k in reversed(range(STEPS))]
 
 
 async def test_while_the_server_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The SDK itself asks for five seconds, longer than which the server has to be away."""
     database = tmp_path / "temporal.db"
     server = devserver.start(database=database)
+    told: list[str] = []
     try:
         pipelines = Pipelines(await connected(server.address), tmp_path)
-        async with pipelines.worker(), asyncio.timeout(60):
+        async with pipelines.worker(), asyncio.timeout(40):
             handle = await pipelines.start(_bundle(pipelines, 1))
             caught = Interrupts()
             following = _followed(pipelines, handle, caught)
-            await eventually(lambda: "do h" in pipelines.effects)
+            await eventually(lambda: "h: waiting" in _more(told, capsys))
             server.kill()
             caught.hit("Ctrl-C")
-            told: list[str] = []
             await eventually(lambda: "lost the Temporal server" in _more(told, capsys))
             server = devserver.start(database=database, port=server.port)
             assert await following == ExitCode.CANCELLED
     finally:
         server.stop()
-    assert "cancelled: Ctrl-C" in capsys.readouterr().err
+    assert "cancelled: Ctrl-C" in _more(told, capsys)
     assert pipelines.effects[-1:] == ["undo s0"]

@@ -214,4 +214,3 @@ def test_activities_of_one_name_in_two_directories_are_refused(
         f"run-pipeline: the modules of both {namesakes}/a/activities.yaml and {namesakes}/b/activities.yaml have an"
         ' activity "shop.who", and one worker can serve only one: give them different names, or run a worker for each\n'
     )
-    assert not (namesakes / "state").exists()

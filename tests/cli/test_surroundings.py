@@ -355,7 +355,7 @@ def test_what_an_ordinary_user_may_not_read_is_told_in_one_line_each(tmp_path: P
         f"run-pipeline: {path} cannot be read: Permission denied"
         for path in ("closed", "open/shut.yaml", "open/closed")
     ]
-    assert "open/p.yaml:2:17: error: " in checked.stdout, "what can be read is checked still"
+    assert "open/p.yaml:2:17: error: " in checked.stderr, "what can be read is checked still"
     told = "run-pipeline: open/shut.yaml cannot be read: Permission denied\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", told)
     assert not (tmp_path / "state").exists()
