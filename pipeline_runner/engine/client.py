@@ -167,7 +167,8 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
 
     Raises:
         msgspec.DecodeError: The bundle is of another version.
-        InvalidInputs: Inputs do not fit what the pipeline declares, or cannot be sent; its ``problems`` are all of them.
+        InvalidInputs: Inputs do not fit what the pipeline declares, or cannot be sent; its ``problems`` are
+            all of them.
         WorkflowIdError: The workflow id is empty, too long or no UTF-8, or the pipeline's cannot be rendered.
         ConflictError: The open run of that id is of another bundle or has other inputs.
         TooLargeError: Bundle and inputs are over Temporal's limit.
