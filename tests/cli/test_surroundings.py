@@ -358,7 +358,7 @@ def test_what_an_ordinary_user_may_not_read_is_told_in_one_line_each(tmp_path: P
     assert "open/p.yaml:2:17: error: " in checked.stderr, "what can be read is checked still"
     told = "run-pipeline: open/shut.yaml cannot be read: Permission denied\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", told)
-    assert not (tmp_path / "state").exists()
+    assert_nothing_left(tmp_path)
 
 
 @pytest.fixture
