@@ -58,6 +58,8 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
                 message = f'"{ignore.rule}" is an error here, and errors cannot be ignored'
             elif unknown := _unknown(ignore.rule):
                 message, help_ = unknown
+            elif errors and ignore.rule.startswith("unused-"):
+                continue  # it is not looked for
             else:
                 message = f'there is no warning "{ignore.rule}" on line {ignore.line} to ignore'
             yield source.diagnostic(ignore.span, "unneeded-ignore", message, help_)

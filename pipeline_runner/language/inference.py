@@ -91,7 +91,15 @@ class Inference:
     def input_of(self, step: Step) -> Type:
         """Return the type of what a step hands to its activity or child."""
         given = step.node.get("with") or step.node.get("args")
-        return self.value(given, step) if given else ANY
+        kind = self.value(given, step) if given else ANY
+        activity = self._document.catalogue.get(step.node.text("activity") or "")
+        if not isinstance(kind, Map) or activity is None or activity.input is None:
+            return ANY if isinstance(kind, Plain) else kind
+        # Of a parameter that is missing, one message is enough.
+        needed = dict.fromkeys(activity.input.get("required", ()), ANY)
+        return Map(
+            {**kind.keys, **{name: one for name, one in needed.items() if name not in kind.keys}}, "none"
+        )
 
     def step_of(self, use: Use) -> Type:
         """Return the type of ``step`` where a template stands."""

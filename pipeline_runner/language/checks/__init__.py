@@ -68,7 +68,6 @@ CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     scopes.check,
     sizes.check,
     undo.check,
-    unused.check,
 )
 
 
@@ -84,7 +83,7 @@ OF_TYPES: tuple[Callable[[Document, Inference], Iterator[Diagnostic]], ...] = (
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield everything that is wrong with a file by itself."""
-    for one in CHECKS:
-        yield from one(document)
-    for typed in OF_TYPES:
-        yield from typed(document, inferred)
+    found = [diagnostic for one in CHECKS for diagnostic in one(document)]
+    found += (diagnostic for one in OF_TYPES for diagnostic in one(document, inferred))
+    yield from found
+    yield from unused.check(document, found)

@@ -21,6 +21,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
     """Yield secrets that are not declared, and those that stand where they would be seen."""
     source = document.source
     for use in document.uses:
+        if use.step and use.step.kind is None:
+            continue  # that is told, and where a secret may stand depends on it
         for reference in use.references:
             if reference.path[0] != "secrets" or "secrets" not in use.roots:
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline_runner.core.fast_path import Reference
 from pipeline_runner.core.scope import Place
-from pipeline_runner.core.suggest import did_you_mean, listed
+from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.nodes import Scalar
@@ -29,13 +29,19 @@ def check_ids(document: Document) -> Iterator[Diagnostic]:
 
 
 def check_references(document: Document) -> Iterator[Diagnostic]:
-    """Yield uses of steps that do not exist, have not run yet, or are out of sight."""
+    """Yield uses of steps that do not exist, have not run yet, or are out of sight.
+
+    Where ids are missing or doubled, that is told, and one that is not there may be meant for these.
+    """
+    doubtful = len(document.ids) != len(document.steps) or not document.steps
     for use in document.uses:
         if use.place is Place.START:
             continue
         for reference in use.references:
             if reference.path[0] == "steps" and reference.path[1:]:
                 step = document.ids.get(reference.path[1])
+                if step is None and doubtful and not nearest(reference.path[1], document.ids):
+                    continue
                 if step is None or not use.sees(step):
                     yield _mistake(document, use, reference, _visible(document, use))
 
