@@ -33,6 +33,7 @@ _ONE_PROCESS = frozenset(
         "activities/test_containers_engine",
         "docs/test_container_pages",
         "docs/test_example_sessions",
+        "docs/test_image",
         "pipelines/test_containers",
         "pipelines/test_deploy_app",
         "pipelines/test_polyglot",
