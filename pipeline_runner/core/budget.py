@@ -47,6 +47,11 @@ class Budget:
             raise BudgetError("the number is too large")
         self.units(units)
 
+    @property
+    def spent(self) -> int:
+        """Units that were counted."""
+        return MAX_UNITS - self._left
+
     def weigh(self, value: Any, times: int = 1) -> None:
         """Count a value with all that is in it, as often as it is gone through.
 
@@ -111,8 +116,29 @@ def shared() -> Iterator[None]:
     if _CURRENT.get() is not None:
         yield
         return
-    token = _CURRENT.set(Budget())
+    budget = Budget()
+    token = _CURRENT.set(budget)
     try:
         yield
     finally:
         _CURRENT.reset(token)
+        meter = _METER.get()
+        if meter is not None:
+            meter.units += budget.spent
+
+
+class Meter:
+    """Adds up what many renderings take, one after the other."""
+
+    def __init__(self) -> None:
+        self.units = 0
+
+
+_METER: ContextVar[Meter | None] = ContextVar("pipeline_runner_expression_meter", default=None)
+
+
+def metered() -> Meter:
+    """Return a meter of all that is rendered from now on in this context."""
+    meter = Meter()
+    _METER.set(meter)
+    return meter

@@ -12,7 +12,7 @@ import msgspec
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from pipeline_runner.core import durations, errors
+from pipeline_runner.core import budget, durations, errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
 from pipeline_runner.core.expressions import evaluate, render, render_text
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fail, SetValues, Step, Wait
@@ -29,6 +29,11 @@ from pipeline_runner.engine.undo import Undo
 
 if TYPE_CHECKING:
     import asyncio
+
+
+PAUSE_AFTER = budget.MAX_UNITS // 2
+"""Units of work of expressions after which a run lets the server begin a new workflow task: the SDK gives
+each of them two seconds, however many steps it does, and tries for ever what takes longer."""
 
 
 class StepError(Exception):
@@ -66,6 +71,7 @@ class Steps:
         self._names = names
         self._interruption = interruption
         self._undo = undo
+        self._work = budget.metered()
         self.cancelled_children: dict[str, Report] = {}
         """Reports that children have sent which ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -79,6 +85,9 @@ class Steps:
             Interrupted: It was cut short, or ended while the run is being ended.
         """
         name = step.id
+        if self._work.units > PAUSE_AFTER:
+            await self._interruption.wait(calls.timer(0.001, "pause between steps with much to compute"))
+            self._work.units = 0
         self.current = step.id
         self._record(step, StepResult(status="running"))
         try:
@@ -139,11 +148,14 @@ class Steps:
     async def _act(self, step: Step, name: str) -> Any:
         match step.action:
             case ActivityCall() as call:
-                return await self._activity(step, call, name)
+                output = await self._activity(step, call, name)
             case ChildCall() as call:
-                return await self._child(step, call, name)
+                output = await self._child(step, call, name)
             case SetValues() | Wait() | Fail() as action:
                 return await self._inside(step, action, name)
+        # Its end came with a new workflow task.
+        self._work.units = 0
+        return output
 
     async def _inside(self, step: Step, action: SetValues | Wait | Fail, name: str) -> Any:
         """Do what the workflow does by itself."""

@@ -21,6 +21,7 @@ from pipeline_runner.core.record import Report
 from pipeline_runner.engine import calls, devserver, workflow_ids
 from pipeline_runner.engine import client as starting
 from tests.conftest import Pipelines, connected, result_of
+from tests.engine.test_replay import replayer
 from tests.engine.test_undo import failure
 from tests.engine.texts import CHILD, FAIL, effect, pipeline, step, undone
 
@@ -332,3 +333,21 @@ async def test_a_big_integer_in_a_childs_undo_log_stops_no_other_undo(pipelines:
     assert stuck.message == 'the result has more than the 64 bits of an integer, in "{{ step.output }}"'
     assert report.dirty
     assert pipelines.effects == ["do a", "do x", "undo x", "undo a"]
+
+
+async def test_steps_with_much_to_compute_are_done_in_several_workflow_tasks(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one, they would be over the two seconds that the SDK gives it. What was counted is so on replay."""
+    monkeypatch.setattr("pipeline_runner.engine.steps.PAUSE_AFTER", 50)
+    values = "{x: \"{{ [1, 2, 3, 4, 5, 6, 7, 8] | map('string') | list | length }}\"}"
+    steps = "".join(f"  - {{id: s{k}, set: {values}}}\n" for k in range(9))
+    bundle = pipelines.bundle(f"name: much\nsteps:\n{steps}output: '{{{{ steps.s8.output }}}}'\n")
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        assert await result_of(handle) == {"x": 8}
+    history = await handle.fetch_history()
+    pauses = [e for e in history.events if e.HasField("timer_started_event_attributes")]
+    assert 2 <= len(pauses) <= 8
+    replayed = await replayer().replay_workflow(history)
+    assert replayed.replay_failure is None
