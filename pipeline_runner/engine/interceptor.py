@@ -229,6 +229,8 @@ def _measured(result: Any) -> Any:
     """Encode a result once, without secrets, and refuse one over Temporal's limit."""
     name = activity.info().activity_type
     try:
+        if hasattr(result, "model_dump"):  # pydantic, whether the converter knows it or not
+            result = result.model_dump(mode="json")
         if in_use.get():
             result = masked(_json(result), in_use.get())
         payload = activity.payload_converter().to_payload(result)

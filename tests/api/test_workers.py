@@ -3,13 +3,15 @@
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
+import pydantic
 import pytest
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Replayer, Worker
 
 import pipeline_runner
@@ -271,3 +273,31 @@ async def test_runs_of_the_facade_replay(world: World) -> None:
     own = Replayer(workflows=[Own], plugins=[PipelinePlugin()])
     assert (await own.replay_workflow(history)).replay_failure is None
     await replayer().replay_workflow(history)
+
+
+class Parcel(pydantic.BaseModel):
+    weight: int = pydantic.Field(gt=0)
+    sent: date = date(2026, 1, 2)
+
+
+@activity.defn(name="mine.weigh")
+async def weigh(parcel: Parcel) -> Parcel:
+    """Double a weight."""
+    assert isinstance(parcel, Parcel)
+    return parcel.model_copy(update={"weight": parcel.weight * 2})
+
+
+@pytest.mark.parametrize(
+    "converter", [DataConverter.default, pydantic_data_converter], ids=["default", "pydantic"]
+)
+async def test_activities_take_and_return_pydantic_models(world: World, converter: DataConverter) -> None:
+    config = world.client.config()
+    config["data_converter"] = converter
+    connected = Client(**config)
+    text = "name: a\nsteps: [{id: b, activity: mine.weigh, with: {weight: WEIGHT}, compensate: none}]\noutput: '{{ steps.b.output }}'\n"
+    good = load_text(text.replace("WEIGHT", "2"), activities=[weigh])
+    async with pipeline_runner.worker(connected, [good], task_queue=world.queue):
+        run = await Runner(connected, task_queue=world.queue).start(good)
+        assert await run.result(Parcel) == Parcel(weight=4)
+    bad = load_text(text.replace("WEIGHT", "0"), activities=[weigh])
+    assert [d.rule for d in bad.diagnostics] == ["bad-value"]
