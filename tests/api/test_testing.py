@@ -1,9 +1,8 @@
-"""What users test with: a server, a replayer, fixtures."""
+"""What users test with; the fixtures are tested by the pages that show them."""
 
 import time
 from typing import Any
 
-import pytest
 from temporalio import activity
 from temporalio.client import Client
 
@@ -11,8 +10,6 @@ from pipeline_runner import Progress, Runner, load_text, worker
 from pipeline_runner.activity import progress
 from pipeline_runner.testing import activity_environment, dev_server
 from tests.api.test_runs import World
-
-pytest_plugins = ["pytester"]
 
 DAY = """\
 name: day
@@ -60,24 +57,3 @@ async def test_progress_in_a_unit_test_and_outside_of_any_activity() -> None:
     environment.on_heartbeat = lambda *details: told.extend(details)
     assert await environment.run(copy, {}) == []
     assert told == [{"done": 2, "total": None}]
-
-
-def test_the_fixtures_are_there_once_they_are_enabled(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest('pytest_plugins = ["pipeline_runner.testing.pytest"]')
-    pytester.makepyfile(
-        """
-        import asyncio
-        from pipeline_runner import Runner, load_text, worker
-
-        TEXT = "name: a\\nsteps: [{id: b, wait: 1d}]\\noutput: 3\\n"
-
-        def test_a(time_skipping_server):
-            async def run():
-                client = await time_skipping_server.connect()
-                async with worker(client):
-                    return await (await Runner(client).start(load_text(TEXT))).result()
-
-            assert asyncio.run(run()) == 3
-        """
-    )
-    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)

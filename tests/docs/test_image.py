@@ -59,7 +59,9 @@ def _import_python(engine: services.Engine, folder: Path) -> None:
     archive = folder / "python.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(services.BUSYBOX, "bin/busybox")
-        names = subprocess.run([services.BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout
+        names = subprocess.run(
+            [services.BUSYBOX, "--list"], capture_output=True, text=True, check=True
+        ).stdout
         for name in set(names.split()) - {"busybox"}:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"

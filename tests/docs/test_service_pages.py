@@ -31,7 +31,7 @@ def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout
-    assert "10 passed" in result.stdout
+    assert "11 passed" in result.stdout
 
 
 def test_the_members_that_are_listed_exist() -> None:
