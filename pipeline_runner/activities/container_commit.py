@@ -22,9 +22,9 @@ from pipeline_runner.activities.images import (
     discard,
     full,
     look,
+    remove_image,
     split,
     taken,
-    thrown_away,
 )
 
 
@@ -87,15 +87,15 @@ async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:
 
     doing = f"commit container {parameters.container}"
     try:
-        return await engine.make(doing, make, thrown_away, patience=LONG_PATIENCE)
+        return await engine.make(doing, make, remove_image, patience=LONG_PATIENCE)
     except ApplicationError as error:
         if not is_type(error, "DockerError"):
             raise
         # An error of the Engine's own, such as a full disk: it may have come half-way.
-        raise await _discarded(engine, error) from None
+        raise await _discard(engine, error) from None
 
 
-async def _discarded(engine: Engine, error: ApplicationError) -> ApplicationError:
+async def _discard(engine: Engine, error: ApplicationError) -> ApplicationError:
     """Remove what there is of the image; return the error, which says so if that fails too."""
     try:
         image = await _own(engine)

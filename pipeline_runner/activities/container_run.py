@@ -121,9 +121,9 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
         await _prepare(engine, parameters, heart)
         container = await _create(engine, parameters, config)
     try:
-        found = await _started(engine, container, settle)
+        found = await _start(engine, container, settle)
     except ApplicationError as error:
-        raise await _discarded(engine, container, error) from None
+        raise await _discard(engine, container, error) from None
     return RunOutput(
         id=found["Id"],
         name=state.name_of(found),
@@ -169,7 +169,7 @@ async def _pull(engine: Engine, image: str, heart: Heart) -> None:
             loop.call_soon_threadsafe(heart.tell, progress)
 
     try:
-        await engine.call(f"pull image {image}", lambda docker: _pulled(docker, image, tell, stopped))
+        await engine.call(f"pull image {image}", lambda docker: _report_pull(docker, image, tell, stopped))
     except ApplicationError as error:
         if is_type(error, "DockerError") and any(words in error.message.lower() for words in _NOT_THERE):
             raise refused(error.message, "ImageNotFound") from None
@@ -178,7 +178,7 @@ async def _pull(engine: Engine, image: str, heart: Heart) -> None:
         stopped.set()  # the Engine ends a pull that nobody listens to
 
 
-def _pulled(
+def _report_pull(
     docker: Any, image: str, tell: Callable[[dict[str, Any]], None], stopped: threading.Event
 ) -> None:
     repository, tag = split(image)
@@ -207,7 +207,7 @@ async def _create(engine: Engine, parameters: RunInput, config: dict[str, Any]) 
     )
 
 
-async def _started(engine: Engine, container: str, settle: float) -> Any:
+async def _start(engine: Engine, container: str, settle: float) -> Any:
     """Start a container unless it runs, watch it, and return what is known of it."""
     found = await state.find(engine, container)
     if found["State"]["Status"] == "created":
@@ -216,16 +216,16 @@ async def _started(engine: Engine, container: str, settle: float) -> Any:
         found = await state.find(engine, container)
     found, steady = await state.watch(engine, found, settle)
     if not steady:
-        raise await state.exited(engine, found, settle)
+        raise await state.exit_error(engine, found, settle)
     return found
 
 
-async def _discarded(engine: Engine, container: str, error: ApplicationError) -> ApplicationError:
+async def _discard(engine: Engine, container: str, error: ApplicationError) -> ApplicationError:
     """Remove a container that does not run; return the error, which says so if that fails too."""
     if is_type(error, "ContainerNotFound"):
         return error
     try:
-        await state.gone(engine, container, container[:12], force=True, volumes=True)
+        await state.remove_container(engine, container, container[:12], force=True, volumes=True)
     except ApplicationError:
         return uncertain(error)
     # Whatever was not known before: nothing is left now.

@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.docker_engine import (
     Engine,
-    removed,
+    remove_and_wait,
 )
 from pipeline_runner.activities.sizes import one_line
 from pipeline_runner.core.durations import spell
@@ -68,7 +68,7 @@ async def watch(engine: Engine, found: Any, seconds: float) -> tuple[Any, bool]:
         found = await find(engine, container)
 
 
-async def exited(engine: Engine, found: Any, seconds: float) -> ApplicationError:
+async def exit_error(engine: Engine, found: Any, seconds: float) -> ApplicationError:
     """Return the error for a container that did not keep running."""
     stdout, stderr = [await _last_lines(engine, found, stderr=number == 2) for number in (1, 2)]
     lines = [line for line in f"{stdout}\n{stderr}".splitlines() if line.strip()]
@@ -94,11 +94,11 @@ async def _last_lines(engine: Engine, found: Any, *, stderr: bool) -> str:
     return data.decode(errors="replace")
 
 
-async def gone(engine: Engine, container: str, name: str, *, force: bool, volumes: bool) -> None:
+async def remove_container(engine: Engine, container: str, name: str, *, force: bool, volumes: bool) -> None:
     """Remove a container; it is fine if it is gone."""
     doing = f"remove container {name}"
 
     def remove(docker: Any) -> None:
         docker.remove_container(container, v=volumes, force=force)
 
-    await removed(engine, doing, remove, lambda docker: docker.inspect_container(container))
+    await remove_and_wait(engine, doing, remove, lambda docker: docker.inspect_container(container))

@@ -302,7 +302,7 @@ class Containers:
         async with heartbeating():
             found = await CONTAINERS.meant(self._engine, parameters.container, parameters.key)
             for container, name in found.items():
-                await state.gone(
+                await state.remove_container(
                     self._engine,
                     container,
                     name,

@@ -20,7 +20,7 @@ from temporalio import activity
 from pipeline_runner.activities.context import absolute, step_key, working_directory
 from pipeline_runner.activities.copying import sync_folder
 from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import explained, refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.files import PATH, Key, itself, put_back
 from pipeline_runner.activities.kept import Kept, beside, new_name, remove_directory
 from pipeline_runner.activities.pulse import pulse
@@ -74,7 +74,7 @@ class Removed:
 def create(parameters: CreateInput) -> Created:
     """Create a directory, and its parents; it is fine if it exists."""
     path = os.path.realpath(absolute(parameters.path))
-    with explained(f"create {path}"):
+    with explain_errors(f"create {path}"):
         if os.path.lexists(path) and not os.path.isdir(path):
             raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
         key = step_key()
@@ -96,7 +96,7 @@ def remove(parameters: RemoveInput) -> Removed:
     path = itself(parameters.path)
     beat = pulse()
     beat()
-    with explained(f"remove {path}"):
+    with explain_errors(f"remove {path}"):
         if parameters.key is not None:
             return Removed(path=path, removed=_undo(parameters, parameters.key))
         if not os.path.lexists(path):

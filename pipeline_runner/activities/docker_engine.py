@@ -228,7 +228,7 @@ _lock = threading.Lock()
 _under_way: list[_UnderWay] = []
 
 
-async def settled(key: str | None) -> None:
+async def wait_until_settled(key: str | None) -> None:
     """Wait until no call of this process is under way that makes something for this step.
 
     A cancelled activity ends at once, and the Engine goes on with what it was asked for. A
@@ -248,7 +248,7 @@ async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
         return None
 
 
-async def removed(
+async def remove_and_wait(
     engine: Engine, doing: str, remove: Callable[[Any], object], look: Callable[[Any], object]
 ) -> None:
     """Have a thing removed; gone is fine, and so is a removal that is under way.
@@ -312,7 +312,7 @@ class Kind:
         """Return what the step of a key made, once nothing is being made for it any more."""
         if key is None:
             return []
-        await settled(key)
+        await wait_until_settled(key)
         return await engine.call(f"list {self.what}s", lambda docker: self.of_key(docker, key))
 
     async def meant(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
@@ -325,7 +325,7 @@ class Kind:
         if name is None:
             found = await self.made_by(engine, key)
         else:
-            await settled(key)
+            await wait_until_settled(key)
             named = await self.there(engine, name)
             found = [] if named is None else [named]
             if found and key is not None:

@@ -153,7 +153,7 @@ def names_of(module: Provider) -> set[str]:
 
 
 def _offered(module_name: str, directory: Path | None) -> list[Activity]:
-    module = imported(module_name, directory)
+    module = import_module(module_name, directory)
     declared = getattr(module, "activities", None)
     found: list[Activity] = []
     if declared is None or callable(declared):
@@ -182,7 +182,7 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
     Raises:
         ProviderError: It cannot be imported, offers nothing, or a class needs arguments.
     """
-    module = imported(module_name, directory)
+    module = import_module(module_name, directory)
     declared = getattr(module, "activities", None)
     if declared is not None:
         return _distinct(module_name, _listed(module_name, declared))
@@ -222,7 +222,7 @@ def _twice(name: str, one: Path, other: Path) -> str:
     )
 
 
-def imported(name: str, directory: Path | None = None) -> ModuleType:
+def import_module(name: str, directory: Path | None = None) -> ModuleType:
     """Import a module from a directory, from where Python looks, or from the current directory.
 
     Raises:

@@ -36,8 +36,7 @@ from pipeline_runner.activities.arriving import given_up_at_last, keep, seal
 from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.copying import remove_file, sync_folder
 from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import explained as system_explained
-from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.files import (
     AbsolutePath,
     Bytes,
@@ -51,7 +50,7 @@ from pipeline_runner.activities.pulse import Heart, heartbeating, time_left
 from pipeline_runner.activities.sizes import MIB
 from pipeline_runner.activities.strict import Scalar, as_text, checked
 from pipeline_runner.activities.threads import PATIENCE, in_thread
-from pipeline_runner.activities.web import CONNECT_TIMEOUT, addressed, explained, status_error
+from pipeline_runner.activities.web import CONNECT_TIMEOUT, addressed, explain_request_errors, status_error
 from pipeline_runner.activities.web_client import http_client, send
 from pipeline_runner.activities.web_coding import is_packed, size_of, unpacked
 from pipeline_runner.core.model import Timeouts
@@ -112,7 +111,7 @@ async def download(parameters: DownloadInput) -> Downloaded:
     """
     target = followed(named(parameters.path))
     async with given_up_at_last(target), heartbeating() as heart:
-        with system_explained(f"write {target}"):
+        with explain_errors(f"write {target}"):
             return await _download(parameters, target, heart)
 
 
@@ -186,7 +185,7 @@ class _Fetch:
     async def run(self) -> None:
         """Fetch what is missing, and flush it to the file."""
         async with http_client(httpx.Timeout(STALLED, connect=CONNECT_TIMEOUT)) as client:
-            with explained(self._what):
+            with explain_request_errors(self._what):
                 source = self._source()
                 if source is None or not await self._ask(client, source):
                     await self._ask(client, None)

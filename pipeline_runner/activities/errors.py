@@ -45,7 +45,7 @@ def from_os_error(error: OSError, doing: str) -> ApplicationError:
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explain_errors(doing: str) -> Iterator[None]:
     """Turn the system's errors inside into errors for people."""
     try:
         yield

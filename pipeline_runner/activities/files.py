@@ -32,7 +32,7 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities.context import absolute, is_compensation, step_key, undone_outcome
 from pipeline_runner.activities.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
 from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import explained, refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.kept import Kept, NothingKeptError, new_name
 from pipeline_runner.activities.pulse import pulse
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size
@@ -145,7 +145,7 @@ def write(parameters: WriteInput) -> Written:
     """
     target = followed(named(parameters.path))
     beat = pulse()
-    with explained(f"write {target}"):
+    with explain_errors(f"write {target}"):
         check_target(target)
         with _before(target, beat, _begun(target)) as before:
 
@@ -165,7 +165,7 @@ def write(parameters: WriteInput) -> Written:
 def read(parameters: PathInput) -> Content:
     """Read a text file of at most 1 MiB, in UTF-8."""
     path = followed(named(parameters.path))
-    with explained(f"read {path}"), open(_check_regular(path), "rb") as file:
+    with explain_errors(f"read {path}"), open(_check_regular(path), "rb") as file:
         data = file.read(MIB + 1)
     too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
     if len(data) > MIB:
@@ -188,9 +188,9 @@ def copy(parameters: TransferInput) -> Written:
     source, target = followed(named(parameters.source)), followed(named(parameters.destination))
     _check_different(source, target)
     beat = pulse()
-    with explained(f"copy {source}"), open(_check_regular(source), "rb") as reading:
+    with explain_errors(f"copy {source}"), open(_check_regular(source), "rb") as reading:
         mode = stat.S_IMODE(os.fstat(reading.fileno()).st_mode)
-        with explained(f"copy {source} to {target}"):
+        with explain_errors(f"copy {source} to {target}"):
             check_target(target)
             with _before(target, beat, _begun(target)) as before:
                 size = _put(target, before, lambda file: pour(reading, file, beat), beat, mode & 0o777)
@@ -210,12 +210,12 @@ def move(parameters: TransferInput) -> Moved:
     _check_different(source, target)
     beat = pulse()
     moving = source
-    with explained(f"move {source}"):
+    with explain_errors(f"move {source}"):
         kept, taken = _begun(target), _begun(source)  # in this order: with the target the source comes back
         if not os.path.lexists(source) and taken is not None and taken.find():
             moving = taken.original  # an earlier attempt has taken it away
         _check_regular(moving, links=True)
-    with explained(f"move {source} to {target}"):
+    with explain_errors(f"move {source} to {target}"):
         check_target(target, links=True)
         with _before(target, beat, kept, moved_from=source) as before, _before(source, beat, taken):
             _place(target, before, lambda new: link_or_copy(moving, new, beat), beat)
@@ -230,7 +230,7 @@ def move(parameters: TransferInput) -> Moved:
 def remove(parameters: PathInput) -> Removed:
     """Remove a file; it is fine if there is none."""
     path, beat = itself(named(parameters.path)), pulse()
-    with explained(f"remove {path}"):
+    with explain_errors(f"remove {path}"):
         kept = None if is_compensation() else _begun(path)
         removed = os.path.lexists(path)
         if not removed:
@@ -252,7 +252,7 @@ def restore(parameters: RestoreInput) -> Restored:
     """
     path, beat = itself(parameters.path), pulse()
     doing = f"restore {path}"
-    with explained(doing):
+    with explain_errors(doing):
         kept = [Kept(one, parameters.key) for one in sorted({path, followed(parameters.path)})]
         restored = put_back(kept, doing, beat=beat)
     return Restored(path=path, restored=restored)

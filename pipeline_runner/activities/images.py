@@ -32,7 +32,7 @@ from pipeline_runner.activities.docker_engine import (
     Image,
     Key,
     check_which,
-    removed,
+    remove_and_wait,
 )
 from pipeline_runner.activities.docker_errors import is_type
 from pipeline_runner.activities.door import describe
@@ -204,7 +204,7 @@ class Images:
                 if not is_type(error, "ImageNotFound") or undone_outcome() == "completed":
                     raise
         force = parameters.force
-        await removed(
+        await remove_and_wait(
             self._engine,
             f"remove image {image}",
             lambda docker: docker.remove_image(image, force=force),
@@ -250,16 +250,16 @@ async def apply(engine: Engine, image: str, tag: str) -> None:
     )
 
 
-def thrown_away(docker: Any, image: str) -> None:
+def remove_image(docker: Any, image: str) -> None:
     """Remove an image with all its tags, and nothing that it was made from."""
     docker.remove_image(image, force=True, noprune=True)
 
 
 async def discard(engine: Engine, image: str) -> None:
     """Remove an image with all its tags, and nothing that it was made from; gone is fine."""
-    await removed(
+    await remove_and_wait(
         engine,
         f"remove image {image[:19]}",
-        lambda docker: thrown_away(docker, image),
+        lambda docker: remove_image(docker, image),
         lambda docker: docker.inspect_image(image),
     )

@@ -78,7 +78,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _RecordPath:
     """A name for records in a directory."""
 
     folder: str
@@ -118,12 +118,12 @@ class Kept:
         self._places = [*in_stores, self._beside]
         self._place = next((place for place in self._places if place.taken), None)
 
-    def _in_store(self, store: str) -> _Place:
+    def _in_store(self, store: str) -> _RecordPath:
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:32]
-        return _Place(os.path.join(store, self._key), name)
+        return _RecordPath(os.path.join(store, self._key), name)
 
     @property
-    def _beside(self) -> _Place:
+    def _beside(self) -> _RecordPath:
         """Where versions before these kept records, and where changes are prepared otherwise."""
         return beside(self.path, self._key)
 
@@ -340,12 +340,12 @@ def _make_folder(folder: str) -> None:
             file.write(msgspec.json.encode(run))
 
 
-def beside(path: str, key: str) -> _Place:
+def beside(path: str, key: str) -> _RecordPath:
     """Return what names hidden files and directories beside a path."""
     folder, name = os.path.split(path)
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return _Place(folder, f".{name}.{key}")
+    return _RecordPath(folder, f".{name}.{key}")
 
 
 def new_name(folder: str) -> str:

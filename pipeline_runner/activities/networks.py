@@ -22,9 +22,9 @@ from pipeline_runner.activities.docker_engine import (
     Network,
     has_key,
     own_labels,
-    removed,
-    settled,
+    remove_and_wait,
     texts,
+    wait_until_settled,
 )
 from pipeline_runner.activities.docker_errors import is_type
 from pipeline_runner.activities.door import describe
@@ -121,7 +121,7 @@ class Networks:
         """Create a network; one of this name that this step did not make is an error."""
         name = parameters.name
         async with heartbeating():
-            await settled(step_key())
+            await wait_until_settled(step_key())
             listed = await self._engine.call("list networks", lambda docker: docker.networks(names=[name]))
             found = next((one for one in listed if one["Name"] == name), None)
             if found is not None and not has_key(found, step_key()):
@@ -211,7 +211,7 @@ class Networks:
         return NetworkRemoved(removed=bool(found))
 
     async def _remove(self, network: str, name: str) -> None:
-        await removed(
+        await remove_and_wait(
             self._engine,
             f"remove network {name}",
             lambda docker: docker.remove_network(network),

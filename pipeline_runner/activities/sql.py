@@ -24,7 +24,7 @@ from temporalio import activity
 
 from pipeline_runner.activities.context import absolute
 from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import explained, refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.pulse import heartbeating
 from pipeline_runner.activities.sizes import MIB, RESULT_LIMIT, encoded_size
 from pipeline_runner.activities.sql_call import EXTRA, Call
@@ -221,7 +221,7 @@ def _texts(parameters: Values | list[Values]) -> tuple[str, ...]:
 
 
 def _file(path: str) -> str:
-    with explained(f"read {path}"), open(path, "rb", opener=_without_waiting) as file:
+    with explain_errors(f"read {path}"), open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise refused(f"{path} is not a regular file", "NotARegularFile")
         data = file.read(SCRIPT_LIMIT + 1)

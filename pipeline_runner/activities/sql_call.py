@@ -143,13 +143,13 @@ class Call:
             self._open = True
             try:
                 with self._explained(), connection.begin() as transaction:
-                    result = self._worked(connection, work)
+                    result = self._work(connection, work)
                     transaction.commit()
             finally:
                 self._open = False
         return result
 
-    def _worked(self, connection: "Connection", work: Callable[["Connection"], T]) -> T:
+    def _work(self, connection: "Connection", work: Callable[["Connection"], T]) -> T:
         """Do the work, and return when it may be committed."""
         self._driver = connection.connection.driver_connection
         try:

@@ -18,9 +18,9 @@ from pipeline_runner.activities.docker_engine import (
     Labels,
     has_key,
     own_labels,
-    removed,
-    settled,
+    remove_and_wait,
     texts,
+    wait_until_settled,
 )
 from pipeline_runner.activities.door import describe
 from pipeline_runner.activities.errors import refused
@@ -78,7 +78,7 @@ class Volumes:
         """Create a volume; one of this name that this step did not make is an error."""
         name = parameters.name
         async with heartbeating():
-            await settled(step_key())
+            await wait_until_settled(step_key())
             before = await VOLUMES.there(self._engine, name)
             found = before or await self._make(parameters)
             # The Engine gives back a volume that somebody made in this moment, and says nothing.
@@ -112,7 +112,7 @@ class Volumes:
         return VolumeRemoved(removed=bool(found))
 
     async def _remove(self, name: str, *, force: bool) -> None:
-        await removed(
+        await remove_and_wait(
             self._engine,
             f"remove volume {name}",
             lambda docker: docker.remove_volume(name, force=force),

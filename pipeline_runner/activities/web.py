@@ -27,8 +27,7 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities.arriving import given_up_at_last
 from pipeline_runner.activities.context import idempotency_key
 from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import explained as system_explained
-from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.files import PATH, check_target, followed, named
 from pipeline_runner.activities.json_text import mend, parse
 from pipeline_runner.activities.pulse import Heart, heartbeating
@@ -133,7 +132,7 @@ async def request(parameters: RequestInput) -> RequestOutput:
         return await _request(parameters, None)
     target = followed(named(parameters.save_as))
     async with given_up_at_last(target):
-        with system_explained(f"write {target}"):
+        with explain_errors(f"write {target}"):
             check_target(target)
         return await _request(parameters, target)
 
@@ -143,7 +142,7 @@ async def _request(parameters: RequestInput, target: str | None) -> RequestOutpu
     with ExitStack() as files:
         async with heartbeating() as heart, http_client(timeouts) as client:
             prepared, what = _prepare(client, parameters, files, heart)
-            with explained(what):
+            with explain_request_errors(what):
                 response = await send(client, prepared, follow=parameters.method in {"GET", "HEAD"})
                 try:
                     return await _answer(response, what, parameters, target, heart)
@@ -238,7 +237,7 @@ def _headers(parameters: RequestInput) -> dict[str, str]:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explain_request_errors(what: str) -> Iterator[None]:
     """Turn the library's errors inside into errors for people."""
     try:
         yield

@@ -7,7 +7,7 @@ from typing import TypedDict
 from pipeline_runner.activities.arriving import keep, seal
 from pipeline_runner.activities.context import step_key
 from pipeline_runner.activities.copying import remove_file, sync_folder
-from pipeline_runner.activities.errors import explained
+from pipeline_runner.activities.errors import explain_errors
 from pipeline_runner.activities.files import AbsolutePath, Bytes, Replaced
 from pipeline_runner.activities.kept import new_name
 from pipeline_runner.activities.pulse import Heart, time_left
@@ -35,7 +35,7 @@ async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, hea
         ApplicationError: The system refuses.
     """
     done = 0
-    with explained(f"write {target}"):
+    with explain_errors(f"write {target}"):
         # Where the file system has no hard links the old file is copied, which may take long.
         old, kept = await in_thread(lambda: keep(target, step_key()), patience=time_left(PATIENCE))
         new = new_name(os.path.dirname(target) if kept is None else kept.near)

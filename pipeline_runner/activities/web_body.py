@@ -17,7 +17,7 @@ from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.context import absolute
-from pipeline_runner.activities.errors import explained, refused
+from pipeline_runner.activities.errors import explain_errors, refused
 from pipeline_runner.activities.files import PATH
 from pipeline_runner.activities.pulse import Heart
 from pipeline_runner.activities.strict import Scalar, as_text
@@ -75,7 +75,7 @@ class _File:
 
     def __init__(self, path: str, files: ExitStack) -> None:
         self.path = os.path.realpath(absolute(path))
-        with explained(f"read {self.path}"):
+        with explain_errors(f"read {self.path}"):
             # Opened without waiting for a named pipe's other end.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.file: BinaryIO = files.enter_context(os.fdopen(descriptor, "rb"))
@@ -87,7 +87,7 @@ class _File:
         self.size = facts.st_size
 
     def read(self, at: int) -> bytes:
-        with explained(f"read {self.path}"):
+        with explain_errors(f"read {self.path}"):
             self.file.seek(at)
             return self.file.read(min(_PIECE, self.size - at))
 

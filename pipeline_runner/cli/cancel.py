@@ -32,13 +32,13 @@ def execute(args: argparse.Namespace) -> ExitCode:
         return session.run_loop(_cancel(args, where))
 
 
-async def _cancel(args: argparse.Namespace, where: session.Place) -> ExitCode:
+async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
     from temporalio.service import RPCError, RPCStatusCode
 
     from pipeline_runner.engine.client import ANSWER, find, is_open
 
     logs.follow(verbose=False)
-    client = await session.connected(where)
+    client = await session.connect(where)
     try:
         _, description = await find(client, args.run)
     except LookupError as error:
@@ -88,7 +88,7 @@ async def _is_left_lying(handle: "WorkflowHandle[Any, Any]") -> bool:
 
 
 async def _remedy(
-    client: "Client", run: str, description: "WorkflowExecutionDescription", where: session.Place
+    client: "Client", run: str, description: "WorkflowExecutionDescription", where: session.Target
 ) -> str:
     """Say what to do about a run that no worker serves."""
     from pipeline_runner.cli.following import unserved_line

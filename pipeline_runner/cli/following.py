@@ -25,7 +25,7 @@ from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, leave_within
 from pipeline_runner.cli.progress import View, connection_line, view
-from pipeline_runner.cli.session import Interrupts, Place
+from pipeline_runner.cli.session import Interrupts, Target
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.record import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
@@ -52,7 +52,7 @@ async def follow(
     client: Client,
     handle: WorkflowHandle[Any, Any],
     caught: Interrupts,
-    where: Place,
+    where: Target,
     *,
     cancels: bool,
     report_file: str | None = None,
@@ -96,7 +96,7 @@ def _command(name: str, workflow_id: str) -> str:
     return shlex.join(["run-pipeline", name, workflow_id])
 
 
-def _say_goodbye(workflow_id: str, where: Place, *, cancels: bool) -> None:
+def _say_goodbye(workflow_id: str, where: Target, *, cancels: bool) -> None:
     """Say what becomes of a run that is followed no longer, and what to do."""
     left = "detached" if cancels else "left"
     told = f"{left}; the run is open still. To follow it again: {_command('watch', workflow_id)}"
@@ -200,17 +200,17 @@ async def _tell(
             pass
         elif isinstance(cause, CancelledError):
             # Its worker is of an older version.
-            report = await _queried(last) or Report(pipeline="", status="cancelled")
+            report = await _query(last) or Report(pipeline="", status="cancelled")
         else:
-            return _told_other(cause, follower)
+            return _tell_other(cause, follower)
         report = with_details(with_attempts(report, follower), cause)
         _write_report(report, report_file)
-        return _told_failure(report)
+        return _tell_failure(report)
     except UNDECODED:
         raise CommandError(
             f"the run has ended, and what it ended with is {_ENCODED}", ExitCode.FAILED
         ) from None
-    report = await _queried(last) if report_file else None
+    report = await _query(last) if report_file else None
     if report is not None:
         _write_report(with_attempts(report, follower), report_file)
     try:
@@ -231,7 +231,7 @@ def _last_run(handle: WorkflowHandle[Any, Any], follower: Follower) -> str | Non
     return follower.run_id or handle.run_id
 
 
-async def _queried(handle: WorkflowHandle[Any, Any]) -> Report | None:
+async def _query(handle: WorkflowHandle[Any, Any]) -> Report | None:
     """Ask a worker for the report; without a worker there is no answer."""
     try:
         async with asyncio.timeout(_QUERY_TIMEOUT):
@@ -252,7 +252,7 @@ def _write_report(report: Report, file: str | None) -> None:
         console.tell(f"the report cannot be written to {file}: {error.strerror}")
 
 
-def _told_failure(report: Report) -> ExitCode:
+def _tell_failure(report: Report) -> ExitCode:
     error = report.error
     kept = error is not None and report.status == "failed" and report.finally_errors[:1] == (error,)
     if report.status == "cancelled":
@@ -295,7 +295,7 @@ def _undo_line(record: UndoRecord) -> str:
     return f"{what}{attempts}: {record.path}{reason}"
 
 
-def _told_other(cause: BaseException | None, follower: Follower) -> ExitCode:
+def _tell_other(cause: BaseException | None, follower: Follower) -> ExitCode:
     """Tell of an end without a report: nothing was started, or the server ended the run."""
     if isinstance(cause, TerminatedError):
         told = "terminated: nothing was undone"

@@ -24,7 +24,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
     if args.no_worker and (args.path or args.activities or args.task_queue):
         raise CommandError("--no-worker serves nothing: leave out PATH, --activities and --task-queue")
-    found = worker.served(args.path, args.activities)
+    found = worker.load_served(args.path, args.activities)
     port, ui_port = args.port or _if_free(PORT), args.ui_port or _if_free(UI_PORT)
     with session.embedded_place(args.codec, stays=True, port=port, ui_port=ui_port) as where:
         server = where.embedded

@@ -50,7 +50,7 @@ _SHORTEST_KEY = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Target:
     """Where a command works: an embedded server, or a configured one."""
 
     settings: Mapping[str, Any]
@@ -90,7 +90,7 @@ def server_begun(args: argparse.Namespace) -> Iterator[Joining | None]:
 
 
 @contextlib.contextmanager
-def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Place]:
+def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Target]:
     """Find the server that the arguments and the environment name, or use the embedded one.
 
     Args:
@@ -112,8 +112,8 @@ def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Pl
         raise CommandError(str(error)) from None
     settings = settings or {"target_host": "localhost:7233"}
     settings |= _encoding(args.codec, settings.get("namespace", "default"))
-    with _refusals_told():
-        yield Place(settings=settings, embedded=None)
+    with _tell_refusals():
+        yield Target(settings=settings, embedded=None)
 
 
 def _encoding(codec: str | None, namespace: str = "default") -> dict[str, Any]:
@@ -140,7 +140,7 @@ def embedded_place(
     stays: bool = False,
     port: int = 0,
     ui_port: int = 0,
-) -> Iterator[Place]:
+) -> Iterator[Target]:
     """Use the embedded server.
 
     Args:
@@ -168,8 +168,8 @@ def embedded_place(
         with embedded_server(joining, stays=stays) as server:
             # Two threads that import it at once, by two of its names, wait for each other's locks.
             importing.join()
-            with _refusals_told():
-                yield Place(settings={"target_host": server.address, **encoding}, embedded=server)
+            with _tell_refusals():
+                yield Target(settings={"target_host": server.address, **encoding}, embedded=server)
     except NoHomeError as error:
         raise CommandError(str(error)) from None
     except ServerError as error:
@@ -177,7 +177,7 @@ def embedded_place(
 
 
 @contextlib.contextmanager
-def _refusals_told() -> Iterator[None]:
+def _tell_refusals() -> Iterator[None]:
     """Turn what the server refuses, wherever in a command, into one line and an exit code."""
     from temporalio.service import RPCError
 
@@ -215,7 +215,7 @@ def _names_a_server(args: argparse.Namespace) -> bool:
     return (base / "temporalio" / "temporal.toml").is_file()
 
 
-async def connected(where: Place, *, served_only: bool = False) -> "Client":
+async def connect(where: Target, *, served_only: bool = False) -> "Client":
     """Connect.
 
     Args:

@@ -58,7 +58,7 @@ async def _run(
     pipeline: model.Pipeline,
     inputs: dict[str, Any],
     workflow_id: str,
-    where: session.Place,
+    where: session.Target,
 ) -> ExitCode:
     logs.follow(verbose=args.verbose)
     assert loaded.bundle is not None
@@ -72,7 +72,7 @@ async def _start_and_follow(
     pipeline: model.Pipeline,
     inputs: dict[str, Any],
     workflow_id: str,
-    where: session.Place,
+    where: session.Target,
     caught: session.Interrupts,
 ) -> ExitCode:
     from pipeline_runner.cli.following import follow
@@ -85,7 +85,7 @@ async def _start_and_follow(
     needs = needs_of(loaded)
     if own and (missing := needs.missing()):
         raise CommandError(f"{'; '.join(missing)}. Nothing was started")
-    client = await session.connected(where)
+    client = await session.connect(where)
     shared = args.task_queue or pipeline.task_queue or DEFAULT_TASK_QUEUE
     queue = fitting_id(f"run/{workflow_id}") if own else shared
     what = Start(
@@ -143,7 +143,7 @@ def _on_one_queue(loaded: Loaded) -> model.Bundle:
     return replace(loaded.bundle, pipelines=pipelines)
 
 
-async def _expect_workers(client: "Client", where: session.Place, queue: str) -> None:
+async def _expect_workers(client: "Client", where: session.Target, queue: str) -> None:
     from pipeline_runner.engine.client import has_workers
     from pipeline_runner.engine.embedded import server_stays
 

@@ -38,19 +38,19 @@ def execute(args: argparse.Namespace) -> ExitCode:
         return session.run_loop(_watch(args, where))
 
 
-async def _watch(args: argparse.Namespace, where: session.Place) -> ExitCode:
+async def _watch(args: argparse.Namespace, where: session.Target) -> ExitCode:
     logs.follow(verbose=args.verbose)
     with session.interrupts() as caught:
         return await _find_and_follow(args, where, caught)
 
 
 async def _find_and_follow(
-    args: argparse.Namespace, where: session.Place, caught: session.Interrupts
+    args: argparse.Namespace, where: session.Target, caught: session.Interrupts
 ) -> ExitCode:
     from pipeline_runner.cli.following import follow
     from pipeline_runner.engine.client import find
 
-    client = await session.connected(where)
+    client = await session.connect(where)
     try:
         handle, description = await find(client, args.run)
     except LookupError as error:

@@ -43,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
-    found = served(args.path, args.activities)
+    found = load_served(args.path, args.activities)
     with session.place(args) as where:
         return session.run_loop(serve(args, found, where))
 
 
-def served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
+def load_served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
     """Load every pipeline to be served.
 
     Raises:
@@ -75,7 +75,7 @@ def _files(paths: Iterable[str], modules: list[str]) -> list[str]:
     return list(checked.files)
 
 
-async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Place) -> ExitCode:
+async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Target) -> ExitCode:
     """Serve until a signal comes.
 
     Raises:
@@ -84,7 +84,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Pl
     limits = Limits.of(args)
     limits.check(found)
     logs.serve(verbose=args.verbose)
-    client = await session.connected(where, served_only=limits.served_only)
+    client = await session.connect(where, served_only=limits.served_only)
     # Those of the command line are among those of every pipeline.
     modules = [m for loaded in found for m in loaded.modules] or list(map(Provider, args.activities))
     needs = {_name(loaded): needs_of(loaded) for loaded in found}
@@ -177,7 +177,7 @@ def _queues(args: argparse.Namespace, found: list[Loaded]) -> list[str]:
     return list(dict.fromkeys([DEFAULT_TASK_QUEUE, *named]))
 
 
-def _told(queues: Iterable[str], bundles: Iterable[str], where: session.Place) -> Iterator[str]:
+def _told(queues: Iterable[str], bundles: Iterable[str], where: session.Target) -> Iterator[str]:
     yield f"serving the task queue {', '.join(queues)}"
     names = ", ".join(sorted(bundles))
     if names and where.embedded is not None:

@@ -102,7 +102,7 @@ def _import_codec(name: str) -> PayloadCodec:
     if not module_name or not attribute.isidentifier():
         raise CodecChoiceError(f'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "{name}"')
     try:
-        module = door.imported(module_name)
+        module = door.import_module(module_name)
     except door.ProviderError as error:
         raise CodecChoiceError(f"--codec {name}: {error}") from None
     found = getattr(module, attribute, None)

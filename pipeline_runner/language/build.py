@@ -18,7 +18,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language import policies
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.document import Step as StepNode
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, plain
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, plain
 
 ChildKey = Callable[[str], str]
 """From a child's path as written to its key in the bundle."""
@@ -65,7 +65,7 @@ def _action(document: Document, step: StepNode, call: Call | None, child_key: Ch
             return SetValues(values=_plain(node.get("set")))
         case "wait":
             wait = node.get("wait")
-            if isinstance(wait, Mapping):
+            if isinstance(wait, MappingNode):
                 return Wait(until=wait.text("until"))
             return Wait(duration=_plain(wait))
         case "fail":
@@ -119,5 +119,5 @@ def _plain(node: Node | None) -> Any:
     return None if node is None else plain(node)
 
 
-def _texts(node: Mapping, key: str) -> list[str]:
+def _texts(node: MappingNode, key: str) -> list[str]:
     return [item.text for item in node.items(key) if isinstance(item, Scalar)]

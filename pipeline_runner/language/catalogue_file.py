@@ -24,7 +24,7 @@ from pipeline_runner.language import loader, policies
 from pipeline_runner.language.checks.schemas import check_schema
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.fields import ACTIVITIES_FILE
-from pipeline_runner.language.nodes import START, Mapping, Node, Scalar, Source, plain
+from pipeline_runner.language.nodes import START, MappingNode, Node, Scalar, Source, plain
 
 NAMES = ("activities.yaml", "activities.yml")
 LOCK = "activities.lock.json"
@@ -44,7 +44,7 @@ class Activities:
     unread: tuple[str, ...] = ()
     """Modules that were not imported, whose activities nothing else is known of."""
     sources: tuple[Source, ...] = ()
-    root: Mapping | None = None
+    root: MappingNode | None = None
     """What the file says, if its YAML is sound."""
     diagnostics: tuple[Diagnostic, ...] = field(default=())
 
@@ -96,7 +96,7 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
         root, diagnostics = loader.load(source)
     if root is not None:
         diagnostics = list(_check(root, source))
-    if not isinstance(root, Mapping):
+    if not isinstance(root, MappingNode):
         return Activities(
             catalogue=base.catalogue,
             modules=base.modules,
@@ -171,16 +171,16 @@ def _entries(data: bytes) -> list[Entry]:
 
 def _check(root: Node, source: Source) -> Iterator[Diagnostic]:
     yield from ACTIVITIES_FILE.check(root, source, "activities.yaml")
-    activities = root.mapping("activities") if isinstance(root, Mapping) else None
+    activities = root.mapping("activities") if isinstance(root, MappingNode) else None
     for entry in activities or ():
         for key in ("input", "output"):
-            schema = entry.value.mapping(key) if isinstance(entry.value, Mapping) else None
+            schema = entry.value.mapping(key) if isinstance(entry.value, MappingNode) else None
             if schema:
                 yield from check_schema(source, schema)
 
 
 def _own(
-    root: Mapping, source: Source, folder: Path, *, imports: bool
+    root: MappingNode, source: Source, folder: Path, *, imports: bool
 ) -> tuple[tuple[Provider, ...], list[Diagnostic]]:
     """Return the modules of the file that can be imported, and what is wrong with the others."""
     good: list[Provider] = []
@@ -223,10 +223,10 @@ def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
     return source.diagnostic(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
 
 
-def _declared(root: Mapping, below: Catalogue, *, sound: bool) -> Iterator[Entry]:
+def _declared(root: MappingNode, below: Catalogue, *, sound: bool) -> Iterator[Entry]:
     """Yield the declared activities; in a file with mistakes their names alone can be relied on."""
     for name, node in ((entry.name, entry.value) for entry in root.mapping("activities") or ()):
-        if not isinstance(node, Mapping) or not sound:
+        if not isinstance(node, MappingNode) or not sound:
             yield Entry(name=name)
             continue
         entry = below.get(name) or Entry(name=name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import Mapping, Source
+from pipeline_runner.language.nodes import MappingNode, Source
 
 _MOST = 10
 """So many files of a cycle a reader takes in."""
@@ -46,7 +46,7 @@ def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueErr
 def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagnostic]:
     """Yield inputs that a child does not declare, or needs and does not get."""
     given = call.node.get("with")
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not isinstance(given, MappingNode):
         return
     for entry in given or ():
         if entry.name not in child.inputs:

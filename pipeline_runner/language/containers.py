@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source
+from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source
 from pipeline_runner.language.shapes import Found, Schema, Shape, Text, Texts, not_yet, spelt, wrong_type
 
 
@@ -25,7 +25,7 @@ class ListOf(Shape, frozen=True, kw_only=True):
     """Help for what is no list."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        if not isinstance(node, Sequence):
+        if not isinstance(node, SequenceNode):
             return [wrong_type(node, source, what, "a list", self._help(node, source))]
         found: list[Diagnostic] = []
         if len(node.items) < self.at_least:
@@ -44,7 +44,7 @@ class ListOf(Shape, frozen=True, kw_only=True):
     def _help(self, node: Node, source: Source) -> str | None:
         if isinstance(node, Scalar) and node.value is not None:
             return self.hint if any(self.item.check(node, source, self.title)) else f"write [{spelt(node)}]"
-        if isinstance(node, Mapping) and isinstance(self.item, Text):
+        if isinstance(node, MappingNode) and isinstance(self.item, Text):
             return f"write [{listed(node.by_name)}]"
         return self.hint
 
@@ -55,7 +55,7 @@ class ListOf(Shape, frozen=True, kw_only=True):
         return {**schema, "uniqueItems": True} if self.unique else schema
 
     def templates(self, node: Node) -> Texts:
-        items = node.items if isinstance(node, Sequence) else ()
+        items = node.items if isinstance(node, SequenceNode) else ()
         return [found for item in items for found in self.item.templates(item)]
 
     def is_templated(self) -> bool:
@@ -74,7 +74,7 @@ class MapOf(Shape, frozen=True, kw_only=True):
     """Help for what is no mapping."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             return [wrong_type(node, source, what, "a mapping", self.hint)]
         found: list[Diagnostic] = []
         if len(node.entries) < self.at_least:
@@ -93,7 +93,7 @@ class MapOf(Shape, frozen=True, kw_only=True):
         return {**schema, "minProperties": self.at_least} if self.at_least else schema
 
     def templates(self, node: Node) -> Texts:
-        entries = node if isinstance(node, Mapping) else ()
+        entries = node if isinstance(node, MappingNode) else ()
         return [found for entry in entries for found in self.value.templates(entry.value)]
 
     def is_templated(self) -> bool:
@@ -117,9 +117,9 @@ class Forms(Shape, frozen=True, kw_only=True):
                 return None
             case Scalar():
                 return self.scalar
-            case Sequence():
+            case SequenceNode():
                 return self.sequence
-            case Mapping():
+            case MappingNode():
                 return self.mapping
 
     def check(self, node: Node, source: Source, what: str) -> Found:
@@ -190,7 +190,7 @@ class Fields(Shape, frozen=True, kw_only=True):
     """The key that a single value instead of the mapping is meant for."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             return [wrong_type(node, source, what, "a mapping", self._help(node, source))]
         found: list[Diagnostic] = []
         for name, entry in node.by_name.items():
@@ -220,7 +220,7 @@ class Fields(Shape, frozen=True, kw_only=True):
         return {"$ref": f"#/$defs/{self.name}"}
 
     def templates(self, node: Node) -> Texts:
-        return _templates(self.fields, node) if isinstance(node, Mapping) else ()
+        return _templates(self.fields, node) if isinstance(node, MappingNode) else ()
 
     def is_templated(self) -> bool:
         return any(field.shape.is_templated() for field in self.fields.values())
@@ -253,15 +253,15 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
             for kind, fields in self._fields.items()
         }
 
-    def fields(self, node: Mapping) -> dict[str, Field]:
+    def fields(self, node: MappingNode) -> dict[str, Field]:
         """Return the fields that a mapping may have, judged by what it does."""
         return self._fields[self.kind(node) or ""]
 
-    def templated(self, node: Mapping) -> dict[str, Field]:
+    def templated(self, node: MappingNode) -> dict[str, Field]:
         """Return those of :meth:`fields` that may have templates."""
         return self._templated[self.kind(node) or ""]
 
-    def kind(self, node: Mapping) -> str | None:
+    def kind(self, node: MappingNode) -> str | None:
         """Return the key that says what it does, None if that is not clear."""
         present = self.kinds.keys() & node.by_name.keys()
         return present.pop() if len(present) == 1 else None
@@ -270,7 +270,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         return any(field.shape.is_templated() for field in self._fields[""].values())
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             return [wrong_type(node, source, what, "a mapping")]
         found: list[Diagnostic] = []
         present = [entry for name, entry in node.by_name.items() if name in self.kinds]
@@ -285,7 +285,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         found += missing_keys(node, source, self.title, self.required, fields)
         return found
 
-    def _is_misspelt(self, node: Mapping, fields: AnyMapping[str, Field]) -> bool:
+    def _is_misspelt(self, node: MappingNode, fields: AnyMapping[str, Field]) -> bool:
         """Tell whether an unknown key is meant to say what it does."""
         return any(
             name in self.foreign_kinds or nearest(name, self.kinds)
@@ -293,7 +293,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
             if name not in fields
         )
 
-    def _not_one(self, node: Mapping, source: Source, present: list[Entry]) -> Diagnostic:
+    def _not_one(self, node: MappingNode, source: Source, present: list[Entry]) -> Diagnostic:
         rule = f"{self.name}-kind"
         if not present:
             message = f"{self.title} does exactly one thing, but this one has none of {', '.join(self.kinds)}"
@@ -337,10 +337,10 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         return {"$ref": f"#/$defs/{name}"}
 
     def templates(self, node: Node) -> Texts:
-        return _templates(self.fields(node), node) if isinstance(node, Mapping) else ()
+        return _templates(self.fields(node), node) if isinstance(node, MappingNode) else ()
 
 
-def _templates(fields: AnyMapping[str, Field], node: Mapping) -> Texts:
+def _templates(fields: AnyMapping[str, Field], node: MappingNode) -> Texts:
     return [
         found
         for name, entry in node.by_name.items()
@@ -383,7 +383,7 @@ def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
 
 
 def missing_keys(
-    node: Mapping, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
+    node: MappingNode, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
 ) -> Found:
     """Return a diagnostic for each required key that is not there, nor meant by an unknown one."""
     missing = [name for name in required if name not in node.by_name]

@@ -19,7 +19,7 @@ from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.core.suggest import meant
 from pipeline_runner.language.containers import Field
 from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, Source, Span
+from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source, Span
 from pipeline_runner.language.positions import part_of
 from pipeline_runner.language.shapes import Mode
 from pipeline_runner.language.types import ANY, Type
@@ -60,7 +60,7 @@ class Scope:
 class Step:
     """A step, wherever in the file."""
 
-    def __init__(self, node: Mapping, scope: Scope, place: Place) -> None:
+    def __init__(self, node: MappingNode, scope: Scope, place: Place) -> None:
         self.node = node
         self.scope = scope
         self.index = len(scope.steps)
@@ -203,7 +203,7 @@ class Call:
     """An activity or a child pipeline that a step, or its compensation, calls."""
 
     def __init__(
-        self, node: Mapping, step: Step, kind: str, catalogue: Catalogue, *, compensates: bool
+        self, node: MappingNode, step: Step, kind: str, catalogue: Catalogue, *, compensates: bool
     ) -> None:
         self.node = node
         """The mapping with ``activity`` or ``pipeline``, and ``with``."""
@@ -216,7 +216,7 @@ class Call:
         self.activity = catalogue.get(self.name) if kind == "activity" and self.name else None
         """What is known of the activity."""
         self.compensates = compensates
-        self.parts: list[Mapping] | None = None
+        self.parts: list[MappingNode] | None = None
         """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
         self.said: dict[str, dict[str, tuple[Node, int]]] = {}
         """What these say, by group, once that has been looked up."""
@@ -238,7 +238,7 @@ class Document:
     """A pipeline file whose YAML is sound."""
 
     def __init__(
-        self, source: Source, root: Mapping, path: Path, catalogue: Catalogue, *, complete: bool
+        self, source: Source, root: MappingNode, path: Path, catalogue: Catalogue, *, complete: bool
     ) -> None:
         self.source = source
         self.root = root
@@ -275,13 +275,13 @@ class Document:
         """The declared inputs with their schemas."""
         return self._names("inputs")
 
-    def needed(self, given: Mapping | None) -> list[str]:
+    def needed(self, given: MappingNode | None) -> list[str]:
         """Return the inputs without a default that are not given, nor meant by a misspelt name."""
         names = given.by_name if given else {}
         missing = [
             name
             for name, schema in self.inputs.items()
-            if not (isinstance(schema, Mapping) and "default" in schema) and name not in names
+            if not (isinstance(schema, MappingNode) and "default" in schema) and name not in names
         ]
         misspelt = meant((name for name in names if name not in self.inputs), self.inputs) if missing else ()
         return [name for name in missing if name not in misspelt]
@@ -363,8 +363,8 @@ def _parsed(text: str, bare: bool) -> _Parsed:
 
 def _fill(scope: Scope, value: Node | None, place: Place) -> None:
     """Make the steps of a scope, and the scopes in them."""
-    for node in value.items if isinstance(value, Sequence) else ():
-        if not isinstance(node, Mapping):
+    for node in value.items if isinstance(value, SequenceNode) else ():
+        if not isinstance(node, MappingNode):
             continue
         step = Step(node, scope, place)
         scope.steps.append(step)
@@ -373,7 +373,7 @@ def _fill(scope: Scope, value: Node | None, place: Place) -> None:
         for entry in node.mapping("parallel") or ():
             _add(step, Scope("branch", step, entry.name), entry.value, place)
         for handler in node.items("catch"):
-            if isinstance(handler, Mapping):
+            if isinstance(handler, MappingNode):
                 _add(step, Scope("catch", step), handler.get("steps"), Place.CATCH)
 
 
@@ -398,7 +398,7 @@ def _step_uses(step: Step) -> list[Use]:
         secret = step.kind == "activity" and name in ("with", "args")
         inside = next(iter(step.body("block")), None) if name == "output" else None
         found += _uses(step, fields[name], entry, step.place, inside, takes_secrets=secret)
-    handlers = [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
+    handlers = [handler for handler in step.node.items("catch") if isinstance(handler, MappingNode)]
     for handler, scope in zip(handlers, step.body("catch"), strict=True):
         if output := handler.entry("output"):
             found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, Span
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, Span
 
 MARK = "ignore["
 """What a file has that ignores anything."""
@@ -98,10 +98,10 @@ def _scalars(node: Node) -> Iterator[Span]:
     match node:
         case Scalar(span=span):
             yield span
-        case Sequence(items=items):
+        case SequenceNode(items=items):
             for item in items:
                 yield from _scalars(item)
-        case Mapping(entries=entries):
+        case MappingNode(entries=entries):
             for entry in entries:
                 yield entry.key.span
                 yield from _scalars(entry.value)

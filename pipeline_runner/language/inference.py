@@ -11,8 +11,7 @@ from jinja2 import nodes as jinja
 from pipeline_runner.core.scope import OWN_KEYS, Place
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.evaluation import Evaluation, Problem
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, plain
-from pipeline_runner.language.nodes import Sequence as SequenceNode
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, plain
 from pipeline_runner.language.types import (
     ANY,
     ERROR,
@@ -140,7 +139,7 @@ class Inference:
 
     def _output(self, step: Step) -> Type:
         kind = self._own_output(step)
-        if handlers := [one for one in step.node.items("catch") if isinstance(one, Mapping)]:
+        if handlers := [one for one in step.node.items("catch") if isinstance(one, MappingNode)]:
             caught = [self.value(value, step) if (value := one.get("output")) else NULL for one in handlers]
             single = List(kind) if "for_each" in step.node else kind
             return union([single, *caught])

@@ -16,7 +16,7 @@ import yaml
 
 from pipeline_runner.language import scalars, syntax_errors
 from pipeline_runner.language.diagnostics import Diagnostic, lines_of
-from pipeline_runner.language.nodes import START, Entry, Mapping, Node, Scalar, Sequence, Source, Span
+from pipeline_runner.language.nodes import START, Entry, MappingNode, Node, Scalar, SequenceNode, Source, Span
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -253,15 +253,15 @@ class _Composer:
         if frame.merges:
             return self._merged(frame, span)
         if frame.mapping:
-            return Mapping(span, frame.entries, frame.size, frame.height)
-        return Sequence(span, tuple(frame.items), frame.size, frame.height)
+            return MappingNode(span, frame.entries, frame.size, frame.height)
+        return SequenceNode(span, tuple(frame.items), frame.size, frame.height)
 
-    def _merged(self, frame: _Frame, span: Span) -> Mapping:
+    def _merged(self, frame: _Frame, span: Span) -> MappingNode:
         """Return a mapping with what is merged into it; its own entries win, and come last."""
         entries: dict[str, Entry] = {}
         for merged in frame.merges:
-            for source in merged.items if isinstance(merged, Sequence) else [merged]:
-                if not isinstance(source, Mapping):
+            for source in merged.items if isinstance(merged, SequenceNode) else [merged]:
+                if not isinstance(source, MappingNode):
                     self._error(source.span, "merge-key", '"<<" takes a mapping or a list of mappings')
                     continue
                 for entry in source:
@@ -270,7 +270,7 @@ class _Composer:
         kept = {name: entry for name, entry in entries.items() if name not in own} | own
         size = 1 + sum(1 + entry.value.size for entry in kept.values())
         height = 1 + max((entry.value.height for entry in kept.values()), default=0)
-        return Mapping(span, kept, size, height)
+        return MappingNode(span, kept, size, height)
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         name = event.anchor
@@ -319,7 +319,7 @@ class _Composer:
             self._error(at, "bad-key", f"a key must be a text, put {node.text or 'it'} in quotes")
             return node
         template = self._source.lines[at.line - 1][max(0, at.column - 2) : at.column] == "{{"
-        what = "mapping" if isinstance(node, Mapping) else "list"
+        what = "mapping" if isinstance(node, MappingNode) else "list"
         help_ = _TEMPLATE_HELP if template else None
         self._error(at, "bad-key", f"a key must be a text, not a {what}", help_)
         # Unique, so that a second mistake of this kind is not taken for a duplicate.

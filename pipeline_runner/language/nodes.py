@@ -44,7 +44,7 @@ class Scalar(msgspec.Struct, frozen=True, gc=False):
     height: ClassVar[int] = 0
 
 
-class Sequence(msgspec.Struct, frozen=True, gc=False):
+class SequenceNode(msgspec.Struct, frozen=True, gc=False):
     """A list."""
 
     span: Span
@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.key.text
 
 
-class Mapping(msgspec.Struct, frozen=True, gc=False):
+class MappingNode(msgspec.Struct, frozen=True, gc=False):
     """A mapping with text keys, merge keys already applied."""
 
     span: Span
@@ -101,18 +101,18 @@ class Mapping(msgspec.Struct, frozen=True, gc=False):
         value = self.get(name)
         return value.value if isinstance(value, Scalar) and isinstance(value.value, str) else None
 
-    def mapping(self, name: str) -> "Mapping | None":
+    def mapping(self, name: str) -> "MappingNode | None":
         """Return the value of a key if it is a mapping."""
         value = self.get(name)
-        return value if isinstance(value, Mapping) else None
+        return value if isinstance(value, MappingNode) else None
 
     def items(self, name: str) -> tuple["Node", ...]:
         """Return the elements of a key's value if that is a list, else nothing."""
         value = self.get(name)
-        return value.items if isinstance(value, Sequence) else ()
+        return value.items if isinstance(value, SequenceNode) else ()
 
 
-Node = Scalar | Sequence | Mapping
+Node = Scalar | SequenceNode | MappingNode
 
 
 def plain(node: Node) -> Any:
@@ -120,9 +120,9 @@ def plain(node: Node) -> Any:
     match node:
         case Scalar(value=value):
             return value
-        case Sequence(items=items):
+        case SequenceNode(items=items):
             return [plain(item) for item in items]
-        case Mapping(entries=entries):
+        case MappingNode(entries=entries):
             return {entry.name: plain(entry.value) for entry in entries}
 
 
@@ -131,10 +131,10 @@ def scalars(node: Node | None) -> Iterator[Scalar]:
     match node:
         case Scalar():
             yield node
-        case Sequence(items=items):
+        case SequenceNode(items=items):
             for item in items:
                 yield from scalars(item)
-        case Mapping():
+        case MappingNode():
             for entry in node:
                 yield entry.key
                 yield from scalars(entry.value)
@@ -143,9 +143,9 @@ def scalars(node: Node | None) -> Iterator[Scalar]:
 def kind_of(node: Node) -> str:
     """Name what a node is, for a message: ``a list``, ``the number 3``, ``empty``."""
     match node:
-        case Mapping():
+        case MappingNode():
             return "a mapping"
-        case Sequence():
+        case SequenceNode():
             return "a list"
         case Scalar(value=None):
             return "empty"

@@ -15,7 +15,7 @@ from pipeline_runner.core.model import ChildTimeouts, Retry, Struct, Timeouts
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.fields import POLICY_TIMEOUTS
 from pipeline_runner.language.fields import RETRY as RETRY_FIELDS
-from pipeline_runner.language.nodes import Mapping, Node, Scalar
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar
 
 T = TypeVar("T", bound=Struct)
 
@@ -50,7 +50,7 @@ def seconds(node: Node | None) -> float | None:
 
 def retry(node: Node | None) -> Retry:
     """Read a ``retry`` mapping."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, MappingNode):
         return Retry()
     types = node.items("non_retryable_error_types")
     return Retry(
@@ -155,31 +155,31 @@ def task_queue(document: Document, call: Call) -> str | None:
     )
 
 
-def _parts(document: Document, call: Call) -> list[Mapping]:
+def _parts(document: Document, call: Call) -> list[MappingNode]:
     """Return the mappings that may say something of a call, weakest first."""
     if call.parts is None:
         call.parts = _found_parts(document, call)
     return call.parts
 
 
-def _found_parts(document: Document, call: Call) -> list[Mapping]:
+def _found_parts(document: Document, call: Call) -> list[MappingNode]:
     owners = [call.node] if call.kind == "pipeline" else [_defaults(document, call), call.node]
-    parts: list[Mapping] = []
+    parts: list[MappingNode] = []
     for owner in owners:
         if owner is None:
             continue
         policy = document.policies.get(owner.text("policy") or "")
-        parts += [policy, owner] if isinstance(policy, Mapping) else [owner]
+        parts += [policy, owner] if isinstance(policy, MappingNode) else [owner]
     return parts
 
 
-def _defaults(document: Document, call: Call) -> Mapping | None:
+def _defaults(document: Document, call: Call) -> MappingNode | None:
     defaults = document.root.mapping("defaults")
     return defaults.mapping("compensate") if defaults and call.compensates else defaults
 
 
 def _durations(kind: type[T], node: Node | None) -> T:
-    if not isinstance(node, Mapping):
+    if not isinstance(node, MappingNode):
         return kind()
     return kind(**{field: seconds(node.get(field)) for field in kind.__struct_fields__})
 

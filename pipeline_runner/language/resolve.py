@@ -20,7 +20,7 @@ from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, tidy
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Mapping, Node, Source
+from pipeline_runner.language.nodes import MappingNode, Node, Source
 
 MAX_CHAIN = 32
 """How deep children may name children."""
@@ -101,7 +101,7 @@ def load(path: str | Path, *, modules: Iterable[str | Activity] = ()) -> Loaded:
         workspace.visit(root, os.path.normpath(path))
     except OSError as error:
         raise UsageError(_unreadable(str(path), error)) from None
-    return _loaded(workspace, root, str(path))
+    return _load(workspace, root, str(path))
 
 
 def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[str | Activity] = ()) -> Loaded:
@@ -119,10 +119,10 @@ def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[st
     root = Path(os.path.abspath(shown))
     workspace = _Workspace(modules)
     workspace.add_text(root, shown, text.encode("utf-8", "surrogatepass"))
-    return _loaded(workspace, root, shown)
+    return _load(workspace, root, shown)
 
 
-def _loaded(workspace: "_Workspace", root: Path, shown: str) -> Loaded:
+def _load(workspace: "_Workspace", root: Path, shown: str) -> Loaded:
     diagnostics = workspace.told()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
@@ -252,7 +252,7 @@ class _Workspace:
         except OSError as error:
             self.unreadable.append(_unreadable(shown, error))
             return
-        if diagnostics or (isinstance(root, Mapping) and "steps" in root):
+        if diagnostics or (isinstance(root, MappingNode) and "steps" in root):
             self._add(path, source, root, diagnostics)
 
     def visit_stream(self, stream: BinaryIO) -> None:
@@ -338,7 +338,7 @@ class _Workspace:
         self.diagnostics += found
         if root is None:
             return
-        if not isinstance(root, Mapping):
+        if not isinstance(root, MappingNode):
             message = 'a pipeline file is a mapping with "name" and "steps"'
             self.diagnostics.append(source.diagnostic(root.span, "wrong-type", message))
             return

@@ -18,7 +18,7 @@ import msgspec
 from pipeline_runner.core import durations
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, kind_of
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, kind_of
 
 Schema = dict[str, Any]
 Found = Iterable[Diagnostic]
@@ -242,7 +242,7 @@ def _add_texts(node: Node, found: list[tuple[Scalar, Mode]]) -> None:
     if isinstance(node, Scalar):
         if isinstance(node.value, str):
             found.append((node, Mode.TEMPLATE))
-    elif isinstance(node, Sequence):
+    elif isinstance(node, SequenceNode):
         for item in node.items:
             _add_texts(item, found)
     else:
@@ -256,7 +256,7 @@ class JsonSchema(Single, frozen=True, kw_only=True):
     boolean: bool = True
 
     def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
-        if isinstance(node, Mapping):
+        if isinstance(node, MappingNode):
             return None
         if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
             return None

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowHandle
 
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.following import follow
-from pipeline_runner.cli.session import Interrupts, Place
+from pipeline_runner.cli.session import Interrupts, Target
 from pipeline_runner.engine import devserver
 from tests.conftest import Pipelines, connected
 from tests.engine.test_undo import eventually
@@ -31,7 +31,7 @@ def _more(told: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def _followed(
     pipelines: Pipelines, handle: WorkflowHandle[Any, Any], caught: Interrupts
 ) -> "asyncio.Task[ExitCode]":
-    where = Place(settings={}, embedded=None)
+    where = Target(settings={}, embedded=None)
     return asyncio.create_task(follow(pipelines.client, handle, caught, where, cancels=True))
 
 

@@ -257,7 +257,7 @@ async def test_runs_are_kept_for_thirty_days_or_as_long_as_is_said(
         if chosen is not None:
             monkeypatch.setenv(retention.VARIABLE, chosen)
         embedded = Embedded(key=b"", address=server.address, ui="", folder=Path())
-        await session.connected(session.Place(settings={"target_host": server.address}, embedded=embedded))
+        await session.connect(session.Target(settings={"target_host": server.address}, embedded=embedded))
         described = await client.workflow_service.describe_namespace(
             DescribeNamespaceRequest(namespace="default")
         )

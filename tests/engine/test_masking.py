@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.secret_values import forms, masked
 from pipeline_runner.cli.following import follow
-from pipeline_runner.cli.session import Interrupts, Place
+from pipeline_runner.cli.session import Interrupts, Target
 from tests.conftest import Pipelines
 from tests.engine.texts import pipeline, step, undone
 
@@ -102,7 +102,7 @@ async def test_a_secret_leaves_in_no_form_and_by_no_way(
     )  # fmt: skip
     async with pipelines.worker(leak):
         handle = await pipelines.start(bundle)
-        here = Place(settings={"target_host": "unused"}, embedded=None)
+        here = Target(settings={"target_host": "unused"}, embedded=None)
         assert await follow(pipelines.client, handle, Interrupts(), here, cancels=True) == 1
     history = b"".join([event.SerializeToString() async for event in handle.fetch_history_events()])
     screen = capsys.readouterr()

@@ -29,7 +29,7 @@ from pipeline_runner.language import loader
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.evaluation import Problem
 from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Mapping, Source
+from pipeline_runner.language.nodes import MappingNode, Source
 from pipeline_runner.language.types import List, Map, Plain, Secret, Type, Union, of_schema
 
 # A literal that is indexed, as in "5[0]", makes Python's compiler warn.
@@ -449,7 +449,7 @@ def documented(case: Case) -> tuple[Document, Type, list[Problem], dict[str, Typ
     }  # fmt: skip
     source = Source("p.yaml", json.dumps(data))
     root, found = loader.load(source)
-    assert isinstance(root, Mapping), found
+    assert isinstance(root, MappingNode), found
     document = Document(source, root, Path("/p.yaml"), Catalogue([]), complete=False)
     uses = {use.key: use for use in document.uses}
     use = uses["when" if case.mode == "bare" else "with"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline_runner.language import loader
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Span, plain
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Span, plain
 
 
 def parsed(text: str | bytes) -> tuple[Node | None, list[str]]:
@@ -57,13 +57,13 @@ def test_number_that_json_cannot_hold_is_a_mistake(text: str) -> None:
 def test_every_node_knows_its_place() -> None:
     """Positions count characters from 1; a block collection ends with its last child."""
     node, _ = parsed("é: 'aé'\nlist:\n  - {k: 1}\n\n  - two\n\nlast:\n")
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MappingNode)
     assert node.span == Span(1, 1, 7, 6)
     first = node.entries[0]
     assert first.key.span == Span(1, 1, 1, 2)
     assert first.value.span == Span(1, 4, 1, 8)
     items = node.get("list")
-    assert isinstance(items, Sequence)
+    assert isinstance(items, SequenceNode)
     assert items.span == Span(3, 3, 5, 8)
     assert items.items[0].span == Span(3, 5, 3, 11)
     assert node.get("last") == Scalar(Span(7, 6, 7, 6), None, "")
@@ -73,7 +73,7 @@ def test_byte_order_mark_does_not_shift_positions() -> None:
     """Editors on Windows write one."""
     node, found = parsed(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
     assert found == []
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MappingNode)
     assert [entry.key.span for entry in node] == [Span(1, 1, 1, 2), Span(2, 1, 2, 2)]
 
 

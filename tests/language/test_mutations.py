@@ -25,7 +25,7 @@ from pipeline_runner.language.catalogue_file import NAMES
 from pipeline_runner.language.document import Call, Document, Step, Use
 from pipeline_runner.language.fields import COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Span, plain
+from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, Span, plain
 from pipeline_runner.language.resolve import _Workspace, check_paths
 from pipeline_runner.language.types import Map, Plain, Type, of_schema
 from tests.docs.pages import PAGES, ROOT, blocks
@@ -73,7 +73,7 @@ class Text:
     def replaced(self, span: Span, new: str) -> str:
         return self.text[: self.start(span)] + new + self.text[self.end(span) :]
 
-    def without(self, mapping: Mapping, entry: Entry) -> str | None:
+    def without(self, mapping: MappingNode, entry: Entry) -> str | None:
         """Return the text without a key; None where it cannot be cut out simply."""
         place = mapping.entries.index(entry)
         if len(mapping.entries) == 1 or not _is_own(mapping, entry):
@@ -84,7 +84,7 @@ class Text:
             start, end = self.end(mapping.entries[place - 1].value.span), self.end(entry.value.span)
         return self.text[:start] + self.text[end:] if start < end else None
 
-    def with_entry(self, mapping: Mapping, line: str) -> tuple[str, int] | None:
+    def with_entry(self, mapping: MappingNode, line: str) -> tuple[str, int] | None:
         """Return the text with a key put before the others, and the line that it is in."""
         first = mapping.entries[0].key.span
         start = self.start(first)
@@ -94,7 +94,7 @@ class Text:
         return self.text[:start] + line + "\n" + " " * (first.column - 1) + self.text[start:], first.line
 
 
-def _is_own(mapping: Mapping, entry: Entry) -> bool:
+def _is_own(mapping: MappingNode, entry: Entry) -> bool:
     """Tell whether a key stands in its mapping, and does not come from an anchor."""
     at, around = entry.key.span, mapping.span
     return (around.line, around.column) <= (at.line, at.column) <= (around.end_line, around.end_column)
@@ -115,7 +115,7 @@ def _lines(span: Span) -> frozenset[int]:
 
 
 def _has_default(schema: Node) -> bool:
-    return isinstance(schema, Mapping) and "default" in schema
+    return isinstance(schema, MappingNode) and "default" in schema
 
 
 class Mutations:
@@ -146,7 +146,7 @@ class Mutations:
         yield from self._made(kind, f"{old} → {new}", self._text.replaced(span, new), lines)
 
     def _dropped(self) -> Iterator[Mutation]:
-        required: list[tuple[Mapping, str, str]] = [
+        required: list[tuple[MappingNode, str, str]] = [
             (self._document.root, name, "key") for name in ("name", "steps")
         ]
         for step in self._document.steps:
@@ -174,7 +174,7 @@ class Mutations:
         return [name for name, node in child.inputs.items() if not _has_default(node)] if child else []
 
     def _keys(self) -> Iterator[Mutation]:
-        known: list[tuple[Mapping, Any]] = [(self._document.root, PIPELINE.fields)]
+        known: list[tuple[MappingNode, Any]] = [(self._document.root, PIPELINE.fields)]
         for step in self._document.steps:
             known.append((step.node, STEP.fields(step.node)))
             if step.compensation:
@@ -182,8 +182,12 @@ class Mutations:
         for mapping, _ in list(known):
             names = ("timeouts", "retry", "approval", "schedule")
             known += [(inner, {}) for name in names if (inner := mapping.mapping(name))]
-        known += [(policy, {}) for policy in self._document.policies.values() if isinstance(policy, Mapping)]
-        known += [(schema, {}) for schema in self._document.inputs.values() if isinstance(schema, Mapping)]
+        known += [
+            (policy, {}) for policy in self._document.policies.values() if isinstance(policy, MappingNode)
+        ]
+        known += [
+            (schema, {}) for schema in self._document.inputs.values() if isinstance(schema, MappingNode)
+        ]
         for call in self._document.calls:
             given, schema = call.node.mapping("with"), self._input(call)
             if given and isinstance(schema, Map) and schema.others != "some":
@@ -328,7 +332,7 @@ class Mutations:
                     for new in values.get(entry.name, ()):
                         yield from self._valued("swap a type", entry, new)
 
-    def _schemas(self) -> Iterator[tuple[Mapping, dict[str, Any]]]:
+    def _schemas(self) -> Iterator[tuple[MappingNode, dict[str, Any]]]:
         """Yield mappings of values with the schemas of their keys."""
         for call in self._document.calls:
             given, activity = call.given, call.activity
@@ -338,7 +342,7 @@ class Mutations:
             elif given and child:
                 yield given, {name: plain(node) for name, node in child.inputs.items()}
         for node in self._document.inputs.values():
-            if isinstance(node, Mapping) and "default" in node:
+            if isinstance(node, MappingNode) and "default" in node:
                 yield node, {"default": {k: v for k, v in plain(node).items() if k != "default"}}
 
     def _valued(self, kind: str, entry: Entry, new: str) -> Iterator[Mutation]:
@@ -358,7 +362,7 @@ class Mutations:
     def _durations(self) -> Iterator[Mutation]:
         places = [self._document.root, *(step.node for step in self._document.steps)]
         places += [step.compensation for step in self._document.steps if step.compensation]
-        places += [policy for policy in self._document.policies.values() if isinstance(policy, Mapping)]
+        places += [policy for policy in self._document.policies.values() if isinstance(policy, MappingNode)]
         places += [inner for one in places for name in ("timeouts", "retry") if (inner := one.mapping(name))]
         for mapping in places:
             for entry in mapping:

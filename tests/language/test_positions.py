@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_runner.language import loader
-from pipeline_runner.language.nodes import Mapping, Scalar, Source, Span
+from pipeline_runner.language.nodes import MappingNode, Scalar, Source, Span
 from pipeline_runner.language.positions import part_of
 
 
@@ -16,7 +16,7 @@ def found(text: str, part: str) -> tuple[Source, Span]:
     source = Source("p.yaml", text)
     root, problems = loader.load(source)
     assert problems == []
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     value = root.get("k")
     assert isinstance(value, Scalar)
     start = value.text.index(part)
@@ -79,7 +79,7 @@ def test_thousands_of_parts_of_one_text_take_no_time() -> None:
     """Each is found, in a text that is looked through once."""
     source = Source("p.yaml", "k: '" + "{{ a }}" * 10_000 + "'\n")
     root, _ = loader.load(source)
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     value = root.get("k")
     assert isinstance(value, Scalar)
     begin = time.process_time()

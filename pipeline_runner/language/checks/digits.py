@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pipeline_runner.language import types
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Node, Scalar, Sequence
+from pipeline_runner.language.nodes import Node, Scalar, SequenceNode
 
 _AS_STRINGS = frozenset(["command", "entrypoint", "env", "labels"])
 """Parameters that take numbers too, and make strings of them."""
@@ -37,7 +37,7 @@ def _texts(node: Node, expected: types.Type) -> Iterator[Scalar]:
         kinds = {one.kind for one in options if isinstance(one, types.Plain)}
         if _changes(node) and kinds >= {"string", "number"}:
             yield node
-    elif isinstance(node, Sequence):
+    elif isinstance(node, SequenceNode):
         for kind in (one.item for one in options if isinstance(one, types.List)):
             for item in node.items:
                 yield from _texts(item, kind)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Sequence
+from pipeline_runner.language.nodes import MappingNode, SequenceNode
 
 _HELP = "a key that is computed needs an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
 
@@ -21,13 +21,13 @@ def check(document: Document) -> Iterator[Diagnostic]:
     owners = [document.root]
     for step in document.steps:
         owners += [step.node, *([step.compensation] if step.compensation else [])]
-        owners += [handler for handler in step.node.items("catch") if isinstance(handler, Mapping)]
+        owners += [handler for handler in step.node.items("catch") if isinstance(handler, MappingNode)]
     waiting = [entry.value for owner in owners for name, entry in owner.by_name.items() if name in _TEMPLATED]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Sequence):
+        if isinstance(node, SequenceNode):
             waiting += node.items
-        elif isinstance(node, Mapping):
+        elif isinstance(node, MappingNode):
             for name, entry in node.by_name.items():
                 waiting.append(entry.value)
                 if contains_template(name):

@@ -10,7 +10,7 @@ from pipeline_runner.core.formats import FORMATS
 from pipeline_runner.core.slow_patterns import is_slow
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source
 
 _BY_NAME = frozenset(["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"])
 """Below them stand names, and a schema for each."""
@@ -66,12 +66,12 @@ _FOREIGN = {
 """What stands for words of other languages, and of other versions."""
 
 
-def check(source: Source, schema: Mapping) -> Iterator[Diagnostic]:
+def check(source: Source, schema: MappingNode) -> Iterator[Diagnostic]:
     """Yield the keywords of a schema, at any depth, that do nothing, and its slow patterns."""
     for entry in schema:
         name = entry.name
         if name in _BY_NAME:
-            for one in entry.value if isinstance(entry.value, Mapping) else ():
+            for one in entry.value if isinstance(entry.value, MappingNode) else ():
                 if name == "patternProperties":
                     yield from _pattern(source, one.key)
                 yield from _check(source, one.value)
@@ -109,6 +109,6 @@ def _help(name: str) -> str:
 
 
 def _check(source: Source, node: Node) -> Iterator[Diagnostic]:
-    for one in node.items if isinstance(node, Sequence) else (node,):
-        if isinstance(one, Mapping):
+    for one in node.items if isinstance(node, SequenceNode) else (node,):
+        if isinstance(one, MappingNode):
             yield from check(source, one)

@@ -11,7 +11,7 @@ from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.fields import ACTIVITY_TIMEOUTS, CHILD_TIMEOUTS
-from pipeline_runner.language.nodes import Mapping, Scalar
+from pipeline_runner.language.nodes import MappingNode, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -109,7 +109,7 @@ def _policies(document: Document) -> Iterator[Diagnostic]:
             continue
         value, name = node.get("policy"), node.text("policy")
         policy = document.policies.get(name or "")
-        if value is None or not isinstance(policy, Mapping) or "retry" in policy:
+        if value is None or not isinstance(policy, MappingNode) or "retry" in policy:
             continue
         names = [entry.name for entry in policy.mapping("timeouts") or ()]
         others = CHILD_TIMEOUTS if kind == "activity" else ACTIVITY_TIMEOUTS

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import Mapping
+from pipeline_runner.language.nodes import MappingNode
 
 _FOREIGN = {
     **dict.fromkeys(("program", "cmd", "script", "run", "exec", "args", "argv"), "command"),
@@ -38,7 +38,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Iterator[Diagnostic]:
     source, given = document.source, call.node.get("with")
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not isinstance(given, MappingNode):
         return
     known = schema.get("properties")
     missing = [name for name in schema.get("required", ()) if given is None or name not in given]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping
+from pipeline_runner.language.nodes import MappingNode
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -24,7 +24,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             yield document.source.diagnostic(value.span, "unknown-policy", message, help_)
 
 
-def owners(document: Document) -> Iterator[Mapping]:
+def owners(document: Document) -> Iterator[MappingNode]:
     """Yield the mappings that may name a policy."""
     if defaults := document.root.mapping("defaults"):
         yield defaults

@@ -11,7 +11,7 @@ from pipeline_runner.language.checks.values import argument
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Sequence
+from pipeline_runner.language.nodes import SequenceNode
 from pipeline_runner.language.types import Map, of_catalogue
 
 
@@ -29,7 +29,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
             yield document.source.diagnostic(span or call.span, "unknown-argument", message, help_)
             continue
         given = call.node.get("args")
-        if isinstance(given, Sequence) or (given is None and "with" not in call.node):
+        if isinstance(given, SequenceNode) or (given is None and "with" not in call.node):
             yield from _check(document, inferred, call, given, taken)
 
 
@@ -47,7 +47,11 @@ def _taken(call: Call) -> tuple[Argument, ...] | None:
 
 
 def _check(
-    document: Document, inferred: Inference, call: Call, given: Sequence | None, taken: tuple[Argument, ...]
+    document: Document,
+    inferred: Inference,
+    call: Call,
+    given: SequenceNode | None,
+    taken: tuple[Argument, ...],
 ) -> Iterator[Diagnostic]:
     source, items = document.source, given.items if given else ()
     activity = call.activity

@@ -13,7 +13,7 @@ from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Sequence, plain
+from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, plain
 
 _MONTHS = (
     "january", "february", "march", "april", "may", "june",
@@ -40,11 +40,11 @@ _ITEM = re.compile(r"(?:\*|([0-9A-Za-z]{1,20})(?:-([0-9A-Za-z]{1,20}))?)(?:/([0-
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield mistakes in the schedules of a pipeline."""
     for entry in document.root.mapping("schedules") or ():
-        if isinstance(entry.value, Mapping):
+        if isinstance(entry.value, MappingNode):
             yield from _schedule(document, entry, entry.value)
 
 
-def _schedule(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnostic]:
+def _schedule(document: Document, entry: Entry, node: MappingNode) -> Iterator[Diagnostic]:
     source = document.source
     if "cron" not in node and "every" not in node:
         message = f'the schedule "{entry.name}" never starts a run: it needs "cron" or "every"'
@@ -52,7 +52,7 @@ def _schedule(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagn
     if (offset := node.entry("offset")) and "every" not in node:
         yield source.diagnostic(offset.key.span, "key-conflict", '"offset" shifts the interval of "every"')
     cron = node.get("cron")
-    for text in cron.items if isinstance(cron, Sequence) else [cron]:
+    for text in cron.items if isinstance(cron, SequenceNode) else [cron]:
         value = text.value if isinstance(text, Scalar) else None
         if text and isinstance(value, str) and value.strip() and (problem := _cron_problem(value)):
             help_ = f"the words are {listed([*_WORDS, '@every'])}" if value.startswith("@") else _CRON
@@ -115,10 +115,10 @@ def _time_zone(document: Document, node: Node | None) -> Iterator[Diagnostic]:
         yield document.source.diagnostic(node.span, "bad-time-zone", message, help_)
 
 
-def _inputs(document: Document, entry: Entry, node: Mapping) -> Iterator[Diagnostic]:
+def _inputs(document: Document, entry: Entry, node: MappingNode) -> Iterator[Diagnostic]:
     """Yield inputs of the scheduled runs that the pipeline does not take, and those that it needs."""
     source, given = document.source, node.get("inputs")
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not isinstance(given, MappingNode):
         return
     for one in given or ():
         schema = document.inputs.get(one.name)

@@ -11,14 +11,14 @@ from pipeline_runner.core.plain_schemas import fits
 from pipeline_runner.language.checks import keywords
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
 from pipeline_runner.language.shapes import boolean_help
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield mistakes in the schemas of the inputs, and of the answers that approvals take."""
     for name, node in document.inputs.items():
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             continue
         found = list(check_schema(document.source, node))
         yield from found
@@ -36,7 +36,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             yield from check_schema(document.source, schema)
 
 
-def check_schema(source: Source, node: Mapping) -> Iterator[Diagnostic]:
+def check_schema(source: Source, node: MappingNode) -> Iterator[Diagnostic]:
     """Yield what keeps a mapping from being a JSON Schema, and what does not do in it what is meant."""
     for path, message in schema_problems(plain(node)):
         keys = [key for key in path if isinstance(key, str)]
@@ -65,9 +65,9 @@ def at(node: Node, path: Path) -> Node:
     """Return the node at a path, or as far as the path leads."""
     for step in path:
         inner: Node | None = None
-        if isinstance(node, Mapping):
+        if isinstance(node, MappingNode):
             inner = node.get(str(step))
-        elif isinstance(node, Sequence) and isinstance(step, int):
+        elif isinstance(node, SequenceNode) and isinstance(step, int):
             inner = node.items[step]
         if inner is None:
             break

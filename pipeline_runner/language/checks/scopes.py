@@ -9,7 +9,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
 from pipeline_runner.language.fields import CATCH
-from pipeline_runner.language.nodes import Mapping, Scalar
+from pipeline_runner.language.nodes import MappingNode, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -54,7 +54,7 @@ def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
     taken: set[str] = set()
     everything = False
     for handler in step.node.items("catch"):
-        if not isinstance(handler, Mapping):
+        if not isinstance(handler, MappingNode):
             continue
         types = {node.text for node in handler.items("types") if isinstance(node, Scalar)}
         message = "this handler never runs: one before it takes these errors"

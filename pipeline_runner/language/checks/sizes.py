@@ -17,7 +17,7 @@ from jinja2 import nodes as jinja
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
-from pipeline_runner.language.nodes import START, Scalar, Sequence, plain
+from pipeline_runner.language.nodes import START, Scalar, SequenceNode, plain
 
 EVENTS = 6
 """Of one step that calls an activity."""
@@ -76,7 +76,7 @@ def _of_scope(document: Document, scope: Scope) -> int:
 def _elements(document: Document, step: Step) -> int:
     """Return how many elements a loop has, where the file says it; else 1."""
     node = step.node.get("for_each")
-    if isinstance(node, Sequence):
+    if isinstance(node, SequenceNode):
         return len(node.items)
     use = document.use_at(node, step) if isinstance(node, Scalar) else None
     if use is None or use.tree is None or not use.is_lone:

@@ -11,7 +11,7 @@ from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, Mapping, Node, Scalar, Span, scalars
+from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, Span, scalars
 
 _FINE = "not-supported-yet"
 """The error of what is written as it should be."""
@@ -70,4 +70,4 @@ def _is_shared(document: Document, policy: Entry) -> bool:
 
 
 def _values(node: Node) -> list[Node]:
-    return [entry.value for entry in node] if isinstance(node, Mapping) else []
+    return [entry.value for entry in node] if isinstance(node, MappingNode) else []

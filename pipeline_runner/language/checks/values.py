@@ -19,7 +19,7 @@ from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Mapping, Node, Scalar, Sequence, Source, plain
+from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
 from pipeline_runner.language.shapes import AnyValue, boolean_help
 
 _TEXTS = AnyValue(template=True)
@@ -47,7 +47,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
 
 
 def _check_activity(
-    document: Document, inferred: Inference, call: Call, given: Mapping, schema: dict[str, Any]
+    document: Document, inferred: Inference, call: Call, given: MappingNode, schema: dict[str, Any]
 ) -> Iterator[Diagnostic]:
     expected = types.of_catalogue(schema)
     if not isinstance(expected, types.Map) and any(types.misfits(types.ANY_MAP, expected)):
@@ -65,7 +65,7 @@ def _check_activity(
 
 
 def _check_child(
-    document: Document, inferred: Inference, call: Call, given: Mapping, child: Document
+    document: Document, inferred: Inference, call: Call, given: MappingNode, child: Document
 ) -> Iterator[Diagnostic]:
     for entry in given:
         if entry.name not in child.inputs:
@@ -81,13 +81,13 @@ def mismatches(
     document: Document, inferred: Inference, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
     """Yield the parts of a value whose type is not what is expected of them."""
-    if isinstance(node, Sequence):
+    if isinstance(node, SequenceNode):
         lists = [one for one in types.options(expected) if isinstance(one, types.List)]
         if len(lists) == 1:
             for number, item in enumerate(node.items):
                 yield from mismatches(document, inferred, call, item, lists[0].item, f"{where}[{number}]")
             return
-    elif isinstance(node, Mapping):
+    elif isinstance(node, MappingNode):
         maps = [one for one in types.options(expected) if isinstance(one, types.Map)]
         if len(maps) == 1:
             for name, entry in node.by_name.items():
@@ -111,7 +111,7 @@ def mismatches(
 def meant(node: Node, message: str) -> str | None:
     """Return how a value of the wrong type would be written."""
     expected = message.removeprefix("must be ").partition(",")[0]
-    if isinstance(node, Mapping | Sequence) and expected == "a string":
+    if isinstance(node, MappingNode | SequenceNode) and expected == "a string":
         return 'a value becomes JSON by "{{ VALUE | tojson }}", or write the JSON in quotes'
     if not isinstance(node, Scalar):
         return None
