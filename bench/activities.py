@@ -41,18 +41,23 @@ from temporalio.testing import ActivityEnvironment
 
 from bench.interpreter import connected, ratio, rounds
 from bench.subjects import add
-from pipeline_runner.activities import directories, files, names, shell, sql, web
-from pipeline_runner.activities.containers import Containers
-from pipeline_runner.activities.context import set_idempotency_key
-from pipeline_runner.activities.download import download
-from pipeline_runner.activities.images import Images
-from pipeline_runner.activities.volumes import Volumes
-from pipeline_runner.activities.web_client import shared_connections
+from pipeline_runner.activities import shell
+from pipeline_runner.activities.dns import records as names
+from pipeline_runner.activities.docker.container import Containers
+from pipeline_runner.activities.docker.image import Images
+from pipeline_runner.activities.docker.volume import Volumes
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.http import request as web
+from pipeline_runner.activities.http.client import shared_connections
+from pipeline_runner.activities.http.download import download
+from pipeline_runner.activities.sql import statements as sql
+from pipeline_runner.activities.toolkit.context import set_idempotency_key
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
+from pipeline_runner.server import devserver
 from tests import services
 
 BARE, ACTIVITY = "bare", "activity"

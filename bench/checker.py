@@ -24,8 +24,8 @@ from pathlib import Path
 
 import yaml
 
-from pipeline_runner.core import fast_path
-from pipeline_runner.core.environment import ENVIRONMENT
+from pipeline_runner.core.expressions import fast_path
+from pipeline_runner.core.expressions.environment import ENVIRONMENT
 
 FILES = 1000
 STEPS = 20
@@ -144,7 +144,7 @@ def many(folder: Path, *, long: bool) -> list[Path]:
 
 def check(paths: list[Path]) -> float:
     """Check files, and return the seconds of CPU that it took."""
-    from pipeline_runner.language.resolve import check_paths
+    from pipeline_runner.language.workspace import check_paths
 
     gc.disable()  # as the command does
     began = time.process_time()

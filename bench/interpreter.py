@@ -36,11 +36,11 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from bench import subjects
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.interceptor import PipelineInterceptor
-from pipeline_runner.engine.interpreter import Interpreter
 from pipeline_runner.engine.worker import pipeline_worker
-from pipeline_runner.language.resolve import load
+from pipeline_runner.engine.workflow.interpreter import Interpreter
+from pipeline_runner.language.workspace import load
+from pipeline_runner.server import devserver
 
 HAND, DSL, PIPELINE, SANDBOX = "by hand", "dsl", "pipeline", "by hand, sandbox"
 COMPARED = (HAND, DSL, PIPELINE)

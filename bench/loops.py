@@ -25,8 +25,8 @@ from typing import Any
 from bench import subjects
 from bench.interpreter import PIPELINE, Bench
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
+from pipeline_runner.server import devserver
 
 RUNS = 12
 STEPS = 10

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pipeline_runner.api.workers import PipelinePlugin, worker
     from pipeline_runner.core.errors import ErrorInfo
     from pipeline_runner.core.inputs import InvalidInputs, Problem
-    from pipeline_runner.core.record import Report, UndoRecord
+    from pipeline_runner.core.state import Report, UndoRecord
     from pipeline_runner.engine.client import ConflictError, TooLargeError, UnreachableError
     from pipeline_runner.engine.follow import Connection, Ended, Progress, Unserved
     from pipeline_runner.engine.workflow_ids import WorkflowIdError
     from pipeline_runner.language.diagnostics import Diagnostic
-    from pipeline_runner.language.resolve import UsageError
+    from pipeline_runner.language.workspace import UsageError
 
 __all__ = [
     "ConflictError",
@@ -61,12 +61,12 @@ _HOMES = {
     "api.workers": ("PipelinePlugin", "worker"),
     "core.errors": ("ErrorInfo",),
     "core.inputs": ("InvalidInputs", "Problem"),
-    "core.record": ("Report", "UndoRecord"),
+    "core.state": ("Report", "UndoRecord"),
     "engine.client": ("ConflictError", "TooLargeError", "UnreachableError"),
     "engine.follow": ("Connection", "Ended", "Progress", "Unserved"),
     "engine.workflow_ids": ("WorkflowIdError",),
     "language.diagnostics": ("Diagnostic",),
-    "language.resolve": ("UsageError",),
+    "language.workspace": ("UsageError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

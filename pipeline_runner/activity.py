@@ -4,13 +4,13 @@ Beside ``temporalio.activity``, and not instead of it: an activity is a function
 Temporal's own ``@activity.defn``. Importing this module does not import temporalio.
 """
 
-from pipeline_runner.activities.context import (
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.toolkit.context import (
     absolute,
     idempotency_key,
     undone_outcome,
     working_directory,
 )
-from pipeline_runner.activities.door import describe
 from pipeline_runner.core.model import Retry, Timeouts
 
 __all__ = [

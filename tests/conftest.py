@@ -16,9 +16,9 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.worker import pipeline_worker
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
+from pipeline_runner.server import devserver
 from tests import effects, example_workers, services
 
 # A shell has the jobs that it puts into the background ignore Ctrl-C, and so would all that the tests start.

@@ -11,7 +11,7 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.context import idempotency_key, undone_outcome
+from pipeline_runner.activities.toolkit.context import idempotency_key, undone_outcome
 
 
 def note(log: str, line: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.engine.devserver import free_port
+from pipeline_runner.server.devserver import free_port
 
 BUSYBOX = "/bin/busybox"
 IMAGE = "busybox-test:1"

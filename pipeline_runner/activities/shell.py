@@ -19,15 +19,20 @@ from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.context import absolute, working_directory
-from pipeline_runner.activities.door import describe
-from pipeline_runner.activities.errors import refused
-from pipeline_runner.activities.json_text import parse
-from pipeline_runner.activities.output import STDOUT_ENCODED, Output
-from pipeline_runner.activities.programs import GuardianLostError, LeftRunningError, Program, StartError
-from pipeline_runner.activities.pulse import heartbeating, time_left
-from pipeline_runner.activities.sizes import encoded_size
-from pipeline_runner.activities.strict import Scalar, as_text, checked
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.toolkit.context import absolute, working_directory
+from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.heartbeat import heartbeating, time_left
+from pipeline_runner.activities.toolkit.json_text import parse
+from pipeline_runner.activities.toolkit.output import STDOUT_ENCODED, Output
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, checked
+from pipeline_runner.activities.toolkit.programs import (
+    GuardianLostError,
+    LeftRunningError,
+    Program,
+    StartError,
+)
+from pipeline_runner.activities.toolkit.sizes import encoded_size
 from pipeline_runner.core.errors import UNCERTAIN
 from pipeline_runner.core.model import Retry, Timeouts
 

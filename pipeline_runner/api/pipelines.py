@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline_runner.activities.door import Activity
+from pipeline_runner.activities.catalogue.providers import Activity
 from pipeline_runner.core import model
 from pipeline_runner.core.inputs import validate_inputs
-from pipeline_runner.language import resolve
+from pipeline_runner.language import workspace
 from pipeline_runner.language.diagnostics import Diagnostic, render
 from pipeline_runner.language.needs import needs_of
-from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
+from pipeline_runner.language.workspace import Loaded, UsageError, check_paths
 
 
 class InvalidPipeline(ValueError):
@@ -131,7 +131,7 @@ def load(path: str | Path, *, activities: Iterable[str | Activity] = ()) -> Pipe
         UsageError: There is no such file, a module cannot be imported, or a callable is no activity.
     """
     given = tuple(activities)
-    return _made(str(path), resolve.load(path, modules=given), given)
+    return _made(str(path), workspace.load(path, modules=given), given)
 
 
 def load_text(
@@ -149,7 +149,7 @@ def load_text(
         UsageError: A module cannot be imported, or a callable is no activity.
     """
     given = tuple(activities)
-    return _made(resolve.TEXT, resolve.load_text(text, base=base, modules=given), given)
+    return _made(workspace.TEXT, workspace.load_text(text, base=base, modules=given), given)
 
 
 def load_directory(path: str | Path, *, activities: Iterable[str | Activity] = ()) -> list[Pipeline]:

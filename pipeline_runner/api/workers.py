@@ -9,13 +9,13 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from pipeline_runner.activities import door
-from pipeline_runner.activities.door import Activity
-from pipeline_runner.activities.secret_values import Source
+from pipeline_runner.activities.catalogue import providers
+from pipeline_runner.activities.catalogue.providers import Activity
+from pipeline_runner.activities.toolkit.secret_values import Source
 from pipeline_runner.api.pipelines import Pipeline
 from pipeline_runner.core import model
 from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE, ServingPlugin
-from pipeline_runner.language.resolve import UsageError
+from pipeline_runner.language.workspace import UsageError
 
 
 class PipelinePlugin(ServingPlugin):
@@ -77,10 +77,10 @@ def _by_name(pipelines: Iterable[Pipeline]) -> dict[str, Pipeline]:
 def _activities(pipelines: Iterable[Pipeline], given: Sequence[str | Activity]) -> list[Activity]:
     """Return what the worker serves; what is nearer to it wins over others of the same name."""
     modules = [module for one in pipelines for module in one.loaded.modules]
-    modules += [door.Provider(one) for one in given if isinstance(one, str)]
+    modules += [providers.Provider(one) for one in given if isinstance(one, str)]
     try:
-        found = {door.name_of(one): one for one in door.served(modules)}
-    except door.ProviderError as error:
+        found = {providers.name_of(one): one for one in providers.served(modules)}
+    except providers.ProviderError as error:
         raise UsageError(str(error)) from None
     found |= _distinct(function for one in pipelines for function in one.activities)
     found |= _distinct(one for one in given if not isinstance(one, str))
@@ -90,9 +90,9 @@ def _activities(pipelines: Iterable[Pipeline], given: Sequence[str | Activity]) 
 def _distinct(functions: Iterable[Activity]) -> dict[str | None, Activity]:
     found: dict[str | None, Activity] = {}
     for function in functions:
-        if not door.is_activity(function):
+        if not providers.is_activity(function):
             raise UsageError(f"{function!r} is not an activity: decorate it with @activity.defn")
-        name = door.name_of(function)
+        name = providers.name_of(function)
         if found.setdefault(name, function) != function:
             raise UsageError(f'two activities are named "{name}": {found[name]!r} and {function!r}')
     return found

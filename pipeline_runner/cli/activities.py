@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline_runner.activities import extras
-from pipeline_runner.activities.catalogue import Entry
-from pipeline_runner.activities.door import ProviderError
+from pipeline_runner.activities.catalogue import extras
+from pipeline_runner.activities.catalogue.entries import Entry
+from pipeline_runner.activities.catalogue.providers import ProviderError
 from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError

@@ -13,11 +13,11 @@ from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.model import Pipeline
 from pipeline_runner.core.suggest import listed
-from pipeline_runner.language import loader
 from pipeline_runner.language.diagnostics import Diagnostic, render
 from pipeline_runner.language.input_text import parse_input
-from pipeline_runner.language.nodes import plain
-from pipeline_runner.language.resolve import Loaded, UsageError, load
+from pipeline_runner.language.workspace import Loaded, UsageError, load
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import plain
 
 _FEW = 3
 """So many of those that say the same are shown, and the others counted."""

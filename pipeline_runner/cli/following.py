@@ -27,12 +27,12 @@ from pipeline_runner.cli.main import CommandError, leave_within
 from pipeline_runner.cli.progress import View, connection_line, view
 from pipeline_runner.cli.session import Interrupts, Target
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
-from pipeline_runner.core.record import Report, UndoRecord
+from pipeline_runner.core.state import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
-from pipeline_runner.engine.outcomes import report_of
-from pipeline_runner.engine.payloads import is_plain
 from pipeline_runner.engine.reports import UNDECODED, with_attempts, with_details
+from pipeline_runner.engine.workflow.outcomes import report_of
+from pipeline_runner.engine.workflow.payloads import is_plain
 
 _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""

@@ -9,7 +9,7 @@ import logging
 import time
 import traceback
 
-from pipeline_runner.activities.secret_values import in_use, masked
+from pipeline_runner.activities.toolkit.secret_values import in_use, masked
 from pipeline_runner.cli import console
 
 _LONGEST = 1_000
@@ -97,7 +97,7 @@ class _Lines(logging.Handler):
 
     def _attempt(self, record: logging.LogRecord, about: dict[str, object]) -> str | None:
         """Tell of an attempt that failed, unless the view tells of it, or the run does."""
-        from pipeline_runner.engine.interpreter import LOAD
+        from pipeline_runner.engine.workflow.interpreter import LOAD
 
         error = record.exc_info[1] if record.exc_info else None
         if not self._serves or about["activity_type"] == LOAD or error is None:

@@ -163,8 +163,8 @@ def _report(error: Exception) -> None:
 
 
 def _state_directory() -> str:
-    from pipeline_runner.engine.devserver import ServerError
-    from pipeline_runner.engine.embedded import state_folder
+    from pipeline_runner.server.devserver import ServerError
+    from pipeline_runner.server.embedded import state_folder
 
     try:
         return str(state_folder())

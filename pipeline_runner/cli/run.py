@@ -13,7 +13,7 @@ from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from pipeline_runner.engine.embedded import Joining
+    from pipeline_runner.server.embedded import Joining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.language import schema
+from pipeline_runner.language.table import schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

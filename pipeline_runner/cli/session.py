@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
-from pipeline_runner.activities.state import FOLDER_VARIABLE, is_temporary
+from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, secret_value
+from pipeline_runner.activities.toolkit.state_directory import FOLDER_VARIABLE, is_temporary
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, early
-from pipeline_runner.engine.devserver import ServerError
-from pipeline_runner.engine.embedded import (
+from pipeline_runner.server.devserver import ServerError
+from pipeline_runner.server.embedded import (
     Embedded,
     Joining,
     NoHomeError,
@@ -30,13 +30,13 @@ from pipeline_runner.engine.embedded import (
     server_stays,
     state_folder,
 )
-from pipeline_runner.engine.key import signing_key
+from pipeline_runner.server.key import signing_key
 
 if TYPE_CHECKING:
     from temporalio.client import Client
     from temporalio.worker import Worker
 
-    from pipeline_runner.activities.door import Provider
+    from pipeline_runner.activities.catalogue.providers import Provider
 
 
 _NEW_SERVER = 4.0
@@ -290,11 +290,11 @@ def activities_of(modules: Iterable["Provider"]) -> list[Callable[..., Any]]:
         CommandError: A module cannot be imported, or offers nothing; or two directories have
             activities of the same name.
     """
-    from pipeline_runner.activities import door
+    from pipeline_runner.activities.catalogue import providers
 
     try:
-        return door.served(modules)
-    except door.ProviderError as error:
+        return providers.served(modules)
+    except providers.ProviderError as error:
         raise CommandError(str(error)) from None
 
 
@@ -305,13 +305,13 @@ def noted(modules: Iterable["Provider"]) -> list[list[str | None]]:
 
 def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
     """Return the modules that the command noted which started a run."""
-    from pipeline_runner.activities import door
+    from pipeline_runner.activities.catalogue import providers
 
     found = []
     for noted in memo["modules"]:
         # An older command noted names alone, and beside them where all of them are found.
         name, directory = (noted, next(iter(memo["folders"]), None)) if isinstance(noted, str) else noted
-        found.append(door.Provider(name, None if directory is None else Path(directory)))
+        found.append(providers.Provider(name, None if directory is None else Path(directory)))
     return found
 
 

@@ -14,13 +14,13 @@ from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
 from pipeline_runner.engine.workflow_ids import WorkflowIdError, workflow_id_of
 from pipeline_runner.language.needs import Needs, needs_of, served_here
-from pipeline_runner.language.resolve import Loaded
+from pipeline_runner.language.workspace import Loaded
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
 
     from pipeline_runner.engine.client import Start
-    from pipeline_runner.engine.embedded import Joining
+    from pipeline_runner.server.embedded import Joining
 
 
 def check_and_run(args: argparse.Namespace, server: "Joining | None") -> ExitCode:
@@ -76,9 +76,9 @@ async def _start_and_follow(
     caught: session.Interrupts,
 ) -> ExitCode:
     from pipeline_runner.cli.following import follow
-    from pipeline_runner.engine.calls import fitting_id
     from pipeline_runner.engine.client import Start
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
+    from pipeline_runner.engine.workflow.calls import fitting_id
 
     assert loaded.bundle is not None
     own = where.embedded is not None and not args.detach
@@ -145,7 +145,7 @@ def _on_one_queue(loaded: Loaded) -> model.Bundle:
 
 async def _expect_workers(client: "Client", where: session.Target, queue: str) -> None:
     from pipeline_runner.engine.client import has_workers
-    from pipeline_runner.engine.embedded import server_stays
+    from pipeline_runner.server.embedded import server_stays
 
     if where.embedded is not None and not server_stays(where.embedded.folder):
         raise CommandError(

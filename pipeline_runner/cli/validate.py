@@ -12,7 +12,7 @@ from pipeline_runner.cli.formats import FORMATS
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.language.catalogue_file import LOCK
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.resolve import Checked, UsageError, check_paths
+from pipeline_runner.language.workspace import Checked, UsageError, check_paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 
-    from pipeline_runner.engine.embedded import Embedded
+    from pipeline_runner.server.embedded import Embedded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ async def memo_of(
     """
     from pipeline_runner.engine.client import MEMO, is_open
     from pipeline_runner.engine.converting import json_of
-    from pipeline_runner.engine.signatures import MEMO_FIELD, Signer, same
+    from pipeline_runner.engine.workflow.signatures import MEMO_FIELD, Signer, same
 
     payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
     if embedded is None or payload is None or not is_open(description):

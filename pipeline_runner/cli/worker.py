@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline_runner.activities.door import Provider
+from pipeline_runner.activities.catalogue.providers import Provider
 from pipeline_runner.cli import console, diagnose, logs, options, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core import model
 from pipeline_runner.language.needs import needs_of, served_here
-from pipeline_runner.language.resolve import Loaded, UsageError, check_paths
+from pipeline_runner.language.workspace import Loaded, UsageError, check_paths
 
 GRACE = timedelta(seconds=30)
 """How long running activities may go on when the worker is stopped."""

@@ -12,10 +12,10 @@ from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
 
-from pipeline_runner.core.formats import FORMATS
 from pipeline_runner.core.model import Struct
-from pipeline_runner.core.patterns import PatternError, compiled
-from pipeline_runner.core.plain_schemas import fits, is_pattern, is_plain
+from pipeline_runner.core.schemas.formats import FORMATS
+from pipeline_runner.core.schemas.patterns import PatternError, compiled
+from pipeline_runner.core.schemas.plain import fits, is_pattern, is_plain
 from pipeline_runner.core.suggest import did_you_mean, listed, meant
 
 JsonSchema = dict[str, Any] | bool

@@ -35,6 +35,9 @@ CATCH = "catch"
 SWITCH = "switch"
 """The name of the arms of a ``switch``."""
 
+MAX_ID = 1000
+"""Bytes that Temporal takes as an id of a workflow or an activity (``limit.maxIDLength``)."""
+
 _UNDO = "undo:"
 _NUMBER = r"(?:0|[1-9][0-9]{0,17})"
 _SEGMENT = re.compile(rf"(?P<name>[^\W\d]\w*)(?:\[(?P<number>{_NUMBER})\])?(?:#(?P<attempt>{_NUMBER}))?")

@@ -12,7 +12,7 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails
 
-from pipeline_runner.engine.ending import CANCELLED_WITH
+from pipeline_runner.engine.workflow.ending import CANCELLED_WITH
 
 
 class DetailedRunner(UnsandboxedWorkflowRunner):

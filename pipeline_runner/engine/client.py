@@ -22,10 +22,10 @@ from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 
 from pipeline_runner.core.inputs import InvalidInputs, Problem, validate_inputs
 from pipeline_runner.core.model import bundle_hash, decode
-from pipeline_runner.core.record import Options
-from pipeline_runner.engine.calls import summary_of
+from pipeline_runner.core.state import Options
 from pipeline_runner.engine.converting import plain
-from pipeline_runner.engine.payloads import LIMIT, encoded, too_large
+from pipeline_runner.engine.workflow.calls import summary_of
+from pipeline_runner.engine.workflow.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.workflow_ids import workflow_id_for, workflow_id_of
 
 MEMO = "pipeline_runner"

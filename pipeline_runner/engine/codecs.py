@@ -19,7 +19,7 @@ from temporalio.converter import (
     WithSerializationContext,
 )
 
-from pipeline_runner.activities import door
+from pipeline_runner.activities.catalogue import providers
 
 if TYPE_CHECKING:
     import httpx
@@ -102,8 +102,8 @@ def _import_codec(name: str) -> PayloadCodec:
     if not module_name or not attribute.isidentifier():
         raise CodecChoiceError(f'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "{name}"')
     try:
-        module = door.import_module(module_name)
-    except door.ProviderError as error:
+        module = providers.import_module(module_name)
+    except providers.ProviderError as error:
         raise CodecChoiceError(f"--codec {name}: {error}") from None
     found = getattr(module, attribute, None)
     if found is None:

@@ -14,7 +14,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from pipeline_runner.engine.payloads import is_plain
+from pipeline_runner.engine.workflow.payloads import is_plain
 
 
 async def plain(converter: DataConverter, payload: Payload) -> Payload | None:

@@ -15,7 +15,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
-from pipeline_runner.activities.secret_values import masked
+from pipeline_runner.activities.toolkit.secret_values import masked
 from pipeline_runner.core.errors import MARK, shortened
 
 MESSAGE = 20_000

@@ -23,9 +23,9 @@ from pipeline_runner.core.model import Step
 from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.converting import json_of, message_of, readable
-from pipeline_runner.engine.interpreter import LOAD
-from pipeline_runner.engine.outcomes import details_of
 from pipeline_runner.engine.skipped import Outline, outline_of
+from pipeline_runner.engine.workflow.interpreter import LOAD
+from pipeline_runner.engine.workflow.outcomes import details_of
 
 State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
 End = Literal["completed", "failed", "cancelled", "terminated", "timed out"]

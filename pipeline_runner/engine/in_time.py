@@ -9,13 +9,13 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from pipeline_runner.activities import pulse
+from pipeline_runner.activities.toolkit import heartbeat
 from pipeline_runner.core.errors import MARK
 
 _log = logging.getLogger(__name__)
 
 
-async def in_time(run: Coroutine[Any, Any, Any], until: pulse.Deadline | None, *, threaded: bool) -> Any:
+async def in_time(run: Coroutine[Any, Any, Any], until: heartbeat.Deadline | None, *, threaded: bool) -> Any:
     """Run an activity, and have it end when its time is up.
 
     Args:
@@ -26,7 +26,7 @@ async def in_time(run: Coroutine[Any, Any, Any], until: pulse.Deadline | None, *
     Raises:
         ApplicationError: Its time was up; the type is that of the server's timeout.
     """
-    pulse.set_deadline(until)
+    heartbeat.set_deadline(until)
     if until is None:
         return await run
     if time.monotonic() >= until.ask:  # the task was on its way for too long: nothing is begun
@@ -36,7 +36,7 @@ async def in_time(run: Coroutine[Any, Any, Any], until: pulse.Deadline | None, *
 
 
 class _Attempt:
-    def __init__(self, work: "asyncio.Future[Any]", until: pulse.Deadline, *, threaded: bool) -> None:
+    def __init__(self, work: "asyncio.Future[Any]", until: heartbeat.Deadline, *, threaded: bool) -> None:
         self._work, self._until, self._threaded = work, until, threaded
         self._asked = False
         self._cancelled: asyncio.CancelledError | None = None

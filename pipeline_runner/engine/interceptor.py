@@ -33,13 +33,13 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
-from pipeline_runner.activities import pulse
-from pipeline_runner.activities.context import (
+from pipeline_runner.activities.toolkit import heartbeat
+from pipeline_runner.activities.toolkit.context import (
     set_idempotency_key,
     set_undone_outcome,
     set_working_directory,
 )
-from pipeline_runner.activities.secret_values import (
+from pipeline_runner.activities.toolkit.secret_values import (
     SecretNotFoundError,
     Source,
     in_use,
@@ -49,15 +49,17 @@ from pipeline_runner.activities.secret_values import (
     secret_value,
     source,
 )
-from pipeline_runner.activities.threads import in_thread
+from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import MARK, UNCERTAIN
 from pipeline_runner.core.secrets import SecretSpans, filled
-from pipeline_runner.engine.calls import INSTALLED
 from pipeline_runner.engine.converting import plain
 from pipeline_runner.engine.failures import rebuilt
 from pipeline_runner.engine.in_time import in_time, is_uncertain
-from pipeline_runner.engine.interceptors import (
+from pipeline_runner.engine.parameters import Raw, decoded
+from pipeline_runner.engine.placing import placed
+from pipeline_runner.engine.workflow.calls import INSTALLED
+from pipeline_runner.engine.workflow.interceptors import (
     DIRECTORY_HEADER,
     KEY_HEADER,
     OUTCOME_HEADER,
@@ -65,9 +67,7 @@ from pipeline_runner.engine.interceptors import (
     UNDOING_HEADER,
     Steps,
 )
-from pipeline_runner.engine.parameters import Raw, decoded
-from pipeline_runner.engine.payloads import LIMIT, too_large
-from pipeline_runner.engine.placing import placed
+from pipeline_runner.engine.workflow.payloads import LIMIT, too_large
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         mark: dict[str, Any] | None = None
-        until = pulse.deadline()
+        until = heartbeat.deadline()
         source.set(self._vault)
         try:
             headers = await self._headers(input)
@@ -253,7 +253,7 @@ def _measured(result: Any) -> Any:
     return RawValue(payload)
 
 
-async def _secrets(places: SecretSpans, until: pulse.Deadline | None) -> dict[str, str]:
+async def _secrets(places: SecretSpans, until: heartbeat.Deadline | None) -> dict[str, str]:
     """Look up the secrets of an input, and have them masked from now on."""
     names = sorted({name for _, spans in places for _, _, name in spans})
 
@@ -268,7 +268,7 @@ async def _secrets(places: SecretSpans, until: pulse.Deadline | None) -> dict[st
     return values
 
 
-async def _in_time(look_up: Callable[[], dict[str, str]], until: pulse.Deadline | None) -> dict[str, str]:
+async def _in_time(look_up: Callable[[], dict[str, str]], until: heartbeat.Deadline | None) -> dict[str, str]:
     """Ask a vault, which may block; nothing of the step begins after its time is up."""
     try:
         async with asyncio.timeout(

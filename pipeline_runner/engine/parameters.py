@@ -16,7 +16,7 @@ from temporalio import activity
 from temporalio.common import RawValue
 from temporalio.converter import PayloadConverter
 
-from pipeline_runner.activities.errors import refused
+from pipeline_runner.activities.toolkit.errors import refused
 
 _DEFINITION = "__temporal_activity_definition"
 

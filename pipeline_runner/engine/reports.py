@@ -14,9 +14,9 @@ from temporalio.exceptions import (
 )
 
 from pipeline_runner.core.errors import ErrorInfo
-from pipeline_runner.core.record import Report, RunStatus
+from pipeline_runner.core.state import Report, RunStatus
 from pipeline_runner.engine.follow import Ended, Follower, Progress
-from pipeline_runner.engine.outcomes import details_of, report_of
+from pipeline_runner.engine.workflow.outcomes import details_of, report_of
 
 UNDECODED = (KeyError, RuntimeError)
 """What the SDK raises where it does not know a payload's encoding."""

@@ -2,7 +2,7 @@
 
 Whoever reaches an embedded server can hand work to its workers: other users of the machine,
 and web pages through the server's HTTP interface. So the commands of a user share a key
-(``engine/key.py``), and every piece of work carries an HMAC-SHA256 in a header:
+(``server/key.py``), and every piece of work carries an HMAC-SHA256 in a header:
 
 * the start of a run, of a child and of the next run of a chain (continue-as-new), over its
   type, its workflow id, its task queue and its arguments;
@@ -37,8 +37,8 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
-from pipeline_runner.engine.interceptors import SignedRuns, payloads_of
-from pipeline_runner.engine.signatures import (
+from pipeline_runner.engine.workflow.interceptors import SignedRuns, payloads_of
+from pipeline_runner.engine.workflow.signatures import (
     HEADER,
     MEMO_FIELD,
     Signer,

@@ -19,8 +19,8 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from pipeline_runner.activities import old_records
-from pipeline_runner.activities.context import Origin, set_origin
+from pipeline_runner.activities.files import old_records
+from pipeline_runner.activities.toolkit.context import Origin, set_origin
 from pipeline_runner.engine import retention
 
 EVERY = 6 * 3600.0

@@ -22,19 +22,19 @@ from temporalio.worker import (
     WorkflowReplayResult,
 )
 
-from pipeline_runner.activities.door import is_activity, name_of
-from pipeline_runner.activities.secret_values import SecretNotFoundError, Source, secret_value
-from pipeline_runner.activities.threads import in_thread
-from pipeline_runner.activities.web_client import shared_connections
+from pipeline_runner.activities.catalogue.providers import is_activity, name_of
+from pipeline_runner.activities.http.client import shared_connections
+from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, Source, secret_value
+from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core import errors
-from pipeline_runner.engine import signatures
 from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import PipelineInterceptor, WorkflowSide
-from pipeline_runner.engine.interpreter import LOAD, Interpreter
-from pipeline_runner.engine.outcomes import unknown_activity
 from pipeline_runner.engine.parameters import taken_raw
 from pipeline_runner.engine.sweeping import Namespace, OriginInterceptor, sweeping
+from pipeline_runner.engine.workflow import signatures
+from pipeline_runner.engine.workflow.interpreter import LOAD, Interpreter
+from pipeline_runner.engine.workflow.outcomes import unknown_activity
 
 DEFAULT_TASK_QUEUE = "pipelines"
 """Where runs go that name no task queue."""

@@ -4,12 +4,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline_runner.core.expressions import render_text
+from pipeline_runner.core.expressions.evaluate import render_text
+from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import Pipeline
-from pipeline_runner.core.parsing import ExpressionError
-
-MAX_ID = 1000
-"""Bytes that Temporal takes as a workflow id (``limit.maxIDLength``)."""
+from pipeline_runner.core.paths import MAX_ID
 
 
 class WorkflowIdError(ValueError):

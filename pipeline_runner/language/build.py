@@ -18,7 +18,7 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.language import policies
 from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.document import Step as StepNode
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar, plain
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, plain
 
 ChildKey = Callable[[str], str]
 """From a child's path as written to its key in the bundle."""

@@ -16,15 +16,16 @@ from typing import Any
 
 import msgspec
 
-from pipeline_runner.activities import door
-from pipeline_runner.activities.catalogue import Catalogue, Entry, builtin
-from pipeline_runner.activities.door import Activity, Provider
+from pipeline_runner.activities.catalogue import providers
+from pipeline_runner.activities.catalogue.entries import Catalogue, Entry, builtin
+from pipeline_runner.activities.catalogue.providers import Activity, Provider
 from pipeline_runner.core.inputs import schema_problems
-from pipeline_runner.language import loader, policies
+from pipeline_runner.language import policies
 from pipeline_runner.language.checks.schemas import check_schema
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
-from pipeline_runner.language.fields import ACTIVITIES_FILE
-from pipeline_runner.language.nodes import START, MappingNode, Node, Scalar, Source, plain
+from pipeline_runner.language.table.fields import ACTIVITIES_FILE
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import START, MappingNode, Node, Scalar, Source, plain
 
 NAMES = ("activities.yaml", "activities.yml")
 LOCK = "activities.lock.json"
@@ -123,12 +124,12 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
 def _assembled(
     own: tuple[Provider, ...], given: tuple[str | Activity, ...], folder: Path | None
 ) -> Activities:
-    last = [door.provider(one, folder) for one in given if isinstance(one, str)]
-    modules = tuple(dict.fromkeys([*map(Provider, door.entry_points()), *own, *last]))
+    last = [providers.provider(one, folder) for one in given if isinstance(one, str)]
+    modules = tuple(dict.fromkeys([*map(Provider, providers.entry_points()), *own, *last]))
     catalogue = builtin()
     for module in modules:
-        catalogue = catalogue.extended(door.catalogue_of(*module))
-    functions = door.entries_of(one for one in given if not isinstance(one, str))
+        catalogue = catalogue.extended(providers.catalogue_of(*module))
+    functions = providers.entries_of(one for one in given if not isinstance(one, str))
     return Activities(catalogue=catalogue.extended(functions), modules=modules)
 
 
@@ -195,7 +196,7 @@ def _own(
         if problem:
             problems.append(problem)
         else:
-            good.append(door.provider(name, folder) if imports else Provider(name))
+            good.append(providers.provider(name, folder) if imports else Provider(name))
     return tuple(good), problems
 
 
@@ -207,12 +208,12 @@ def _module_problem(
     if not imports:
         return None
     try:
-        door.catalogue_of(name, folder)
-    except door.MissingModule as error:
+        providers.catalogue_of(name, folder)
+    except providers.MissingModule as error:
         if name.endswith(".py"):
             return _no_name(node, name, source)
         return source.diagnostic(node.span, "bad-module", str(error))
-    except door.ProviderError as error:
+    except providers.ProviderError as error:
         return source.diagnostic(node.span, "bad-module", str(error))
     return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import MappingNode, Source
+from pipeline_runner.language.yaml.nodes import MappingNode, Source
 
 _MOST = 10
 """So many files of a cycle a reader takes in."""

@@ -11,18 +11,18 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.core import parsing
-from pipeline_runner.core.fast_path import Reference
-from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.activities.catalogue.entries import Catalogue
+from pipeline_runner.core.expressions import parsing
+from pipeline_runner.core.expressions.fast_path import Reference
+from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.core.suggest import meant
-from pipeline_runner.language.containers import Field
-from pipeline_runner.language.fields import CATCH, COMPENSATION, PIPELINE, STEP
-from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source, Span
-from pipeline_runner.language.positions import part_of
-from pipeline_runner.language.shapes import Mode
+from pipeline_runner.language.table.collections import Field
+from pipeline_runner.language.table.fields import CATCH, COMPENSATION, PIPELINE, STEP
+from pipeline_runner.language.table.shapes import Mode
 from pipeline_runner.language.types import ANY, Type
+from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source, Span
+from pipeline_runner.language.yaml.positions import part_of
 
 if TYPE_CHECKING:
     from jinja2 import nodes as jinja

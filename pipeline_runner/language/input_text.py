@@ -3,8 +3,8 @@
 from typing import Any
 
 from pipeline_runner.core.inputs import JsonSchema
-from pipeline_runner.language import loader
-from pipeline_runner.language.nodes import plain
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import plain
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from pipeline_runner.activities import extras
-from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
+from pipeline_runner.activities.catalogue import extras
+from pipeline_runner.activities.catalogue.entries import Catalogue
+from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.core import model
-from pipeline_runner.core.parsing import ExpressionError, references
-from pipeline_runner.language.resolve import Loaded
+from pipeline_runner.core.expressions.parsing import ExpressionError, references
+from pipeline_runner.language.workspace import Loaded
 
 SECRET = "x-secret"  # noqa: S105 - a keyword
 """In the schema of an activity's parameter: its value is the name of a secret."""

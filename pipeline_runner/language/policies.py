@@ -13,9 +13,9 @@ import msgspec
 from pipeline_runner.core import durations
 from pipeline_runner.core.model import ChildTimeouts, Retry, Struct, Timeouts
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.fields import POLICY_TIMEOUTS
-from pipeline_runner.language.fields import RETRY as RETRY_FIELDS
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar
+from pipeline_runner.language.table.fields import POLICY_TIMEOUTS
+from pipeline_runner.language.table.fields import RETRY as RETRY_FIELDS
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar
 
 T = TypeVar("T", bound=Struct)
 

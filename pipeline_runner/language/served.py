@@ -5,13 +5,13 @@ Bad: two files with ``name: deploy``; good: names of their own.
 
 from collections.abc import Iterable, Iterator
 
-from pipeline_runner.activities import door
-from pipeline_runner.activities.door import Provider
+from pipeline_runner.activities.catalogue import providers
+from pipeline_runner.activities.catalogue.providers import Provider
 from pipeline_runner.core.suggest import listed
 from pipeline_runner.language.catalogue_file import Activities
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Node, Scalar, Source
+from pipeline_runner.language.yaml.nodes import Node, Scalar, Source
 
 
 def same_names(documents: Iterable[Document]) -> Iterator[Diagnostic]:
@@ -35,7 +35,7 @@ def same_activities(files: Iterable[Activities]) -> Iterator[Diagnostic]:
     first: dict[str, Source] = {}
     for known in files:
         for source, node, module in _modules(known):
-            names = door.names_of(module)
+            names = providers.names_of(module)
             others: dict[str, list[str]] = {}
             for name in sorted(names):
                 other = first.setdefault(name, source)

@@ -15,8 +15,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import secret_values
-from pipeline_runner.activities.context import (
+from pipeline_runner.activities.toolkit import secret_values
+from pipeline_runner.activities.toolkit.context import (
     set_idempotency_key,
     set_undone_outcome,
     set_working_directory,

@@ -21,11 +21,11 @@ from typing import Any
 
 import docker
 
-from pipeline_runner.activities.containers import Containers
-from pipeline_runner.activities.docker_engine import Engine
-from pipeline_runner.activities.images import Images
-from pipeline_runner.activities.networks import Networks
-from pipeline_runner.activities.volumes import Volumes
+from pipeline_runner.activities.docker.container import Containers
+from pipeline_runner.activities.docker.engine import Engine
+from pipeline_runner.activities.docker.image import Images
+from pipeline_runner.activities.docker.network import Networks
+from pipeline_runner.activities.docker.volume import Volumes
 from pipeline_runner.testing.docker_base import Hold, answer, broken, unreachable
 from pipeline_runner.testing.docker_containers import FakeContainers, Program
 

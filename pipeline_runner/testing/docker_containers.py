@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline_runner.activities.container_exec import KILL
+from pipeline_runner.activities.docker.container_exec import KILL
 from pipeline_runner.testing.docker_base import answer, fits, operation
 from pipeline_runner.testing.docker_images import Image, now
 from pipeline_runner.testing.docker_networks import FakeNetworks

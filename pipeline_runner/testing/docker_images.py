@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline_runner.activities.images import split
+from pipeline_runner.activities.docker.image import split
 from pipeline_runner.testing.docker_base import Base, answer, fits, operation
 
 

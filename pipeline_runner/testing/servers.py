@@ -9,9 +9,9 @@ from temporalio.client import Client
 from temporalio.testing import TimeSkipper
 from temporalio.worker import Replayer
 
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.client import UnreachableError, connect
 from pipeline_runner.engine.worker import ServingPlugin
+from pipeline_runner.server import devserver
 
 _ATTEMPTS = 100
 _PAUSE = 0.05

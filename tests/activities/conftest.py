@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import stores
-from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.activities.files import stores
+from pipeline_runner.activities.toolkit.context import set_idempotency_key
 
 KEY = "0123456789abcdef0123456789abcdef"
 

@@ -9,11 +9,11 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import docker_engine
-from pipeline_runner.activities.containers import Containers
-from pipeline_runner.activities.images import Images
-from pipeline_runner.activities.networks import Networks
-from pipeline_runner.activities.volumes import Volumes
+from pipeline_runner.activities.docker import engine as docker_engine
+from pipeline_runner.activities.docker.container import Containers
+from pipeline_runner.activities.docker.image import Images
+from pipeline_runner.activities.docker.network import Networks
+from pipeline_runner.activities.docker.volume import Volumes
 from pipeline_runner.testing.docker import FakeDocker
 from tests.services import IMAGE, Engine
 
@@ -97,7 +97,7 @@ def fake_world() -> World:
 
 @contextmanager
 def real_world(engine: Engine) -> Iterator[World]:
-    from pipeline_runner.activities.docker_client import Client
+    from pipeline_runner.activities.docker.client import Client
 
     made: list[Any] = []
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities.context import set_undone_outcome
-from pipeline_runner.activities.docker_engine import KEY_LABEL
+from pipeline_runner.activities.docker.engine import KEY_LABEL
+from pipeline_runner.activities.toolkit.context import set_undone_outcome
 from tests.activities.conftest import KEY
 from tests.activities.docker_world import World, attempt, failure, fake_world, told, world_of
 from tests.services import IMAGE

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.activities.docker_engine import KEY_LABEL, WORKFLOW_LABEL
+from pipeline_runner.activities.docker.engine import KEY_LABEL, WORKFLOW_LABEL
 from tests.activities.conftest import KEY
 from tests.activities.docker_world import FOREVER, World, failure, fake_world, told, world_of
 from tests.services import IMAGE

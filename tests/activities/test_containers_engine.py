@@ -17,10 +17,10 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import pulse
-from pipeline_runner.activities.containers import Containers
-from pipeline_runner.activities.docker_engine import KEY_LABEL
-from pipeline_runner.activities.images import Images
+from pipeline_runner.activities.docker.container import Containers
+from pipeline_runner.activities.docker.engine import KEY_LABEL
+from pipeline_runner.activities.docker.image import Images
+from pipeline_runner.activities.toolkit import heartbeat
 from pipeline_runner.core.errors import UNCERTAIN
 from tests.activities.conftest import KEY
 from tests.activities.docker_world import FOREVER, World, attempt, failure, real_world, told
@@ -111,7 +111,7 @@ def test_cancelled_exec_of_another_user(world: World, engine: Engine, environmen
 def test_a_command_that_ignores_the_request_is_killed(
     world: World, engine: Engine, environment: NewEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline_runner.activities.container_exec.GRACE", 0.3)
+    monkeypatch.setattr("pipeline_runner.activities.docker.container_exec.GRACE", 0.3)
     world.add("web")
     script = "trap '' TERM; while :; do sleep 0.1; done"
     begun = f"sh -c {script}"
@@ -257,7 +257,7 @@ def test_a_port_of_another_program_is_taken_too(world: World, run: Run) -> None:
 def test_a_missing_image_is_pulled_and_tells_how_far_it_is(
     world: World, environment: NewEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "_OFTEN", 0)
+    monkeypatch.setattr(heartbeat, "_OFTEN", 0)
     beats: list[Any] = []
     env = environment()
     env.on_heartbeat = lambda *details: beats.extend(details)
@@ -304,7 +304,7 @@ def test_the_environment_names_the_engine(
 def test_without_the_package_the_error_says_what_to_install(
     run: Run, environment: NewEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline_runner.activities.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("pipeline_runner.activities.catalogue.extras.find_spec", lambda _: None)
     env = environment()
     env.info = dataclasses.replace(env.info, activity_type="container.stop")
     with pytest.raises(ApplicationError) as caught:
@@ -319,7 +319,7 @@ def test_without_the_package_the_error_says_what_to_install(
 def test_the_modules_need_no_docker_to_be_imported() -> None:
     """And a start of the command does not pay for it."""
     names = ", ".join(
-        f"pipeline_runner.activities.{n}" for n in ("containers", "images", "networks", "volumes")
+        f"pipeline_runner.activities.docker.{n}" for n in ("container", "image", "network", "volume")
     )
     code = f"import sys, {names}; print([m for m in ('docker', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

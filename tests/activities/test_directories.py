@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import directories, files
-from pipeline_runner.activities.context import (
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.toolkit.context import (
     set_idempotency_key,
     set_undone_outcome,
     set_working_directory,

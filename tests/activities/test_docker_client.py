@@ -37,7 +37,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_beginning_of_an_output_is_not_lost(address: str) -> None:
-    from pipeline_runner.activities.docker_client import Client
+    from pipeline_runner.activities.docker.client import Client
 
     client = Client(base_url=address, version="1.41", timeout=10)
     said = list(client.exec_start("c0ffee", stream=True, demux=True))

@@ -16,9 +16,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import download as module
-from pipeline_runner.activities import files
-from pipeline_runner.activities.download import download
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.http import download as module
+from pipeline_runner.activities.http.download import download
 from tests.fileserver import PIECE, FileServer
 
 BODY = os.urandom(3 * PIECE + 123)
@@ -299,7 +299,7 @@ def test_a_server_that_stalls_is_given_up(
 def test_progress_is_told(
     environment: NewEnvironment, server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline_runner.activities.pulse._OFTEN", 0.0)
+    monkeypatch.setattr("pipeline_runner.activities.toolkit.heartbeat._OFTEN", 0.0)
     told: list[Any] = []
     env = environment()
     env.on_heartbeat = lambda *details: told.extend(details)

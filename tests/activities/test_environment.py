@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from temporalio import activity
 
-from pipeline_runner.activities.context import idempotency_key, undone_outcome, working_directory
-from pipeline_runner.activities.secret_values import SecretNotFoundError, secret_value
+from pipeline_runner.activities.toolkit.context import idempotency_key, undone_outcome, working_directory
+from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.testing.activities import KEY, activity_environment
 from tests.docs.pages import EVERY
 

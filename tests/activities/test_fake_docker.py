@@ -10,9 +10,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import door
-from pipeline_runner.activities.docker_engine import KEY_LABEL
-from pipeline_runner.activities.docker_errors import of_answer
+from pipeline_runner.activities.catalogue import providers
+from pipeline_runner.activities.docker.engine import KEY_LABEL
+from pipeline_runner.activities.docker.errors import of_answer
 from pipeline_runner.core.errors import UNCERTAIN
 from pipeline_runner.testing.docker import FakeDocker, answer, broken, unreachable
 from tests.activities.conftest import KEY
@@ -89,9 +89,11 @@ def test_the_clients_own_classes_work_on_it(fake: FakeDocker) -> None:
 
 
 def test_it_offers_every_activity_of_the_families(fake: FakeDocker) -> None:
-    families = ["containers", "images", "networks", "volumes"]
-    known = {e.name for f in families for e in door.catalogue_of(f"pipeline_runner.activities.{f}")}
-    assert {door.name_of(activity) for activity in fake.activities()} == known
+    families = ["container", "image", "network", "volume"]
+    known = {
+        e.name for f in families for e in providers.catalogue_of(f"pipeline_runner.activities.docker.{f}")
+    }
+    assert {providers.name_of(activity) for activity in fake.activities()} == known
     assert len(known) == 17
 
 

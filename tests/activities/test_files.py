@@ -14,8 +14,9 @@ import pytest
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import copying, files
-from pipeline_runner.activities.context import set_idempotency_key
+from pipeline_runner.activities.files import copying
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.toolkit.context import set_idempotency_key
 from pipeline_runner.core.errors import UNCERTAIN
 
 Run = Callable[..., Any]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.activities import directories, files
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
 
 CALLS = ("open", "mkdir", "link", "symlink", "rename", "replace", "unlink", "rmdir", "fsync")
 KEY = "0123456789abcdef0123456789abcdef"

@@ -17,9 +17,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import guardian, programs
 from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
+from pipeline_runner.activities.toolkit import guardian, programs
 
 NewEnvironment = Callable[..., ActivityEnvironment]
 

@@ -16,12 +16,18 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import pulse
-from pipeline_runner.activities.output import SHORT_TAIL, STDERR_LIMIT, STDOUT_LIMIT, TAIL, spell_signal
-from pipeline_runner.activities.secret_values import in_use
 from pipeline_runner.activities.shell import GRACE, RunInput
 from pipeline_runner.activities.shell import run as shell_run
-from pipeline_runner.activities.strict import Scalar
+from pipeline_runner.activities.toolkit import heartbeat
+from pipeline_runner.activities.toolkit.output import (
+    SHORT_TAIL,
+    STDERR_LIMIT,
+    STDOUT_LIMIT,
+    TAIL,
+    spell_signal,
+)
+from pipeline_runner.activities.toolkit.parameters import Scalar
+from pipeline_runner.activities.toolkit.secret_values import in_use
 
 Run = Callable[..., Any]
 NewEnvironment = Callable[..., ActivityEnvironment]
@@ -307,7 +313,7 @@ def test_output_that_is_no_json_is_an_error_without_the_output(run: Run, output:
 def test_heartbeats_while_the_program_runs(
     environment: NewEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "HEARTBEAT_EVERY", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_EVERY", 0.05)
     beats: list[float] = []
     env = environment()
     env.on_heartbeat = lambda *_: beats.append(time.monotonic())

@@ -19,12 +19,14 @@ import sqlalchemy
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from pipeline_runner.activities import extras, sql, sql_call
-from pipeline_runner.activities.context import set_working_directory
-from pipeline_runner.activities.door import catalogue_of
-from pipeline_runner.activities.sql import execute, script
+from pipeline_runner.activities.catalogue import extras
+from pipeline_runner.activities.catalogue.providers import catalogue_of
+from pipeline_runner.activities.sql import call as sql_call
+from pipeline_runner.activities.sql import statements as sql
+from pipeline_runner.activities.sql.statements import execute, script
+from pipeline_runner.activities.toolkit.context import set_working_directory
 from pipeline_runner.core.errors import UNCERTAIN
-from pipeline_runner.engine.devserver import free_port
+from pipeline_runner.server.devserver import free_port
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import failure
 from tests.services import Database
@@ -897,7 +899,7 @@ def test_other_databases_get_the_text_as_it_is(run: Run, lite: Lite, monkeypatch
 
 
 def test_what_the_catalogue_is_told() -> None:
-    entries = {entry.name: entry for entry in catalogue_of("pipeline_runner.activities.sql")}
+    entries = {entry.name: entry for entry in catalogue_of("pipeline_runner.activities.sql.statements")}
     assert {
         name: (e.effect_free, e.inverse, e.extra, e.timeouts.heartbeat) for name, e in entries.items()
     } == {

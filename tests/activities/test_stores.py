@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import files, stores
-from pipeline_runner.activities.context import set_working_directory
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.files import stores
+from pipeline_runner.activities.toolkit.context import set_working_directory
 
 Run = Callable[..., Any]
 OTHER = 1234

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from pipeline_runner.activities.threads import in_thread
+from pipeline_runner.activities.toolkit.threads import in_thread
 
 _name: ContextVar[str] = ContextVar("name")
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities import directories, files
-from pipeline_runner.activities.context import set_idempotency_key, set_undone_outcome
-from pipeline_runner.activities.kept import beside
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.files.kept import beside
+from pipeline_runner.activities.toolkit.context import set_idempotency_key, set_undone_outcome
 
 Run = Callable[..., Any]
 

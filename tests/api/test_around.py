@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 from temporalio.worker import WorkerDeploymentConfig
 
 from pipeline_runner import RunFailed, Runner, load_text
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from pipeline_runner.testing import Server
 from tests.api.test_runs import GREET, World
 

@@ -18,7 +18,7 @@ from temporalio.converter import DataConverter
 from pipeline_runner.cli import main
 from pipeline_runner.engine import codecs
 from pipeline_runner.engine.client import find
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from tests.cli.command import assert_nothing_left, finish, popen, run, wait_for
 from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.cli.test_serving import read_until

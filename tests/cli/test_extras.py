@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.door import activities_of, name_of
-from pipeline_runner.activities.extras import EXTRAS
-from pipeline_runner.language.resolve import load
+from pipeline_runner.activities.catalogue.extras import EXTRAS
+from pipeline_runner.activities.catalogue.providers import activities_of, name_of
+from pipeline_runner.language.workspace import load
 from tests.cli.command import run
 
 STEPS = {
@@ -17,9 +17,13 @@ STEPS = {
     "sql": '{id: a, activity: sql.execute, with: {connection: DB, statement: "SELECT 1"}, compensate: none}',
 }
 CALLS = {
-    "containers": ("pipeline_runner.activities.containers", "container.stop", {"container": "web"}),
-    "dns": ("pipeline_runner.activities.names", "dns.lookup", {"name": "example.test", "type": "A"}),
-    "sql": ("pipeline_runner.activities.sql", "sql.execute", {"connection": "DB", "statement": "SELECT 1"}),
+    "containers": ("pipeline_runner.activities.docker.container", "container.stop", {"container": "web"}),
+    "dns": ("pipeline_runner.activities.dns.records", "dns.lookup", {"name": "example.test", "type": "A"}),
+    "sql": (
+        "pipeline_runner.activities.sql.statements",
+        "sql.execute",
+        {"connection": "DB", "statement": "SELECT 1"},
+    ),
 }
 
 

@@ -15,9 +15,9 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.core import model
 from pipeline_runner.engine.client import MEMO
-from pipeline_runner.engine.devserver import ServerError
-from pipeline_runner.engine.key import NAME, SIZE, signing_key
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
+from pipeline_runner.server.devserver import ServerError
+from pipeline_runner.server.key import NAME, SIZE, signing_key
 from tests.cli.command import finish, popen
 from tests.cli.test_serving import read_until
 from tests.conftest import connected

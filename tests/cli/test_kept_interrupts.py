@@ -10,7 +10,7 @@ from temporalio.client import WorkflowHandle
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.following import follow
 from pipeline_runner.cli.session import Interrupts, Target
-from pipeline_runner.engine import devserver
+from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
 from tests.engine.test_undo import eventually
 from tests.engine.texts import effect, pipeline

@@ -11,7 +11,7 @@ from temporalio.client import Client
 
 from pipeline_runner.cli import session
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from tests.cli.command import assert_nothing_left, finish, interrupt, popen, run, wait_for
 from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.effects import lines

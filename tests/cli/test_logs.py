@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client, WorkflowFailureError
 
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from tests.cli.command import finish, popen, run
 from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.cli.test_serving import read_until

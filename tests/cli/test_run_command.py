@@ -233,7 +233,7 @@ def test_bad_inputs_are_refused_before_anything_starts(shop: Path, words: list[s
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert "Traceback" not in done.err
-    assert not (shop / "state").exists()
+    assert_nothing_left(shop)
 
 
 BAD_FILES = {
@@ -268,7 +268,7 @@ def test_a_bad_file_is_refused_before_anything_starts(shop: Path, name: str) -> 
     assert f"[{rule}]" in done.err or rule is None
     assert done.err.endswith("in bad.yaml: nothing was started\n")
     assert len(done.err) < 3000
-    assert not (shop / "state").exists()
+    assert_nothing_left(shop)
 
 
 def test_bytes_that_are_not_utf8_are_refused(shop: Path) -> None:
@@ -504,7 +504,7 @@ def test_what_cannot_work_is_refused_before_the_start(shop: Path, words: list[st
     done = run(shop, *arguments(shop), *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.endswith("nothing was started\n")
-    assert not (shop / "state").exists()
+    assert_nothing_left(shop)
 
 
 def test_output_is_utf8_whatever_the_locale(shop: Path) -> None:

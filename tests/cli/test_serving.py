@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from pipeline_runner.engine.devserver import DevServer, free_port
+from pipeline_runner.server.devserver import DevServer, free_port
 from tests.cli.command import assert_nothing_left, finish, popen, run, wait_for
 from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.effects import lines

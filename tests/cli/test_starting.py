@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.engine.embedded import Joining
-from pipeline_runner.engine.keeper import lock
+from pipeline_runner.server.embedded import Joining
+from pipeline_runner.server.keeper import lock
 from tests.cli.command import assert_nothing_left, environment, finish, popen, processes_of, run, wait_for
 
 GOOD = """
@@ -75,7 +75,7 @@ def test_the_server_boots_before_the_checker_is_imported(folder: Path) -> None:
     code = (
         "import sys\n"
         "from pipeline_runner.cli import main\n"
-        "from pipeline_runner.engine.embedded import Joining\n"
+        "from pipeline_runner.server.embedded import Joining\n"
         "Joining.begin = lambda self: print(*sorted(sys.modules))\n"
         "main.run(['bad.yaml'])\n"
     )

@@ -20,8 +20,8 @@ from pipeline_runner.cli import main, session
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import COMMANDS
 from pipeline_runner.engine import retention
-from pipeline_runner.engine.devserver import DevServer
-from pipeline_runner.engine.embedded import Embedded
+from pipeline_runner.server.devserver import DevServer
+from pipeline_runner.server.embedded import Embedded
 from tests.cli.command import assert_nothing_left, environment, run, wait_for
 from tests.fileserver import FileServer
 
@@ -87,7 +87,7 @@ def test_an_error_of_our_own_is_70_with_one_line_and_a_file(
     state = tmp_path / "state"
     state.mkdir()
     monkeypatch.setenv("RUN_PIPELINE_STATE", str(state))
-    monkeypatch.setattr("pipeline_runner.language.schema.text", lambda: "".index("x"))
+    monkeypatch.setattr("pipeline_runner.language.table.schema.text", lambda: "".index("x"))
     for place in (state, Path("/tmp")):
         assert main.run(["schema"]) == 70
         told = capsys.readouterr().err
@@ -188,7 +188,7 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
 
 
 def test_the_server_gets_a_user_and_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline_runner.engine import devserver
+    from pipeline_runner.server import devserver
 
     monkeypatch.delenv("USER", raising=False)
     monkeypatch.setenv("HOME", "")
@@ -223,7 +223,7 @@ def test_a_read_only_home_leaves_runs_among_the_temporary_files(tmp_path: Path) 
 
 
 def test_the_end_of_the_servers_log_is_short_and_its_error_first(tmp_path: Path) -> None:
-    from pipeline_runner.engine.embedded import _tail
+    from pipeline_runner.server.embedded import _tail
 
     log = tmp_path / "server.log"
     long = json.dumps({"error": "x" * 3000})

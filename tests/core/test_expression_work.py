@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.core.expressions import render
-from pipeline_runner.core.parsing import ExpressionError
+from pipeline_runner.core.expressions.evaluate import render
+from pipeline_runner.core.expressions.parsing import ExpressionError
 
 LARGE: dict[str, Any] = {
     "long": "a" * 700_000,

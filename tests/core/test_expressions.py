@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.nodes import Concat
 
-from pipeline_runner.core.expressions import evaluate, render, render_text
-from pipeline_runner.core.parsing import ExpressionError, contains_template, parse, references
+from pipeline_runner.core.expressions.evaluate import evaluate, render, render_text
+from pipeline_runner.core.expressions.parsing import ExpressionError, contains_template, parse, references
 from pipeline_runner.core.secrets import Secrets, SecretText, at, filled, seal, unseal
 
 NAMES: dict[str, Any] = {

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
 
-from pipeline_runner.core import fast_path, parsing
-from pipeline_runner.core.environment import ENVIRONMENT
-from pipeline_runner.core.parsing import references_in
-from pipeline_runner.language.loader import load
-from pipeline_runner.language.nodes import Source, scalars
+from pipeline_runner.core.expressions import fast_path, parsing
+from pipeline_runner.core.expressions.environment import ENVIRONMENT
+from pipeline_runner.core.expressions.parsing import references_in
+from pipeline_runner.language.yaml.loader import load
+from pipeline_runner.language.yaml.nodes import Source, scalars
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = int(os.environ.get("FAST_PATH_EXAMPLES", "0"))

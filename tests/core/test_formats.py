@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.core.formats import FORMATS
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
+from pipeline_runner.core.schemas.formats import FORMATS
 
 GOOD = {
     "date": ["2028-02-29"],

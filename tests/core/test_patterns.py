@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_runner.core.inputs import InvalidInputs, misfits, schema_problems, validate_inputs
-from pipeline_runner.core.patterns import PatternError, compiled
+from pipeline_runner.core.schemas.patterns import PatternError, compiled
 
 
 @pytest.mark.parametrize(

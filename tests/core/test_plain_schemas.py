@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline_runner.core.plain_schemas import fits, is_plain
+from pipeline_runner.core.schemas.plain import fits, is_plain
 
 SCALARS = (
     st.none()

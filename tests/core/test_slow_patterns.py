@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pipeline_runner.core.plain_schemas import fits, is_pattern
-from pipeline_runner.core.slow_patterns import is_slow
+from pipeline_runner.core.schemas.plain import fits, is_pattern
+from pipeline_runner.core.schemas.slow_patterns import is_slow
 
 
 @pytest.mark.parametrize(

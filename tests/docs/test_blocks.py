@@ -14,9 +14,9 @@ from pipeline_runner.cli import session
 from pipeline_runner.core import model
 from pipeline_runner.core.inputs import validate_inputs
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine.outcomes import report_of
 from pipeline_runner.engine.worker import pipeline_worker
-from pipeline_runner.language.resolve import Loaded, load
+from pipeline_runner.engine.workflow.outcomes import report_of
+from pipeline_runner.language.workspace import Loaded, load
 from tests.conftest import result_of
 from tests.docs.pages import EVERY, Block, blocks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from pipeline_runner.testing import Server
 from tests.docs.pages import ROOT, blocks
 from tests.docs.test_example_sessions import Reader

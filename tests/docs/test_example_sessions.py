@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.engine.devserver import free_port
+from pipeline_runner.server.devserver import free_port
 from tests.cli.command import run
 from tests.docs.pages import ROOT, blocks
 from tests.docs.test_sessions import commands, plain

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline_runner.activities.catalogue import Entry, builtin
-from pipeline_runner.core import errors, filters
-from pipeline_runner.language import fields, rules
+from pipeline_runner.activities.catalogue.entries import Entry, builtin
+from pipeline_runner.core import errors
+from pipeline_runner.core.expressions import filters
+from pipeline_runner.language import rules
 from pipeline_runner.language.checks import expressions
-from pipeline_runner.language.containers import Fields
 from pipeline_runner.language.rules.__main__ import generate
 from pipeline_runner.language.severities import SEVERITIES
+from pipeline_runner.language.table import fields
+from pipeline_runner.language.table.collections import Fields
 from tests.docs.pages import PAGES, ROOT
 
 DOCS = ROOT / "docs"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pipeline_runner.engine import devserver
+from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from pipeline_runner.core import model
-from pipeline_runner.engine import devserver
+from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
 
 FOLDER = Path(__file__).parents[1] / "data" / "histories"

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from pipeline_runner.activities import files, shell, web
+from pipeline_runner.activities import shell
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.http import request as web
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import eventually, failure
 from tests.rawserver import RawServer, ok

@@ -22,9 +22,9 @@ from pipeline_runner.cli import following
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver
 from pipeline_runner.engine.follow import Follower, Progress
 from pipeline_runner.engine.worker import pipeline_worker
+from pipeline_runner.server import devserver
 from tests.codecs import ENCODING, UpsideDown
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import eventually, failure

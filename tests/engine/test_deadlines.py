@@ -14,7 +14,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities import shell
-from pipeline_runner.activities.pulse import heartbeating
+from pipeline_runner.activities.toolkit.heartbeat import heartbeating
 from pipeline_runner.core.model import Bundle
 from pipeline_runner.engine.worker import SLOTS
 from tests.conftest import Pipelines, result_of

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle
 
-from pipeline_runner.activities import directories, files, shell
-from pipeline_runner.activities.context import absolute, working_directory
+from pipeline_runner.activities import shell
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.toolkit.context import absolute, working_directory
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
 from tests.conftest import Pipelines, result_of

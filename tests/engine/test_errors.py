@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, FailureError
 
-from pipeline_runner.engine import ending, run
+from pipeline_runner.engine.workflow import ending, run
 from tests.conftest import Pipelines
 from tests.engine.test_limits import failed
 from tests.engine.texts import pipeline, step

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.activities import directories, files, shell
+from pipeline_runner.activities import shell
+from pipeline_runner.activities.files import directory as directories
+from pipeline_runner.activities.files import file as files
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import failure
 

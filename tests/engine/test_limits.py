@@ -16,10 +16,11 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.core import model
-from pipeline_runner.core.record import Report
-from pipeline_runner.engine import calls, devserver, workflow_ids
+from pipeline_runner.core import model, paths
+from pipeline_runner.core.state import Report
 from pipeline_runner.engine import client as starting
+from pipeline_runner.engine.workflow import calls
+from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_replay import replayer
 from tests.engine.test_undo import failure
@@ -78,8 +79,8 @@ async def test_ids_of_steps_and_undos_are_cut_to_what_the_server_takes(
     assert pipelines.effects == [f"do {name}", f"undo {name}"]
     do, undo = await activity_ids(handle)
     assert do != undo
-    assert max(len(do), len(undo)) == workflow_ids.MAX_ID
-    assert (do == name) is (length <= workflow_ids.MAX_ID)
+    assert max(len(do), len(undo)) == paths.MAX_ID
+    assert (do == name) is (length <= paths.MAX_ID)
 
 
 async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines: Pipelines) -> None:
@@ -95,7 +96,7 @@ async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines
                 name="p",
                 bundle=model.encode(bundle),
                 inputs={},
-                workflow_id=pipelines.queue.ljust(workflow_ids.MAX_ID - 1, "w"),
+                workflow_id=pipelines.queue.ljust(paths.MAX_ID - 1, "w"),
                 task_queue=pipelines.queue,
             ),
         )
@@ -104,7 +105,7 @@ async def test_a_default_id_of_a_child_is_cut_to_what_the_server_takes(pipelines
     [child] = await event_ids(
         handle, "start_child_workflow_execution_initiated_event_attributes", "workflow_id"
     )
-    assert len(child) == workflow_ids.MAX_ID
+    assert len(child) == paths.MAX_ID
     assert child.startswith(pipelines.queue)
 
 
@@ -339,7 +340,7 @@ async def test_steps_with_much_to_compute_are_done_in_several_workflow_tasks(
     pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one, they would be over the two seconds that the SDK gives it. What was counted is so on replay."""
-    monkeypatch.setattr("pipeline_runner.engine.steps.PAUSE_AFTER", 50)
+    monkeypatch.setattr("pipeline_runner.engine.workflow.steps.PAUSE_AFTER", 50)
     values = "{x: \"{{ [1, 2, 3, 4, 5, 6, 7, 8] | map('string') | list | length }}\"}"
     steps = "".join(f"  - {{id: s{k}, set: {values}}}\n" for k in range(9))
     bundle = pipelines.bundle(f"name: much\nsteps:\n{steps}output: '{{{{ steps.s8.output }}}}'\n")

@@ -14,7 +14,7 @@ import pytest
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.secret_values import forms, masked
+from pipeline_runner.activities.toolkit.secret_values import forms, masked
 from pipeline_runner.cli.following import follow
 from pipeline_runner.cli.session import Interrupts, Target
 from tests.conftest import Pipelines

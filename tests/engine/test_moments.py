@@ -15,10 +15,10 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Replayer
 
-from pipeline_runner.activities.context import idempotency_key
+from pipeline_runner.activities.toolkit.context import idempotency_key
 from pipeline_runner.core import model
 from pipeline_runner.engine.interceptor import WorkflowSide
-from pipeline_runner.engine.interpreter import Interpreter
+from pipeline_runner.engine.workflow.interpreter import Interpreter
 from tests.conftest import Pipelines, result_of
 from tests.effects import lines, note
 from tests.engine.test_continue import steps

@@ -12,7 +12,7 @@ from temporalio.worker import Worker
 
 from pipeline_runner.core.errors import in_brackets
 from pipeline_runner.core.model import ActivityCall, decode, encode
-from pipeline_runner.engine.outcomes import unknown_activity
+from pipeline_runner.engine.workflow.outcomes import unknown_activity
 from tests.conftest import Pipelines
 from tests.engine.test_undo import failure
 from tests.engine.texts import FAIL, pipeline, step, undone

@@ -12,9 +12,10 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import KeepAliveConfig
 
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver, follow
+from pipeline_runner.engine import follow
 from pipeline_runner.engine.client import UnreachableError
 from pipeline_runner.engine.follow import Connection, Follower, Progress, Unserved
+from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import eventually, failure
 from tests.engine.texts import CHILD, FAIL, effect, pipeline

@@ -17,12 +17,13 @@ from temporalio.common import HeaderCodecBehavior
 from temporalio.converter import DefaultFailureConverterWithEncodedAttributes, default
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.core.record import Report
+from pipeline_runner.core.state import Report
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine import devserver, interpreter
-from pipeline_runner.engine.program import UnsupportedBundleError, program_of
 from pipeline_runner.engine.signing import signed
 from pipeline_runner.engine.worker import pipeline_worker
+from pipeline_runner.engine.workflow import interpreter
+from pipeline_runner.engine.workflow.program import UnsupportedBundleError, program_of
+from pipeline_runner.server import devserver
 from tests import effects
 from tests.codecs import UpsideDown
 from tests.conftest import Pipelines, connected

@@ -9,7 +9,7 @@ from temporalio.worker import Replayer
 
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import WorkflowSide
-from pipeline_runner.engine.interpreter import Interpreter
+from pipeline_runner.engine.workflow.interpreter import Interpreter
 from tests.engine.scenarios import FOLDER, SCENARIOS
 
 FILES = sorted(FOLDER.glob("*.json"))

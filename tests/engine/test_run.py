@@ -15,9 +15,9 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 
 from pipeline_runner.core import model
 from pipeline_runner.core.errors import ErrorInfo
-from pipeline_runner.core.record import Report
-from pipeline_runner.engine import payloads
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.core.state import Report
+from pipeline_runner.engine.workflow import payloads
+from pipeline_runner.server.devserver import DevServer
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import eventually, failure
 

@@ -34,11 +34,11 @@ from temporalio.worker import (
 from pipeline_runner.activities import shell
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine.interpreter import LOAD
-from pipeline_runner.engine.outcomes import report_of
-from pipeline_runner.engine.payloads import encoded
-from pipeline_runner.engine.signatures import HEADER
 from pipeline_runner.engine.signing import signed
+from pipeline_runner.engine.workflow.interpreter import LOAD
+from pipeline_runner.engine.workflow.outcomes import report_of
+from pipeline_runner.engine.workflow.payloads import encoded
+from pipeline_runner.engine.workflow.signatures import HEADER
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import failure
 

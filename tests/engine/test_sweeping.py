@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 from temporalio.client import WorkflowHandle
 
-from pipeline_runner.activities import files, old_records, stores
-from pipeline_runner.activities.context import Origin
+from pipeline_runner.activities.files import file as files
+from pipeline_runner.activities.files import old_records, stores
+from pipeline_runner.activities.toolkit.context import Origin
 from pipeline_runner.engine import sweeping
 from pipeline_runner.engine.sweeping import Namespace, sweep
 from tests.conftest import Pipelines, result_of

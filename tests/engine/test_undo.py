@@ -14,8 +14,8 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from pipeline_runner.core.model import Bundle
-from pipeline_runner.core.record import Report
-from pipeline_runner.engine.outcomes import report_of
+from pipeline_runner.core.state import Report
+from pipeline_runner.engine.workflow.outcomes import report_of
 from tests.conftest import Pipelines, result_of
 
 STEP = """

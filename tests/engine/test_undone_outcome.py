@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_runner.activities import files
+from pipeline_runner.activities.files import file as files
 from tests.conftest import Pipelines
 from tests.engine.test_undo import failure
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline_runner.language.catalogue_file import NAMES
 from pipeline_runner.language.diagnostics import Diagnostic, lines_of, render, tidy
-from pipeline_runner.language.resolve import check_paths
+from pipeline_runner.language.workspace import check_paths
 from tests.docs.pages import EVERY, ROOT
 
 SLOW = 1.0

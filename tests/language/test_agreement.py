@@ -20,17 +20,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jinja2.nodes import Compare
 
-from pipeline_runner.activities.catalogue import Catalogue
-from pipeline_runner.core.expressions import evaluate, render
-from pipeline_runner.core.filters import FILTERS, TESTS
-from pipeline_runner.core.parsing import ExpressionError, parse
+from pipeline_runner.activities.catalogue.entries import Catalogue
+from pipeline_runner.core.expressions.evaluate import evaluate, render
+from pipeline_runner.core.expressions.filters import FILTERS, TESTS
+from pipeline_runner.core.expressions.parsing import ExpressionError, parse
 from pipeline_runner.core.secrets import Secrets, SecretText
-from pipeline_runner.language import loader
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.evaluation import Problem
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import MappingNode, Source
 from pipeline_runner.language.types import List, Map, Plain, Secret, Type, Union, of_schema
+from pipeline_runner.language.typing.evaluation import Problem
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import MappingNode, Source
 
 # A literal that is indexed, as in "5[0]", makes Python's compiler warn.
 pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning")

@@ -1,7 +1,7 @@
 """Diagnostics are data, put in order once, and shown with the line they are about."""
 
 from pipeline_runner.language.diagnostics import Diagnostic, as_json, has_errors, render, tidy
-from pipeline_runner.language.nodes import START, Source
+from pipeline_runner.language.yaml.nodes import START, Source
 
 
 def diagnostic(line: int = 1, column: int = 1, end: int = 2, **kw: object) -> Diagnostic:

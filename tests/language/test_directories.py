@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.activities import door
+from pipeline_runner.activities.catalogue import providers
 from pipeline_runner.cli.main import CommandError
 from pipeline_runner.cli.session import activities_of, from_memo, noted
-from pipeline_runner.language import resolve
-from pipeline_runner.language.resolve import Checked, UsageError, check_paths, load
+from pipeline_runner.language import workspace
+from pipeline_runner.language.workspace import Checked, UsageError, check_paths, load
 
 MODULE = """
 from temporalio import activity
@@ -56,7 +56,8 @@ def test_each_directory_has_modules_of_its_own(tmp_path: Path) -> None:
     modules = [*load(one).modules, *load(two).modules]
     assert modules == [("shop", tmp_path / "a"), ("shop", tmp_path / "b")]
     served = {
-        door.name_of(activity): activity for activity in activities_of(from_memo({"modules": noted(modules)}))
+        providers.name_of(activity): activity
+        for activity in activities_of(from_memo({"modules": noted(modules)}))
     }
     assert [served["shop.who_a"](), served["shop.who_b"]()] == ["aaa", "bbb"]
     assert [served["shop.only_a"](1), served["shop.only_b"](1)] == ["a", "b"]
@@ -74,7 +75,9 @@ def test_two_directories_with_an_activity_of_one_name_are_refused(tmp_path: Path
     for name in ("a", "b"):
         shop(tmp_path / name, name, text)
     with pytest.raises(CommandError) as caught:
-        activities_of([door.Provider("shop", tmp_path / "a"), door.Provider("shop", tmp_path / "b")])
+        activities_of(
+            [providers.Provider("shop", tmp_path / "a"), providers.Provider("shop", tmp_path / "b")]
+        )
     assert str(caught.value) == (
         f"the modules of both {tmp_path}/a/activities.yaml and {tmp_path}/b/activities.yaml have an activity"
         ' "shop.who", and one worker can serve only one: give them different names, or run a worker for each'
@@ -118,7 +121,7 @@ def test_a_module_found_elsewhere_belongs_to_no_directory(
         (tmp_path / name / "activities.yaml").write_text("modules: [shop, everybodys_shop]\n")
         found += load(path).modules
     assert found.count(("everybodys_shop", None)) == 2
-    assert "shop.all" in map(door.name_of, activities_of(found))
+    assert "shop.all" in map(providers.name_of, activities_of(found))
     monkeypatch.delitem(sys.modules, "everybodys_shop")
 
 
@@ -218,4 +221,4 @@ def test_hidden_files_are_somebody_elses(tmp_path: Path) -> None:
     assert check_paths([tmp_path]).unreadable == (
         f"{tmp_path}/gone.yaml cannot be read: No such file or directory",
     )
-    assert resolve.check_paths([tmp_path / "._p.yaml"]).diagnostics, "one that is named is checked"
+    assert workspace.check_paths([tmp_path / "._p.yaml"]).diagnostics, "one that is named is checked"

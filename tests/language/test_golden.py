@@ -21,7 +21,7 @@ import pytest
 from pipeline_runner.language import rules
 from pipeline_runner.language.catalogue_file import NAMES
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors, render
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 
 DATA = Path(__file__).parent.parent / "data"
 UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
@@ -51,8 +51,8 @@ ELSEWHERE = {
     "missing-extra": "tests/cli/test_extras.py::test_the_checker_warns",
     "payload-size": "tests/language/test_payload_size.py::test_file_that_is_too_large_to_be_handed_over",
     "same-activity": "tests/language/test_directories.py::test_checker_tells_activities_of_one_name",
-    "same-name": "tests/language/test_resolve.py::test_two_files_of_one_name",
-    "unreadable-file": "tests/language/test_resolve.py::test_activities_file_that_cannot_be_read",
+    "same-name": "tests/language/test_workspace.py::test_two_files_of_one_name",
+    "unreadable-file": "tests/language/test_workspace.py::test_activities_file_that_cannot_be_read",
 }
 """The rules that no file can have here, and the test of each."""
 

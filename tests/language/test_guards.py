@@ -3,8 +3,8 @@
 import pytest
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.environment import ENVIRONMENT
-from pipeline_runner.language.guards import Known, expression_of, looks
+from pipeline_runner.core.expressions.environment import ENVIRONMENT
+from pipeline_runner.language.typing.guards import Known, expression_of, looks
 
 
 def condition(text: str) -> jinja.Node:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 
 WARNED = "activity: payment.charge, task_queue: q"
 

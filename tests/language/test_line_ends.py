@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline_runner.language.diagnostics import Diagnostic, render
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 from tests.language.test_golden import DATA, ERR, OK
 
 CASES = [

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.language import loader
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Span, plain
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Span, plain
 
 
 def parsed(text: str | bytes) -> tuple[Node | None, list[str]]:

@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.filters import FILTERS, TESTS
+from pipeline_runner.core.expressions.filters import FILTERS, TESTS
 from pipeline_runner.core.inputs import value_problems
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.catalogue_file import NAMES
 from pipeline_runner.language.document import Call, Document, Step, Use
-from pipeline_runner.language.fields import COMPENSATION, PIPELINE, STEP
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, Span, plain
-from pipeline_runner.language.resolve import _Workspace, check_paths
+from pipeline_runner.language.table.fields import COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.types import Map, Plain, Type, of_schema
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.workspace import _Workspace, check_paths
+from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, Span, plain
 from tests.docs.pages import PAGES, ROOT, blocks
 
 LIMIT = int(os.environ.get("MUTATIONS", "1500"))

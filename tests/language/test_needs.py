@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_runner.language.needs import needs_of
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 from tests.cli.command import finish, interrupt, popen, run
 from tests.cli.test_serving import read_until
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 
 KIB = 1024
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
-from pipeline_runner.language.resolve import load
+from pipeline_runner.language.workspace import load
 
 CATALOGUE = """
 activities:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_runner.language import loader
-from pipeline_runner.language.nodes import MappingNode, Scalar, Source, Span
-from pipeline_runner.language.positions import part_of
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import MappingNode, Scalar, Source, Span
+from pipeline_runner.language.yaml.positions import part_of
 
 
 def found(text: str, part: str) -> tuple[Source, Span]:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pipeline_runner.language import loader, schema
-from pipeline_runner.language.nodes import plain
+from pipeline_runner.language.table import schema
+from pipeline_runner.language.yaml import loader
+from pipeline_runner.language.yaml.nodes import plain
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -40,7 +41,7 @@ def data(path: Path) -> Any:
 
 
 def test_committed_schema_is_fresh() -> None:
-    """``python -m pipeline_runner.language.schema > schemas/pipeline.schema.json`` renews it."""
+    """``python -m pipeline_runner.language.table.schema > schemas/pipeline.schema.json`` renews it."""
     assert (ROOT / "schemas" / "pipeline.schema.json").read_text(encoding="utf-8") == schema.text()
 
 

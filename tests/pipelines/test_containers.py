@@ -19,8 +19,8 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.core import model
-from pipeline_runner.engine.outcomes import report_of
-from pipeline_runner.language.resolve import load
+from pipeline_runner.engine.workflow.outcomes import report_of
+from pipeline_runner.language.workspace import load
 from pipeline_runner.testing.docker import FakeDocker, answer, broken, unreachable
 from tests.cli.command import Done, finish, interrupt, popen, run
 from tests.conftest import Pipelines, result_of

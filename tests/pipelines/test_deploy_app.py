@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_runner.engine.devserver import free_port
+from pipeline_runner.server.devserver import free_port
 from tests.cli.command import Done, finish, interrupt, popen, run
 from tests.cli.test_serving import read_until
 from tests.pipelines.test_examples import PIPELINES, failure, undone

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from pipeline_runner.engine.devserver import DevServer
+from pipeline_runner.server.devserver import DevServer
 from tests.cli.command import finish, interrupt, popen
 from tests.pipelines.test_examples import CLOSE, PIPELINES
 

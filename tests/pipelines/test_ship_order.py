@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
-from pipeline_runner.engine.devserver import free_port
+from pipeline_runner.server.devserver import free_port
 from tests.cli.command import Done, assert_nothing_left, finish, interrupt, popen, run
 from tests.cli.test_serving import read_until
 from tests.conftest import connected

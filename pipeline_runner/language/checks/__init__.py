@@ -3,7 +3,7 @@
 A check is a generator that yields diagnostics: ``check(document)``, or ``check(document, inferred)``
 where it asks for types. It never prints, raises or stops, and puts up with parts of the wrong
 shape. What involves other files is checked where they are resolved
-(:mod:`pipeline_runner.language.resolve`).
+(:mod:`pipeline_runner.language.workspace`).
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ from pipeline_runner.language.checks import (
 )
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.inference import Inference
+from pipeline_runner.language.typing.inference import Inference
 
 CHECKS: tuple[Callable[[Document], Iterator[Diagnostic]], ...] = (
     structure.check,

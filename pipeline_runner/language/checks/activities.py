@@ -12,7 +12,7 @@ worker may be elsewhere.
 from collections.abc import Iterator
 from functools import cache
 
-from pipeline_runner.activities import extras
+from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document

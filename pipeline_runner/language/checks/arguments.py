@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.yaml.nodes import Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pipeline_runner.language import types
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Node, Scalar, SequenceNode
+from pipeline_runner.language.yaml.nodes import Node, Scalar, SequenceNode
 
 _AS_STRINGS = frozenset(["command", "entrypoint", "env", "labels"])
 """Parameters that take numbers too, and make strings of them."""

@@ -6,7 +6,7 @@ Bad: ``when: "{{ inputs.go }}"``; good: ``when: inputs.go``.
 import re
 from collections.abc import Iterator
 
-from pipeline_runner.core import parsing
+from pipeline_runner.core.expressions import parsing
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 

@@ -5,10 +5,10 @@ Bad: ``with: {"{{ inputs.name }}": 1}``; good: a value, or ``{{ {inputs.name: 1}
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.parsing import contains_template
+from pipeline_runner.core.expressions.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import MappingNode, SequenceNode
+from pipeline_runner.language.yaml.nodes import MappingNode, SequenceNode
 
 _HELP = "a key that is computed needs an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
 

@@ -6,11 +6,11 @@ with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{patter
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.formats import FORMATS
-from pipeline_runner.core.slow_patterns import is_slow
+from pipeline_runner.core.schemas.formats import FORMATS
+from pipeline_runner.core.schemas.slow_patterns import is_slow
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source
 
 _BY_NAME = frozenset(["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"])
 """Below them stand names, and a schema for each."""

@@ -10,8 +10,8 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.fields import ACTIVITY_TIMEOUTS, CHILD_TIMEOUTS
-from pipeline_runner.language.nodes import MappingNode, Scalar
+from pipeline_runner.language.table.fields import ACTIVITY_TIMEOUTS, CHILD_TIMEOUTS
+from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

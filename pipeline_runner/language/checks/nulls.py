@@ -11,10 +11,10 @@ from jinja2 import nodes as jinja
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step, Use
-from pipeline_runner.language.guards import Known, Look, expression_of, fact, looks
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Scalar, scalars
 from pipeline_runner.language.types import ANY, NULL, Map, Plain, options, union
+from pipeline_runner.language.typing.guards import Known, Look, expression_of, fact, looks
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml.nodes import Scalar, scalars
 
 _HELP = "use default(…), or a condition"
 _ERROR = jinja.Name("error", "load")

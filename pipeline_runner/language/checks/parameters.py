@@ -13,7 +13,7 @@ from typing import Any
 from pipeline_runner.core.suggest import listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.nodes import MappingNode
+from pipeline_runner.language.yaml.nodes import MappingNode
 
 _FOREIGN = {
     **dict.fromkeys(("program", "cmd", "script", "run", "exec", "args", "argv"), "command"),

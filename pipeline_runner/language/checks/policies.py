@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import MappingNode
+from pipeline_runner.language.yaml.nodes import MappingNode
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

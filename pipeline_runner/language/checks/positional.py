@@ -5,14 +5,14 @@ Bad: ``args: [1, 2, 3]`` for a function of two parameters; good: ``args: [1, 2]`
 
 from collections.abc import Iterator
 
-from pipeline_runner.activities.catalogue import Argument
+from pipeline_runner.activities.catalogue.entries import Argument
 from pipeline_runner.core.suggest import listed
 from pipeline_runner.language.checks.values import argument
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import SequenceNode
 from pipeline_runner.language.types import Map, of_catalogue
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml.nodes import SequenceNode
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:

@@ -6,11 +6,11 @@ sends the step's key, which is the same for every attempt and another one in eve
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.parsing import contains_template
+from pipeline_runner.core.expressions.parsing import contains_template
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.yaml.nodes import Scalar
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

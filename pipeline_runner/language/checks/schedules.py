@@ -13,7 +13,7 @@ from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, plain
+from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, plain
 
 _MONTHS = (
     "january", "february", "march", "april", "may", "june",

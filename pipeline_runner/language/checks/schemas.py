@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline_runner.core.inputs import CANNOT, JsonSchema, Path, dotted, misfits, schema_problems
-from pipeline_runner.core.plain_schemas import fits
+from pipeline_runner.core.schemas.plain import fits
 from pipeline_runner.language.checks import keywords
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
-from pipeline_runner.language.shapes import boolean_help
+from pipeline_runner.language.table.shapes import boolean_help
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
-from pipeline_runner.language.fields import CATCH
-from pipeline_runner.language.nodes import MappingNode, Scalar
+from pipeline_runner.language.table.fields import CATCH
+from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

@@ -12,9 +12,9 @@ from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Span
 from pipeline_runner.language.types import SECRET, List, Map, Type, options
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml.nodes import Span
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

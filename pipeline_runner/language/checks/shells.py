@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from pipeline_runner.core.fast_path import Reference
-from pipeline_runner.core.parsing import references_in
+from pipeline_runner.core.expressions.fast_path import Reference
+from pipeline_runner.core.expressions.parsing import references_in
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import Node, Scalar
 from pipeline_runner.language.types import Plain, Type, options
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml.nodes import Node, Scalar
 
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|k|z|a)?sh")
 _PROGRAM = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*")

@@ -17,7 +17,7 @@ from jinja2 import nodes as jinja
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
-from pipeline_runner.language.nodes import START, Scalar, SequenceNode, plain
+from pipeline_runner.language.yaml.nodes import START, Scalar, SequenceNode, plain
 
 EVENTS = 6
 """Of one step that calls an activity."""

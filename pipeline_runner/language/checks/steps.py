@@ -5,12 +5,12 @@ Bad: ``{{ steps.deploy.output }}`` in a step before ``deploy``; good: in one aft
 
 from collections.abc import Iterator
 
-from pipeline_runner.core.fast_path import Reference
+from pipeline_runner.core.expressions.fast_path import Reference
 from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import did_you_mean, listed, nearest
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step, Use
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.yaml.nodes import Scalar
 
 _OF_UNDONE = 'in a compensation, "step.output" is the output of the step that is undone'
 

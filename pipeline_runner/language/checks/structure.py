@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.fields import PIPELINE
+from pipeline_runner.language.table.fields import PIPELINE
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

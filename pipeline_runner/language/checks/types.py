@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Use
-from pipeline_runner.language.inference import Inference
 from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Map, Type, misfits, options, words
+from pipeline_runner.language.typing.inference import Inference
 
 _LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
 """What binds less tightly than a comparison."""

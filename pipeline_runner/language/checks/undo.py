@@ -12,8 +12,8 @@ from pipeline_runner.core.suggest import listed
 from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step
-from pipeline_runner.language.guards import looks
-from pipeline_runner.language.nodes import Scalar
+from pipeline_runner.language.typing.guards import looks
+from pipeline_runner.language.yaml.nodes import Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

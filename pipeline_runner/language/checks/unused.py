@@ -6,12 +6,12 @@ Bad: an input that no template names; good: without it.
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-from pipeline_runner.core.parsing import contains_template
+from pipeline_runner.core.expressions.parsing import contains_template
 from pipeline_runner.core.suggest import nearest
 from pipeline_runner.language.checks.policies import owners
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
-from pipeline_runner.language.nodes import Entry, MappingNode, Node, Scalar, Span, scalars
+from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, Span, scalars
 
 _FINE = "not-supported-yet"
 """The error of what is written as it should be."""

@@ -11,16 +11,16 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline_runner.core.expressions.parsing import contains_template
 from pipeline_runner.core.inputs import JsonSchema, dotted, schema_problems
-from pipeline_runner.core.parsing import contains_template
 from pipeline_runner.language import types
 from pipeline_runner.language.checks.parameters import resolved
 from pipeline_runner.language.checks.schemas import at, quick_misfits
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Call, Document
-from pipeline_runner.language.inference import Inference
-from pipeline_runner.language.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
-from pipeline_runner.language.shapes import AnyValue, boolean_help
+from pipeline_runner.language.table.shapes import AnyValue, boolean_help
+from pipeline_runner.language.typing.inference import Inference
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source, plain
 
 _TEXTS = AnyValue(template=True)
 _FOR_A_SHELL = re.compile(r"[|&;<>$`*?~]")

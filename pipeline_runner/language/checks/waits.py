@@ -8,7 +8,7 @@ from calendar import monthrange
 from collections.abc import Iterator
 from datetime import datetime
 
-from pipeline_runner.core.parsing import contains_template
+from pipeline_runner.core.expressions.parsing import contains_template
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 

@@ -1,0 +1,1 @@
+"""Which activities exist, and what is known of each."""

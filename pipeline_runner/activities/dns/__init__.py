@@ -1,0 +1,1 @@
+"""The ``dns`` family: record sets, looked up and changed."""

@@ -1,0 +1,436 @@
+"""The ``dns`` family: record sets, looked up and changed by dynamic updates (RFC 2136).
+
+A change is one UPDATE message over TCP. Its prerequisites say what the record set was when
+it was read, so a set that somebody else has changed in between is read again and never
+overwritten unseen. What a server took is read back: servers skip in silence what cannot
+be, such as records beside a CNAME. What was there before is remembered on the server of
+the pipeline before it is changed, so that a later attempt does not take the work of the
+one before it for the original.
+
+Messages name record sets, servers and zones, never values or keys.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.catalogue import extras
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.dns.server import Server, ask_system, key_of, plain, uncertain
+from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
+from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.threads import in_thread
+from pipeline_runner.core.errors import UNCERTAIN
+from pipeline_runner.core.model import Timeouts
+
+if TYPE_CHECKING:
+    import dns.message
+    import dns.name
+    import dns.rcode
+    import dns.rdata
+    import dns.rdatatype
+    import dns.rrset
+    import dns.tsig
+    import dns.update
+
+EXTRA = "dns"
+TRIES = 5
+"""How often a set that others keep changing is read and changed anew."""
+DEFAULT_TTL = 300
+
+_SERVERS_OWN = {"SOA", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"}
+"""What servers write themselves."""
+
+Name = Annotated[
+    str, Meta(min_length=1, description="The full name, such as www.example.org; a final dot is optional.")
+]
+Type = Annotated[str, Meta(min_length=1, description="The type, such as A, AAAA, CNAME, TXT, MX or SRV.")]
+Port = Annotated[int, Meta(ge=1, le=65535, description="The server's port.")]
+ServerName = Annotated[str, Meta(min_length=1, description="The server, by address or name.")]
+Zone = Annotated[
+    str | None, Meta(description="The zone that the name is in; default: the server is asked for it.")
+]
+Tsig = Annotated[
+    str | None,
+    Meta(
+        description="The name of a secret on the worker: the key that signs the messages, as"
+        " algorithm:name:secret. Default: they are not signed.",
+        extra_json_schema={"x-secret": True},
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupInput:
+    """What to ask for, and whom."""
+
+    name: Name
+    type: Type
+    server: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="The server to ask, by address or name; default: the system's."),
+    ] = None
+    port: Port = 53
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupOutput:
+    """What the answer holds."""
+
+    name: Annotated[str, Meta(description="The name that was asked for, without a final dot.")]
+    type: Annotated[str, Meta(description="The type that was asked for.")]
+    canonical_name: Annotated[
+        str, Meta(description="The name that has the values: another one if `name` is an alias.")
+    ]
+    values: Annotated[list[str], Meta(description="The values as in a zone file, sorted; none: [].")]
+    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsertInput:
+    """The record set that is wanted, and the server of its zone."""
+
+    name: Name
+    type: Type
+    values: Annotated[
+        list[str],
+        Meta(
+            description="All values, as in a zone file; names in them are full names. Text of a TXT"
+            ' record with spaces stands in double quotes: ["\\"v=spf1 -all\\""]. []: remove the set.'
+        ),
+    ]
+    ttl: Annotated[
+        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
+        Meta(description=f"Seconds; null: {DEFAULT_TTL}."),
+    ] = DEFAULT_TTL
+    server: ServerName
+    port: Port = 53
+    zone: Zone = None
+    tsig: Tsig = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSet:
+    """The values of one name and type."""
+
+    values: Annotated[list[str], Meta(description="As in a zone file, sorted; none: [].")] = field(
+        default_factory=list
+    )
+    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsertOutput:
+    """The record set as it is now, and as it was."""
+
+    name: Annotated[str, Meta(description="The name, without a final dot.")]
+    type: Annotated[str, Meta(description="The type.")]
+    values: Annotated[list[str], Meta(description="The values as in a zone file, sorted.")]
+    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")]
+    changed: Annotated[bool, Meta(description="Whether the set was another one before the step.")]
+    replaced: Annotated[RecordSet, Meta(description="The set before the step, whichever attempt changed it.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveInput:
+    """What to remove, and the server of its zone."""
+
+    name: Name
+    type: Type
+    values: Annotated[
+        Annotated[list[str], Meta(min_length=1)] | None,
+        Meta(description="Only these values, as in a zone file; default: all."),
+    ] = None
+    server: ServerName
+    port: Port = 53
+    zone: Zone = None
+    tsig: Tsig = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveOutput:
+    """What is gone."""
+
+    name: Annotated[str, Meta(description="The name, without a final dot.")]
+    type: Annotated[str, Meta(description="The type.")]
+    removed: Annotated[
+        RecordSet, Meta(description="What the step took away, whichever attempt did; nothing: no values.")
+    ]
+
+
+@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), effect_free=True)
+@activity.defn(name="dns.lookup")
+@checked
+async def lookup(parameters: LookupInput) -> LookupOutput:
+    """Look up the values of a name; aliases are followed, and a name without values is no error.
+
+    Without a server the system's DNS servers are asked; its file of hosts is not read.
+    """
+    _needs("dns.lookup")
+    import dns.exception
+    import dns.message
+
+    name, kind = _name(parameters.name, "name"), _type(parameters.type)
+    what = f"look up {kind.name} {plain(name)}"
+    query = dns.message.make_query(name, kind)
+    async with heartbeating():
+        if parameters.server is not None:
+            server = Server(host=parameters.server, port=parameters.port, what=what)
+            answer = await server.ask(query)
+        else:
+            answer = await ask_system(query, parameters.port, what)
+    try:
+        found = answer.resolve_chaining()
+    except dns.exception.DNSException:
+        raise ApplicationError(
+            f"{what}: the answer makes no sense, such as aliases in a circle", type="DnsServerFailure"
+        ) from None
+    there = _Set.of(found.answer)
+    return LookupOutput(
+        name=plain(name),
+        type=kind.name,
+        canonical_name=plain(found.canonical_name),
+        values=there.values,
+        ttl=there.ttl,
+    )
+
+
+@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
+@activity.defn(name="dns.upsert")
+@checked
+async def upsert(parameters: UpsertInput) -> UpsertOutput:
+    """Make a record set hold exactly these values, by one dynamic update.
+
+    Undone by the same activity with the values and the TTL of before: those of a
+    `dns.lookup` step, or `step.output.replaced`.
+    """
+    async with heartbeating() as heart:
+        change = await in_thread(lambda: _Change(heart, "dns.upsert", "set", parameters))
+        ttl = DEFAULT_TTL if parameters.ttl is None else parameters.ttl
+        records = change.records(parameters.values)
+        wanted = _Set(records=records, ttl=ttl if records else None)
+        there = await change.make(lambda _: wanted, note=lambda before: before)
+    return UpsertOutput(
+        name=plain(change.name),
+        type=change.kind.name,
+        values=there.values,
+        ttl=there.ttl,
+        changed=change.noted != there,
+        replaced=change.noted.shown,
+    )
+
+
+@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
+@activity.defn(name="dns.remove")
+@checked
+async def remove(parameters: RemoveInput) -> RemoveOutput:
+    """Remove a record set, or some of its values; it is fine if they are gone.
+
+    Undone by `dns.upsert` with the values and the TTL of before: those of a `dns.lookup`
+    step, or `step.output.removed` if the whole set was removed.
+    """
+    async with heartbeating() as heart:
+        change = await in_thread(lambda: _Change(heart, "dns.remove", "remove", parameters))
+        unwanted = None if parameters.values is None else change.records(parameters.values)
+
+        def taken(before: _Set) -> _Set:
+            return before if unwanted is None else before.only(before.records & unwanted)
+
+        def left(before: _Set) -> _Set:
+            return before.only(before.records - taken(before).records)
+
+        await change.make(left, note=taken)
+    return RemoveOutput(name=plain(change.name), type=change.kind.name, removed=change.noted.shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Set:
+    """A record set; of the empty one there is only one, which has no TTL."""
+
+    records: "frozenset[dns.rdata.Rdata]" = frozenset()
+    ttl: int | None = None
+
+    @classmethod
+    def of(cls, found: "dns.rrset.RRset | None") -> "_Set":
+        return cls() if found is None else cls(records=frozenset(found), ttl=found.ttl)
+
+    def only(self, records: "frozenset[dns.rdata.Rdata]") -> "_Set":
+        return _Set(records=records, ttl=self.ttl) if records else _Set()
+
+    @property
+    def values(self) -> list[str]:
+        return sorted(record.to_text() for record in self.records)
+
+    @property
+    def shown(self) -> RecordSet:
+        return RecordSet(values=self.values, ttl=self.ttl)
+
+
+class _Change:
+    """A change of one record set: read, compare, update, read back."""
+
+    def __init__(self, heart: Heart, activity_name: str, verb: str, given: UpsertInput | RemoveInput) -> None:
+        self._heart = heart
+        told = remembered()
+        _needs(activity_name)
+        self.name, self.kind = _name(given.name, "name"), _type(given.type)
+        if self.kind.name in _SERVERS_OWN:
+            raise refused(f"{self.kind.name} records are written by the server itself", "InvalidInput")
+        self.what = f"{verb} {self.kind.name} {plain(self.name)}"
+        self._server = Server(host=given.server, port=given.port, what=self.what, key=key_of(given.tsig))
+        self._given_zone = None if given.zone is None else _name(given.zone, "zone")
+        if self._given_zone is not None and not self.name.is_subdomain(self._given_zone):
+            raise refused(f"{plain(self.name)} is not in the zone {plain(self._given_zone)}", "InvalidInput")
+        self._told = None if told is None else _Set(records=self.records(told["values"]), ttl=told["ttl"])
+        self.noted = _Set()
+
+    def records(self, values: list[str]) -> "frozenset[dns.rdata.Rdata]":
+        """Read values as a zone file would have them."""
+        import dns.rdatatype
+
+        found = frozenset(_record(self.kind, value, number) for number, value in enumerate(values))
+        if len(found) > 1 and dns.rdatatype.is_singleton(self.kind):
+            raise refused(f"a name has one {self.kind.name} record, not {len(found)}", "InvalidInput")
+        return found
+
+    async def make(self, wanted: Callable[[_Set], _Set], note: Callable[[_Set], _Set]) -> _Set:
+        """Bring the set from whatever it is to what is wanted, and return it.
+
+        Args:
+            wanted: Says what the set is to become, by what it is.
+            note: Says what of the set as it was is to be remembered, as ``noted``.
+        """
+        zone = await self._server.zone_of(self.name, self._given_zone)
+        before = await self._read()
+        for _ in range(TRIES):
+            after = wanted(before)
+            self.noted = self._told or note(before)
+            if after == before:
+                return before
+            if self._told is None:
+                await self._heart.remember({"values": self.noted.values, "ttl": self.noted.ttl})
+            if await self._server.update(self._message(zone, before, after)):
+                with uncertain():
+                    now, applied = await self._look(zone, before, after)
+                if not applied:
+                    raise self._not_applied(now == before)
+                return after
+            now = await self._read()
+            # A wildcard answers for names that do not exist: what it says is in no set.
+            before = _Set() if now == before else now
+        raise ApplicationError(f"{self.what}: it changed {TRIES} times in between", type="DnsConflict")
+
+    async def _read(self) -> _Set:
+        import dns.message
+        import dns.rdataclass
+
+        answer = await self._server.ask(dns.message.make_query(self.name, self.kind))
+        return _Set.of(answer.get_rrset(answer.answer, self.name, dns.rdataclass.IN, self.kind))
+
+    def _message(self, zone: "dns.name.Name", before: _Set, after: _Set) -> "dns.update.UpdateMessage":
+        import dns.update
+
+        message = dns.update.UpdateMessage(zone)
+        if before.records:
+            message.present(self.name, *before.records)
+        else:
+            message.absent(self.name, self.kind)
+        if self.kind.name == "NS":
+            # One by one, the new ones first: a zone never gives up the last of its own.
+            for record in after.records:
+                message.add(self.name, after.ttl, record)
+            for record in before.records - after.records:
+                message.delete(self.name, record)
+            return message
+        message.delete(self.name, self.kind)
+        if after.records:
+            message.add(self.name, after.ttl, *after.records)
+        return message
+
+    async def _look(self, zone: "dns.name.Name", before: _Set, after: _Set) -> tuple[_Set, bool]:
+        """Read the set back, and tell whether the update is in it.
+
+        What others do to other values meanwhile is no concern of this change.
+        """
+        now = await self._read()
+        added, gone = after.records - before.records, before.records - after.records
+        if added <= now.records and not gone & now.records:
+            return now, bool(added or gone) or now.ttl == after.ttl
+        return now, not after.records and await self._is_absent(zone)
+
+    async def _is_absent(self, zone: "dns.name.Name") -> bool:
+        """Ask for the set itself, not for what a wildcard says in its place."""
+        import dns.update
+
+        message = dns.update.UpdateMessage(zone)
+        message.absent(self.name, self.kind)
+        return await self._server.update(message)
+
+    def _not_applied(self, nothing: bool) -> ApplicationError:
+        return refused(
+            f"{self.what}: the server took the update and did not apply it;"
+            " it skips what cannot be, such as records beside a CNAME",
+            "DnsNotApplied",
+            *([] if nothing else [UNCERTAIN]),
+        )
+
+
+def _needs(activity_name: str) -> None:
+    try:
+        import dns.message  # noqa: F401 - only whether it is there
+    except ImportError:
+        raise refused(
+            f"{extras.missing(activity_name, EXTRA)}: {extras.remedy(EXTRA)}", "MissingExtra"
+        ) from None
+
+
+def _name(text: str, parameter: str) -> "dns.name.Name":
+    import dns.exception
+    import dns.name
+
+    try:
+        if not any(character.isspace() for character in text):
+            return dns.name.from_text(text)
+    except (dns.exception.DNSException, ValueError):
+        pass  # said below, without the library's words
+    raise refused(f"{parameter} is not a DNS name", "InvalidInput")
+
+
+def _type(text: str) -> "dns.rdatatype.RdataType":
+    import dns.rdatatype
+
+    try:
+        kind = dns.rdatatype.from_text(text)
+    except (dns.rdatatype.UnknownRdatatype, ValueError):
+        kind = dns.rdatatype.NONE
+    if kind == dns.rdatatype.NONE or dns.rdatatype.is_metatype(kind) or kind == dns.rdatatype.RRSIG:
+        raise refused("type is not the type of a record set, such as A or TXT", "InvalidInput")
+    return kind
+
+
+def _record(kind: "dns.rdatatype.RdataType", text: str, number: int) -> "dns.rdata.Rdata":
+    """Read one value; what a zone file would skip or split in silence is refused."""
+    import dns.exception
+    import dns.name
+    import dns.rdata
+    import dns.rdataclass
+
+    refusal = refused(f"values[{number}] is not a value of the type {kind.name}", "InvalidInput")
+    if "\n" in text or "\r" in text:
+        raise refusal
+    if kind.name in {"TXT", "SPF"} and not text.startswith('"') and set(text) & set(' \t;()"'):
+        raise refused(
+            f"values[{number}]: text with spaces or semicolons stands in double quotes", "InvalidInput"
+        )
+    try:
+        record = dns.rdata.from_text(dns.rdataclass.IN, kind, text, dns.name.root, relativize=False)
+    except (dns.exception.DNSException, ValueError):
+        raise refusal from None
+    if record.rdcomment is not None:
+        raise refusal
+    return record

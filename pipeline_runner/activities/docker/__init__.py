@@ -1,0 +1,1 @@
+"""The ``container``, ``image``, ``network`` and ``volume`` families."""

@@ -1,0 +1,353 @@
+"""The ``container`` family: containers of the Docker Engine that the worker's environment names.
+
+Read are ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, as Docker's own
+command does. What a step makes carries its idempotency key in the label
+``pipeline-runner.key``; the undo finds it by that, whatever became of the step::
+
+    compensate:
+      activity: container.remove
+      with: {key: "{{ step.key }}"}
+
+A container that was stopped is started again by its undo. When the stop was cut off, the
+Engine may still be about to stop it, so the undo watches it for a little longer than the
+grace::
+
+    compensate:
+      activity: container.start
+      with:
+        container: "{{ step.input.container }}"
+        settle: "{{ '12s' if step.outcome == 'uncertain' else '0s' }}"
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.docker import container_state as state
+from pipeline_runner.activities.docker.container_commit import CommitInput, CommitOutput, commit
+from pipeline_runner.activities.docker.container_exec import ExecInput, ExecOutput, execute
+from pipeline_runner.activities.docker.container_run import RunInput, RunOutput, run
+from pipeline_runner.activities.docker.engine import (
+    CONTAINERS,
+    EXTRA,
+    NAME,
+    TIMEOUTS,
+    Container,
+    Engine,
+    Key,
+    seconds,
+    whole_seconds,
+)
+from pipeline_runner.activities.docker.errors import is_type, uncertain
+from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
+from pipeline_runner.activities.toolkit.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
+from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.sizes import clip
+from pipeline_runner.core.durations import PATTERN
+from pipeline_runner.core.model import Retry
+
+Id = Annotated[str, Meta(description="The container's id.")]
+Name = Annotated[str, Meta(description="The container's name.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerInput:
+    """Which container."""
+
+    container: Container
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOutput:
+    """What is known of it."""
+
+    id: Id
+    name: Name
+    image: Annotated[str, Meta(description="The image that it was made from, as it was named then.")]
+    image_id: Annotated[str, Meta(description="That image's id.")]
+    status: Annotated[
+        str,
+        Meta(description="created, running, paused, restarting, removing, exited or dead."),
+    ]
+    running: Annotated[bool, Meta(description="Whether it runs; not while it waits for its restart.")]
+    exit_code: Annotated[int | None, Meta(description="How it ended last; null: it runs, or never did.")]
+    health: Annotated[
+        str | None, Meta(description="starting, healthy or unhealthy; null: it has no health check.")
+    ]
+    auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it ends (`--rm`).")]
+    labels: Annotated[dict[str, str], Meta(description="Its labels, and those of its image.")]
+    networks: Annotated[dict[str, str], Meta(description="Its address in each network, by name.")]
+    ports: Annotated[
+        dict[str, str],
+        Meta(description='Where its ports are published: `{"80/tcp": "127.0.0.1:8080"}`.'),
+    ]
+    created: Annotated[str, Meta(description="When it was made, as in RFC 3339.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartInput:
+    """Which container, and how long it is watched."""
+
+    container: Container
+    settle: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN + r"(?!\n)",
+            description="If it runs: watch it for so long, and start it again if it ends. For the undo of"
+            " a stop that was cut off: a little more than its grace.",
+        ),
+    ] = "0s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOutput:
+    """The container that runs."""
+
+    id: Id
+    name: Name
+    started: Annotated[bool, Meta(description="False: it was running before this step.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopInput:
+    """Which container, and how long it may take."""
+
+    container: Container
+    grace: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN + r"(?!\n)",
+            description="The time between the request to end and the kill; in whole seconds, rounded up.",
+        ),
+    ] = "10s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopOutput:
+    """The container that does not run."""
+
+    id: Id
+    name: Name
+    stopped: Annotated[bool, Meta(description="False: it was not running before this step.")]
+    exit_code: Annotated[int, Meta(description="How it ended last; 137: it was killed.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveInput:
+    """Which container."""
+
+    container: Annotated[
+        Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The container's name or id.")
+    ] = None
+    key: Key = None
+    force: Annotated[bool, Meta(description="Also if it runs; so it is with a `key`.")] = False
+    volumes: Annotated[
+        bool, Meta(description="With the volumes that have no name; so it is with a `key`.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What was removed."""
+
+    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogsInput:
+    """Which container, and how much."""
+
+    container: Container
+    tail: Annotated[int, Meta(ge=1, le=10_000, description="How many lines, from the end.")] = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogsOutput:
+    """The end of the log."""
+
+    stdout: Annotated[str, Meta(description="What it wrote to standard output.")]
+    stderr: Annotated[str, Meta(description="What it wrote to standard error.")]
+    truncated: Annotated[
+        bool, Meta(description="Whether more was dropped: over 768 KiB out, or 256 KiB of errors.")
+    ]
+
+
+class Containers:
+    """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.remove")
+    @activity.defn(name="container.run")
+    @checked
+    async def run(self, parameters: RunInput) -> RunOutput:
+        """Run a container that stays: make it, start it, and see that it keeps running.
+
+        A retry takes over the container that an earlier attempt has made. One that cannot be
+        started, or exits at once, is removed again before the step fails.
+        """
+        async with heartbeating() as heart:
+            return await run(self._engine, parameters, heart)
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @activity.defn(name="container.inspect")
+    @checked
+    async def inspect(self, parameters: ContainerInput) -> InspectOutput:
+        """Look at a container."""
+        async with heartbeating():
+            found = await state.find(self._engine, parameters.container)
+        about = found["State"]
+        over = about["Status"] in {"exited", "dead", "restarting"}
+        return InspectOutput(
+            id=found["Id"],
+            name=state.name_of(found),
+            image=found["Config"]["Image"],
+            image_id=found["Image"],
+            status=about["Status"],
+            running=state.runs(found),
+            exit_code=about["ExitCode"] if over else None,
+            health=(about.get("Health") or {}).get("Status"),
+            labels=found["Config"].get("Labels") or {},
+            auto_remove=found["HostConfig"].get("AutoRemove", False),
+            networks=state.networks(found),
+            ports=state.ports(found),
+            created=found["Created"],
+        )
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.stop")
+    @activity.defn(name="container.start")
+    @checked
+    async def start(self, parameters: StartInput) -> StartOutput:
+        """Start a container; it is fine if it runs."""
+        settle = seconds(parameters.settle, "settle")
+        async with heartbeating() as heart:
+            found = await state.find(self._engine, parameters.container)
+            steady = state.runs(found)
+            if steady:
+                found, steady = await state.watch(self._engine, found, settle)
+            started = await _change(heart, "started", due=not steady)
+            if not steady and not state.runs(found):
+                container = found["Id"]
+                await self._engine.call(
+                    f"start container {state.name_of(found)}",
+                    lambda docker: docker.start(container),
+                    effect=True,
+                )
+        return StartOutput(id=found["Id"], name=state.name_of(found), started=started)
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.start")
+    @activity.defn(name="container.stop")
+    @checked
+    async def stop(self, parameters: StopInput) -> StopOutput:
+        """Stop a container; it is fine if it does not run.
+
+        When the step is cancelled or runs into a timeout, the Engine goes on stopping the
+        container, for as long as ``grace``. See ``settle`` of ``container.start``.
+        """
+        grace = whole_seconds(parameters.grace, "grace")
+        async with heartbeating() as heart:
+            found = await state.find(self._engine, parameters.container)
+            container = found["Id"]
+            stopped = await _change(heart, "stopped", due=found["State"]["Running"])
+            if found["State"]["Running"]:
+                doing = f"stop container {state.name_of(found)}"
+                try:
+                    await self._engine.call(
+                        doing, lambda docker: docker.stop(container, timeout=grace), effect=True
+                    )
+                except ApplicationError as error:
+                    # The Engine has asked it to end, and does not know whether it did.
+                    raise (uncertain(error) if is_type(error, "DockerError") else error) from None
+                found = await state.find(self._engine, container)
+        return StopOutput(
+            id=container, name=state.name_of(found), stopped=stopped, exit_code=found["State"]["ExitCode"]
+        )
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
+    @activity.defn(name="container.exec")
+    @checked
+    async def exec(self, parameters: ExecInput) -> ExecOutput:
+        """Run a command in a running container; an exit code other than 0 fails the step.
+
+        When the step is cancelled or runs into a timeout, the command gets SIGTERM, and
+        SIGKILL two seconds later. That needs ``sh`` and ``cat`` in the container. Where it
+        cannot be, the error says that the command goes on.
+        """
+        async with heartbeating():
+            return await execute(self._engine, parameters)
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
+    @activity.defn(name="container.commit")
+    @checked
+    async def commit(self, parameters: CommitInput) -> CommitOutput:
+        """Make an image of a container's files as they are now; volumes are not in it."""
+        async with heartbeating():
+            return await commit(self._engine, parameters)
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS)
+    @activity.defn(name="container.remove")
+    @checked
+    async def remove(self, parameters: RemoveInput) -> Removed:
+        """Remove a container; it is fine if there is none.
+
+        With a ``key`` it is the one that the step of this key made, running or not.
+        """
+        ours = parameters.key is not None
+        async with heartbeating():
+            found = await CONTAINERS.meant(self._engine, parameters.container, parameters.key)
+            for container, name in found.items():
+                await state.remove_container(
+                    self._engine,
+                    container,
+                    name,
+                    force=parameters.force or ours,
+                    volumes=parameters.volumes or ours,
+                )
+        return Removed(removed=bool(found))
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @activity.defn(name="container.logs")
+    @checked
+    async def logs(self, parameters: LogsInput) -> LogsOutput:
+        """Read the end of a container's log."""
+        async with heartbeating():
+            stdout, more = await self._tail(parameters, STDOUT_LIMIT, stdout=True, stderr=False)
+            stderr, errors = await self._tail(parameters, STDERR_LIMIT, stdout=False, stderr=True)
+        shown = clip(stdout[::-1], STDOUT_ENCODED)[::-1]
+        tail = clip(stderr[::-1], STDERR_LIMIT)[::-1]
+        cut = len(shown) < len(stdout) or len(tail) < len(stderr)
+        return LogsOutput(stdout=shown, stderr=tail, truncated=more or errors or cut)
+
+    async def _tail(self, parameters: LogsInput, limit: int, **streams: bool) -> tuple[str, bool]:
+        """Return at most ``limit`` bytes of the log's end, and whether there were more."""
+        container, lines = parameters.container, parameters.tail
+
+        def read(docker: Any) -> tuple[bytes, bool]:
+            data, more = bytearray(), False
+            for piece in docker.logs(container, stream=True, follow=False, tail=lines, **streams):
+                data += piece
+                more |= len(data) > limit
+                del data[:-limit]
+            return bytes(data), more
+
+        data, more = await self._engine.call(f"read the log of container {container}", read)
+        return data.decode(errors="replace"), more
+
+
+async def _change(heart: Heart, what: str, *, due: bool) -> bool:
+    """Tell whether this step changes something, also if an attempt before it did.
+
+    That is remembered before it is done, so that no attempt takes the work of the one before
+    for how things were.
+    """
+    before: Any = remembered()
+    if isinstance(before, dict) and what in before:
+        return bool(before[what])
+    await heart.remember({what: due})
+    return due

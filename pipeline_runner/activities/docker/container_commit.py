@@ -1,0 +1,113 @@
+"""How ``container.commit`` goes: one image for a step, whichever attempt makes it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.docker import container_state as state
+from pipeline_runner.activities.docker.engine import (
+    IMAGES,
+    LONG_PATIENCE,
+    Container,
+    Engine,
+    own_labels,
+)
+from pipeline_runner.activities.docker.errors import is_type, uncertain
+from pipeline_runner.activities.docker.image import (
+    Tag,
+    apply,
+    discard,
+    full,
+    look,
+    remove_image,
+    split,
+    taken,
+)
+from pipeline_runner.activities.toolkit.context import step_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitInput:
+    """Which container, and what the image is called."""
+
+    container: Container
+    image: Annotated[Tag, Meta(description="The image's name, such as `app:1`; another image's is refused.")]
+    message: Annotated[str | None, Meta(description="A message, kept in the image's history.")] = None
+    author: Annotated[str | None, Meta(description="Who made it.")] = None
+    pause: Annotated[bool, Meta(description="Pause the container meanwhile.")] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitOutput:
+    """The image that was made."""
+
+    id: Annotated[str, Meta(description="The image's id.")]
+    image: Annotated[str, Meta(description="Its name, in full.")]
+    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+
+
+async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
+    """Make an image of a container, or take the one that an earlier attempt has made."""
+    container, tag = parameters.container, full(parameters.image)
+    found = await state.find(engine, container)
+    image = await _own(engine)
+    named = await look(engine, tag)
+    if named is not None and named["Id"] != image:
+        raise taken(tag)
+    created = image is None
+    if image is None:
+        image = await _make(engine, parameters, found["Id"])
+    elif named is None:  # the attempt before this one did not come that far
+        await apply(engine, image, tag)
+    return CommitOutput(id=image, image=tag, created=created)
+
+
+async def _own(engine: Engine) -> str | None:
+    made = await IMAGES.made_by(engine, step_key())
+    return str(made[0]["Id"]) if made else None
+
+
+async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:
+    repository, tag = split(parameters.image)
+    changes = [f'LABEL {name}="{_quoted(value)}"' for name, value in own_labels().items()]
+
+    def make(docker: Any) -> str:
+        made = docker.commit(
+            container,
+            repository=repository,
+            tag=tag,
+            message=parameters.message,
+            author=parameters.author,
+            pause=parameters.pause,
+            changes=changes,
+        )
+        return str(made["Id"])
+
+    doing = f"commit container {parameters.container}"
+    try:
+        return await engine.make(doing, make, remove_image, patience=LONG_PATIENCE)
+    except ApplicationError as error:
+        if not is_type(error, "DockerError"):
+            raise
+        # An error of the Engine's own, such as a full disk: it may have come half-way.
+        raise await _discard(engine, error) from None
+
+
+async def _discard(engine: Engine, error: ApplicationError) -> ApplicationError:
+    """Remove what there is of the image; return the error, which says so if that fails too."""
+    try:
+        image = await _own(engine)
+        if image is not None:
+            await discard(engine, image)
+    except ApplicationError:
+        return uncertain(error)
+    return error
+
+
+def _quoted(value: str) -> str:
+    """Return a value as it stands between quotes in a Dockerfile."""
+    for special in ("\\", '"', "$"):
+        value = value.replace(special, f"\\{special}")
+    return " ".join(value.splitlines())

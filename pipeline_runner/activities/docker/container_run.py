@@ -1,0 +1,287 @@
+"""How ``container.run`` goes: pull, create, start, watch; what does not run is removed again."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.docker import container_state as state
+from pipeline_runner.activities.docker.engine import (
+    CONTAINERS,
+    IMAGE,
+    NAME,
+    Engine,
+    Labels,
+    Variables,
+    environment,
+    own_labels,
+    seconds,
+    texts,
+    there,
+)
+from pipeline_runner.activities.docker.errors import MESSAGE_LIMIT, is_type, uncertain
+from pipeline_runner.activities.docker.image import split
+from pipeline_runner.activities.toolkit.context import step_key
+from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.heartbeat import Heart
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.sizes import one_line
+from pipeline_runner.core.durations import PATTERN
+from pipeline_runner.core.errors import UNCERTAIN
+
+PORT = r"^[0-9]{1,5}(/(tcp|udp|sctp))?$(?!\n)"
+_NOT_THERE = ("not found", "manifest unknown", "does not exist", "access denied", "no such image")
+"""What a registry says of an image that it does not have, or does not show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInput:
+    """What to run, and how."""
+
+    image: Annotated[str, Meta(pattern=IMAGE, description="The image, such as `app:1`.")]
+    name: Annotated[
+        Annotated[str, Meta(pattern=NAME)] | None,
+        Meta(description="The container's name; default: the Engine makes one up."),
+    ] = None
+    command: Annotated[list[Scalar], Meta(description="The arguments; default: the image's.")] = field(
+        default_factory=list
+    )
+    entrypoint: Annotated[list[Scalar], Meta(description="The program; default: the image's.")] = field(
+        default_factory=list
+    )
+    env: Annotated[Variables, Meta(description="Environment variables, added to the image's.")] = field(
+        default_factory=dict
+    )
+    labels: Labels = field(default_factory=dict)
+    ports: Annotated[
+        dict[Annotated[str, Meta(pattern=PORT)], Scalar],
+        Meta(
+            description='Published ports: the container\'s, such as `"80"` or `"53/udp"`, and where on the'
+            ' Engine\'s host: `"8080"`, `"127.0.0.1:8080"`, or `""` for any free port.'
+        ),
+    ] = field(default_factory=dict)
+    volumes: Annotated[
+        dict[Annotated[str, Meta(pattern=r"^/.*$(?!\n)")], str],
+        Meta(
+            description="Paths in the container, and what is there: a volume or a path on the Engine's"
+            " host, which must exist; with `:ro` at its end it is not written to."
+        ),
+    ] = field(default_factory=dict)
+    network: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]*$(?!\n)")] | None,
+        Meta(description="The network; default: the Engine's."),
+    ] = None
+    aliases: Annotated[list[str], Meta(description="More names for it in that network.")] = field(
+        default_factory=list
+    )
+    user: Annotated[str | None, Meta(description="The user; default: the image's.")] = None
+    working_dir: Annotated[str | None, Meta(description="The folder to run in; default: the image's.")] = None
+    restart: Annotated[
+        Literal["no", "on-failure", "always", "unless-stopped"],
+        Meta(description="When the Engine starts it again."),
+    ] = "no"
+    pull: Annotated[
+        Literal["missing", "always", "never"],
+        Meta(description="When to pull the image. A pulled image stays, also after an undo."),
+    ] = "missing"
+    settle: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN + r"(?!\n)", description="How long it must run; an end before that is an error."
+        ),
+    ] = "1s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutput:
+    """The container that runs."""
+
+    id: Annotated[str, Meta(description="The container's id.")]
+    name: Annotated[str, Meta(description="The container's name.")]
+    image: Annotated[str, Meta(description="The image that was asked for.")]
+    networks: Annotated[dict[str, str], Meta(description="Its address in each network, by name.")]
+    ports: Annotated[
+        dict[str, str],
+        Meta(description='Where its ports are published: `{"80/tcp": "127.0.0.1:8080"}`.'),
+    ]
+    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+
+
+async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
+    """Run a container, or take over the one that an earlier attempt has made."""
+    settle = seconds(parameters.settle, "settle")
+    config = _config(parameters)  # refuses what cannot be, before anything is done
+    container = await _own(engine)
+    created = container is None
+    if container is None:
+        await _prepare(engine, parameters, heart)
+        container = await _create(engine, parameters, config)
+    try:
+        found = await _start(engine, container, settle)
+    except ApplicationError as error:
+        raise await _discard(engine, container, error) from None
+    return RunOutput(
+        id=found["Id"],
+        name=state.name_of(found),
+        image=parameters.image,
+        networks=state.networks(found),
+        ports=state.ports(found),
+        created=created,
+    )
+
+
+async def _own(engine: Engine) -> str | None:
+    """Return the id of the container that an earlier attempt of this step has made."""
+    listed = await CONTAINERS.made_by(engine, step_key())
+    return str(listed[0]["Id"]) if listed else None
+
+
+async def _prepare(engine: Engine, parameters: RunInput, heart: Heart) -> None:
+    """See that what the container needs is there: its volumes, and its image."""
+    for source in parameters.volumes.values():
+        volume = source.removesuffix(":ro")
+        if not volume.startswith("/"):  # the Engine would make it, and nothing would remove it
+            await _volume(engine, volume)
+    image = parameters.image
+    if parameters.pull == "never":
+        return
+    if parameters.pull == "missing" and await there(
+        engine, f"look for image {image}", lambda docker: docker.inspect_image(image)
+    ):
+        return
+    await _pull(engine, image, heart)
+
+
+async def _volume(engine: Engine, volume: str) -> None:
+    await engine.call(f"look for volume {volume}", lambda docker: docker.inspect_volume(volume))
+
+
+async def _pull(engine: Engine, image: str, heart: Heart) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = threading.Event()
+
+    def tell(progress: dict[str, Any]) -> None:
+        if not stopped.is_set():
+            loop.call_soon_threadsafe(heart.tell, progress)
+
+    try:
+        await engine.call(f"pull image {image}", lambda docker: _report_pull(docker, image, tell, stopped))
+    except ApplicationError as error:
+        if is_type(error, "DockerError") and any(words in error.message.lower() for words in _NOT_THERE):
+            raise refused(error.message, "ImageNotFound") from None
+        raise
+    finally:
+        stopped.set()  # the Engine ends a pull that nobody listens to
+
+
+def _report_pull(
+    docker: Any, image: str, tell: Callable[[dict[str, Any]], None], stopped: threading.Event
+) -> None:
+    repository, tag = split(image)
+    layers: dict[str, tuple[int, int]] = {}
+    for line in docker.pull(repository, tag=tag, stream=True, decode=True):
+        if stopped.is_set():
+            return
+        if "error" in line:
+            said = one_line(str(line["error"]), MESSAGE_LIMIT)
+            raise ApplicationError(f"cannot pull image {image}: {said}", type="DockerError")
+        detail = line.get("progressDetail") or {}
+        if "id" in line and detail.get("total"):
+            layers[line["id"]] = (detail.get("current", 0), detail["total"])
+            done, total = (sum(column) for column in zip(*layers.values(), strict=True))
+            tell({"pulling": image, "bytes": done, "of": total})
+
+
+async def _create(engine: Engine, parameters: RunInput, config: dict[str, Any]) -> str:
+    doing = f"create container {parameters.name or f'of image {parameters.image}'}"
+
+    def create(docker: Any) -> str:
+        return str(docker.create_container_from_config(config, parameters.name)["Id"])
+
+    return await engine.make(
+        doing, create, lambda docker, container: docker.remove_container(container, v=True, force=True)
+    )
+
+
+async def _start(engine: Engine, container: str, settle: float) -> Any:
+    """Start a container unless it runs, watch it, and return what is known of it."""
+    found = await state.find(engine, container)
+    if found["State"]["Status"] == "created":
+        doing = f"start container {state.name_of(found)}"
+        await engine.call(doing, lambda docker: docker.start(container), effect=True)
+        found = await state.find(engine, container)
+    found, steady = await state.watch(engine, found, settle)
+    if not steady:
+        raise await state.exit_error(engine, found, settle)
+    return found
+
+
+async def _discard(engine: Engine, container: str, error: ApplicationError) -> ApplicationError:
+    """Remove a container that does not run; return the error, which says so if that fails too."""
+    if is_type(error, "ContainerNotFound"):
+        return error
+    try:
+        await state.remove_container(engine, container, container[:12], force=True, volumes=True)
+    except ApplicationError:
+        return uncertain(error)
+    # Whatever was not known before: nothing is left now.
+    details = [detail for detail in error.details if detail != UNCERTAIN]
+    return ApplicationError(error.message, *details, type=error.type, non_retryable=error.non_retryable)
+
+
+def _config(parameters: RunInput) -> dict[str, Any]:
+    """Return the container as the Engine's API describes one."""
+    host: dict[str, Any] = {"RestartPolicy": {"Name": parameters.restart}}
+    config: dict[str, Any] = {
+        "Image": parameters.image,
+        "Env": environment(parameters.env),
+        "Labels": {**texts(parameters.labels), **own_labels()},
+        "HostConfig": host,
+    }
+    if parameters.command:
+        config["Cmd"] = [as_text(part) for part in parameters.command]
+    if parameters.entrypoint:
+        config["Entrypoint"] = [as_text(part) for part in parameters.entrypoint]
+    if parameters.user is not None:
+        config["User"] = parameters.user
+    if parameters.working_dir is not None:
+        config["WorkingDir"] = parameters.working_dir
+    if parameters.ports:
+        places = {_port(port): [_binding(place)] for port, place in parameters.ports.items()}
+        host["PortBindings"] = places
+        config["ExposedPorts"] = {port: {} for port in places}
+    if parameters.volumes:
+        host["Mounts"] = [_mount(target, source) for target, source in parameters.volumes.items()]
+    if parameters.network is not None:
+        host["NetworkMode"] = parameters.network
+    if parameters.aliases:
+        if parameters.network is None:
+            raise refused("aliases need a network", "InvalidInput")
+        endpoint = {"Aliases": parameters.aliases}
+        config["NetworkingConfig"] = {"EndpointsConfig": {parameters.network: endpoint}}
+    return config
+
+
+def _port(text: str) -> str:
+    return text if "/" in text else f"{text}/tcp"
+
+
+def _binding(place: Scalar) -> dict[str, str]:
+    host, _, port = as_text(place).rpartition(":")
+    if port and not (port.isascii() and port.isdigit()):
+        raise refused(f'ports: "{place}" is no place: write for example "127.0.0.1:8080"', "InvalidInput")
+    return {"HostIp": host.removeprefix("[").removesuffix("]"), "HostPort": port}
+
+
+def _mount(target: str, source: str) -> dict[str, Any]:
+    writable = source.removesuffix(":ro")
+    return {
+        "Type": "bind" if source.startswith("/") else "volume",
+        "Source": writable,
+        "Target": target,
+        "ReadOnly": writable != source,
+    }

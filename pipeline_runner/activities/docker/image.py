@@ -1,0 +1,265 @@
+"""The ``image`` family: the images of a Docker Engine and their tags.
+
+A tag that moves is given back by its undo, if the step before looked where it was::
+
+    - {id: before, activity: image.inspect, with: {image: "app:latest", optional: true}}
+    - id: tag
+      activity: image.tag
+      with: {image: "app:2", tag: "app:latest", replace: true}
+      compensate:
+        activity: image.remove
+        with:
+          image: "{{ step.input.tag }}"
+          of: "{{ step.input.image }}"
+          restore: "{{ steps.before.output.id }}"
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.docker.engine import (
+    EXTRA,
+    IMAGE,
+    IMAGES,
+    TIMEOUTS,
+    Engine,
+    Force,
+    Image,
+    Key,
+    check_which,
+    remove_and_wait,
+)
+from pipeline_runner.activities.docker.errors import is_type
+from pipeline_runner.activities.toolkit.context import undone_outcome
+from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
+from pipeline_runner.activities.toolkit.parameters import checked
+
+Tag = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9_.:/-]*(:[A-Za-z0-9_.-]+)?$(?!\n)", description="The tag, such as `app:1`."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectImageInput:
+    """Which image."""
+
+    image: Image
+    optional: Annotated[bool, Meta(description="It is fine if there is none: all is null then.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectImageOutput:
+    """What is known of it."""
+
+    id: Annotated[str | None, Meta(description="The image's id.")] = None
+    tags: Annotated[list[str], Meta(description="Its tags.")] = field(default_factory=list)
+    labels: Annotated[dict[str, str], Meta(description="Its labels.")] = field(default_factory=dict)
+    created: Annotated[str | None, Meta(description="When it was made, as in RFC 3339.")] = None
+    size: Annotated[int | None, Meta(description="Its size in bytes.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagInput:
+    """Which image, and its further name."""
+
+    image: Image
+    tag: Tag
+    replace: Annotated[bool, Meta(description="Take the tag from the image that has it.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOutput:
+    """What was tagged."""
+
+    id: Annotated[str, Meta(description="The image's id.")]
+    tag: Annotated[str, Meta(description="The tag, in full.")]
+    replaced: Annotated[
+        str | None, Meta(description="The id of the image that had the tag before the step; null: none.")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveImageInput:
+    """Which image, or which tag."""
+
+    image: Annotated[
+        Annotated[str, Meta(pattern=IMAGE)] | None,
+        Meta(description="The tag or id. A tag goes alone while the image has others."),
+    ] = None
+    key: Key = None
+    of: Annotated[
+        Annotated[str, Meta(pattern=IMAGE)] | None,
+        Meta(description="Only if this is the image that the tag names, by tag or id: an undo."),
+    ] = None
+    restore: Annotated[
+        Annotated[str, Meta(pattern=IMAGE)] | None,
+        Meta(description="The image that gets the tag instead; null: none."),
+    ] = None
+    force: Force = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRemoved:
+    """What was removed."""
+
+    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+
+
+class Images:
+    """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @activity.defn(name="image.inspect")
+    @checked
+    async def inspect(self, parameters: InspectImageInput) -> InspectImageOutput:
+        """Look at an image."""
+        async with heartbeating():
+            found = await look(self._engine, parameters.image)
+        if found is None and not parameters.optional:
+            raise missing(parameters.image)
+        if found is None:
+            return InspectImageOutput()
+        return InspectImageOutput(
+            id=found["Id"],
+            tags=sorted(found.get("RepoTags") or []),
+            labels=(found.get("Config") or {}).get("Labels") or {},
+            created=found.get("Created"),
+            size=found.get("Size"),
+        )
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
+    @activity.defn(name="image.tag")
+    @checked
+    async def tag(self, parameters: TagInput) -> TagOutput:
+        """Give an image one more tag.
+
+        A tag that names another image is taken from it only with ``replace``. For the undo
+        see ``of`` and ``restore`` of ``image.remove``.
+        """
+        async with heartbeating() as heart:
+            image, tag = parameters.image, full(parameters.tag)
+            found = await look(self._engine, image)
+            if found is None:
+                raise missing(image)
+            other = await look(self._engine, tag)
+            before = remembered() or {"replaced": other and other["Id"]}
+            if other is not None and other["Id"] != found["Id"] and not parameters.replace:
+                raise taken(tag)
+            if other is None or other["Id"] != found["Id"]:
+                await heart.remember(before)
+                await apply(self._engine, found["Id"], tag)
+        replaced = before["replaced"]
+        return TagOutput(id=found["Id"], tag=tag, replaced=None if replaced == found["Id"] else replaced)
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS)
+    @activity.defn(name="image.remove")
+    @checked
+    async def remove(self, parameters: RemoveImageInput) -> ImageRemoved:
+        """Remove an image or a tag; it is fine if there is none.
+
+        With a ``key`` it is removed with all its tags, and images that it was made from stay.
+        """
+        check_which(parameters.image, parameters.key, "image")
+        if parameters.key is not None and (parameters.of is not None or parameters.restore is not None):
+            raise refused("of and restore do not go with a key", "InvalidInput")
+        async with heartbeating():
+            if parameters.key is not None:
+                own = await IMAGES.meant(self._engine, parameters.image, parameters.key)
+                for one in own:
+                    await discard(self._engine, one)
+                return ImageRemoved(removed=bool(own))
+            assert parameters.image is not None  # by check_which
+            found = await look(self._engine, parameters.image)
+            if found is None or not await self._is(found, parameters.of):
+                return ImageRemoved(removed=False)
+            await self._remove(parameters, parameters.image)
+        return ImageRemoved(removed=True)
+
+    async def _is(self, found: Any, of: str | None) -> bool:
+        if of is None:
+            return True
+        other = await look(self._engine, of)
+        return other is not None and other["Id"] == found["Id"]
+
+    async def _remove(self, parameters: RemoveImageInput, image: str) -> None:
+        if parameters.restore is not None:
+            try:
+                return await apply(self._engine, parameters.restore, full(image))
+            except ApplicationError as error:
+                # The other image has been removed meanwhile: then there is nothing to give back. But a
+                # completed step is not undone by that: its tag named the other image before.
+                if not is_type(error, "ImageNotFound") or undone_outcome() == "completed":
+                    raise
+        force = parameters.force
+        await remove_and_wait(
+            self._engine,
+            f"remove image {image}",
+            lambda docker: docker.remove_image(image, force=force),
+            lambda docker: docker.inspect_image(image),
+        )
+        return None
+
+
+def split(image: str) -> tuple[str, str]:
+    """Return the repository and the tag of a reference, ``latest`` if it has none; or the digest."""
+    if "@" in image:
+        repository, _, digest = image.partition("@")
+        return repository, digest
+    repository, colon, tag = image.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (image, "latest")
+
+
+def full(tag: str) -> str:
+    """Return a tag with its ``:latest``."""
+    return ":".join(split(tag))
+
+
+def missing(image: str) -> ApplicationError:
+    """Return the error for an image that does not exist."""
+    return refused(f"there is no image {image}", "ImageNotFound")
+
+
+def taken(tag: str) -> ApplicationError:
+    """Return the error for a tag that names another image."""
+    return refused(f"the tag {tag} names another image", "TagTaken")
+
+
+async def look(engine: Engine, image: str) -> Any:
+    """Return what the Engine knows of an image, None if there is none."""
+    return await IMAGES.there(engine, image)
+
+
+async def apply(engine: Engine, image: str, tag: str) -> None:
+    """Make a tag name an image, whatever it named before."""
+    repository, name = split(tag)
+    await engine.call(
+        f"tag image {image}", lambda docker: docker.tag(image, repository, name, force=True), effect=True
+    )
+
+
+def remove_image(docker: Any, image: str) -> None:
+    """Remove an image with all its tags, and nothing that it was made from."""
+    docker.remove_image(image, force=True, noprune=True)
+
+
+async def discard(engine: Engine, image: str) -> None:
+    """Remove an image with all its tags, and nothing that it was made from; gone is fine."""
+    await remove_and_wait(
+        engine,
+        f"remove image {image[:19]}",
+        lambda docker: remove_image(docker, image),
+        lambda docker: docker.inspect_image(image),
+    )

@@ -1,0 +1,219 @@
+"""The ``network`` family: networks of a Docker Engine, and who is in them."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.docker import container_state as state
+from pipeline_runner.activities.docker.engine import (
+    EXTRA,
+    NAME,
+    NETWORKS,
+    TIMEOUTS,
+    Container,
+    Engine,
+    Force,
+    Key,
+    Labels,
+    Network,
+    has_key,
+    own_labels,
+    remove_and_wait,
+    texts,
+    wait_until_settled,
+)
+from pipeline_runner.activities.docker.errors import is_type
+from pipeline_runner.activities.toolkit.context import step_key
+from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
+from pipeline_runner.activities.toolkit.parameters import checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateNetworkInput:
+    """What to create."""
+
+    name: Annotated[str, Meta(pattern=NAME, description="The network's name.")]
+    driver: Annotated[str, Meta(min_length=1, description="The network's driver.")] = "bridge"
+    internal: Annotated[bool, Meta(description="Without a way out.")] = False
+    labels: Labels = field(default_factory=dict)
+    subnet: Annotated[
+        str | None, Meta(description="Its addresses, such as 172.30.0.0/16; default: the Engine's choice.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCreated:
+    """The network."""
+
+    id: Annotated[str, Meta(description="The network's id.")]
+    name: Annotated[str, Meta(description="The network's name.")]
+    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectInput:
+    """Which container, and which network."""
+
+    network: Network
+    container: Container
+    aliases: Annotated[list[str], Meta(description="More names for the container in that network.")] = field(
+        default_factory=list
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectOutput:
+    """The connection."""
+
+    address: Annotated[str, Meta(description="The container's address in that network.")]
+    connected: Annotated[bool, Meta(description="False: it was connected before this step.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisconnectInput:
+    """Which container, and which network."""
+
+    network: Network
+    container: Container
+    force: Force = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disconnected:
+    """What was disconnected."""
+
+    disconnected: Annotated[bool, Meta(description="False: it was not connected.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveNetworkInput:
+    """Which network."""
+
+    network: Annotated[
+        Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The network's name or id.")
+    ] = None
+    key: Key = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRemoved:
+    """What was removed."""
+
+    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+
+
+class Networks:
+    """The activities of this family, with one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="network.remove")
+    @activity.defn(name="network.create")
+    @checked
+    async def create(self, parameters: CreateNetworkInput) -> NetworkCreated:
+        """Create a network; one of this name that this step did not make is an error."""
+        name = parameters.name
+        async with heartbeating():
+            await wait_until_settled(step_key())
+            listed = await self._engine.call("list networks", lambda docker: docker.networks(names=[name]))
+            found = next((one for one in listed if one["Name"] == name), None)
+            if found is not None and not has_key(found, step_key()):
+                raise refused(f"there is another network named {name}", "NameTaken")
+            network = found["Id"] if found is not None else await self._make(parameters)
+        return NetworkCreated(id=network, name=name, created=found is None)
+
+    async def _make(self, parameters: CreateNetworkInput) -> str:
+        labels = {**texts(parameters.labels), **own_labels()}
+        subnet = parameters.subnet
+
+        def make(docker: Any) -> str:
+            made = docker.create_network(
+                parameters.name,
+                driver=parameters.driver,
+                check_duplicate=True,  # Engines of API 1.44 and newer always do
+                internal=parameters.internal,
+                labels=labels,
+                ipam=None if subnet is None else {"Driver": "default", "Config": [{"Subnet": subnet}]},
+            )
+            return str(made["Id"])
+
+        return await self._engine.make(
+            f"create network {parameters.name}", make, lambda docker, network: docker.remove_network(network)
+        )
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="network.disconnect")
+    @activity.defn(name="network.connect")
+    @checked
+    async def connect(self, parameters: ConnectInput) -> ConnectOutput:
+        """Connect a container to a network; it is fine if it is connected."""
+        network, container = parameters.network, parameters.container
+        async with heartbeating() as heart:
+            name = await self._name(network)
+            found = await state.find(self._engine, container)
+            before: Any = remembered() or {"connected": name in state.networks(found)}
+            if name not in state.networks(found):
+                await heart.remember(before)
+                await self._engine.call(
+                    f"connect container {container} to network {network}",
+                    lambda docker: docker.connect_container_to_network(
+                        container, name, aliases=parameters.aliases or None
+                    ),
+                    effect=True,
+                )
+                found = await state.find(self._engine, container)
+        return ConnectOutput(address=state.networks(found).get(name, ""), connected=not before["connected"])
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS)
+    @activity.defn(name="network.disconnect")
+    @checked
+    async def disconnect(self, parameters: DisconnectInput) -> Disconnected:
+        """Disconnect a container from a network; it is fine if either is gone."""
+        network, container, force = parameters.network, parameters.container, parameters.force
+        async with heartbeating():
+            try:
+                name = await self._name(network)
+                found = await state.find(self._engine, container)
+                if name not in state.networks(found):
+                    return Disconnected(disconnected=False)
+                await self._engine.call(
+                    f"disconnect container {container} from network {network}",
+                    lambda docker: docker.disconnect_container_from_network(container, name, force=force),
+                    effect=True,
+                )
+            except ApplicationError as error:
+                if not is_type(error, "NetworkNotFound", "ContainerNotFound"):
+                    raise
+                return Disconnected(disconnected=False)
+        return Disconnected(disconnected=True)
+
+    async def _name(self, network: str) -> str:
+        found = await self._engine.call(
+            f"inspect network {network}", lambda docker: docker.inspect_network(network)
+        )
+        return str(found["Name"])
+
+    @describe(extra=EXTRA, timeouts=TIMEOUTS)
+    @activity.defn(name="network.remove")
+    @checked
+    async def remove(self, parameters: RemoveNetworkInput) -> NetworkRemoved:
+        """Remove a network; it is fine if there is none."""
+        async with heartbeating():
+            found = await NETWORKS.meant(self._engine, parameters.network, parameters.key)
+            for network, name in found.items():
+                await self._remove(network, name)
+        return NetworkRemoved(removed=bool(found))
+
+    async def _remove(self, network: str, name: str) -> None:
+        await remove_and_wait(
+            self._engine,
+            f"remove network {name}",
+            lambda docker: docker.remove_network(network),
+            lambda docker: docker.inspect_network(network),
+        )

@@ -1,0 +1,1 @@
+"""The ``file`` and ``directory`` families, and what they keep for undos."""

@@ -1,0 +1,200 @@
+"""The ``directory`` family: folders of the worker's machine.
+
+``directory.create`` remembers under the step's idempotency key what it made (how: see
+``kept.py``), so that its undo removes that and nothing else::
+
+    compensate:
+      activity: directory.remove
+      with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+from temporalio import activity
+
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.files.copying import sync_folder
+from pipeline_runner.activities.files.file import PATH, Key, itself, put_back
+from pipeline_runner.activities.files.kept import Kept, beside, new_name, remove_directory
+from pipeline_runner.activities.toolkit.context import absolute, step_key, working_directory
+from pipeline_runner.activities.toolkit.errors import explain_errors, refused
+from pipeline_runner.activities.toolkit.heartbeat import pulse
+from pipeline_runner.activities.toolkit.parameters import checked
+
+Path = Annotated[str, Meta(pattern=PATH, description="The directory. Relative: to the run's directory.")]
+AbsolutePath = Annotated[str, Meta(description="The directory's absolute path.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateInput:
+    """What to create."""
+
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveInput:
+    """What to remove."""
+
+    path: Path
+    recursive: Annotated[bool, Meta(description="Remove it with all that is in it.")] = False
+    key: Annotated[
+        Key | None,
+        Meta(
+            description="Remove it only if the step of this idempotency key created it, "
+            "and the parents that it created with it: an undo."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """What was created."""
+
+    path: AbsolutePath
+    created: Annotated[bool, Meta(description="False: it existed before this step.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What was removed."""
+
+    path: AbsolutePath
+    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+
+
+@describe(inverse="directory.remove")
+@activity.defn(name="directory.create", no_thread_cancel_exception=True)
+@checked
+def create(parameters: CreateInput) -> Created:
+    """Create a directory, and its parents; it is fine if it exists."""
+    path = os.path.realpath(absolute(parameters.path))
+    with explain_errors(f"create {path}"):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
+        key = step_key()
+        made = _missing(path) if key is None else _make_first(path, key)
+        for directory in made[1:] if key else made:
+            with suppress(FileExistsError):
+                os.mkdir(directory)
+            sync_folder(os.path.dirname(directory))
+    return Created(path=path, created=bool(made))
+
+
+@activity.defn(name="directory.remove", no_thread_cancel_exception=True)
+@checked
+def remove(parameters: RemoveInput) -> Removed:
+    """Remove a directory, which must be empty unless ``recursive``; it is fine if there is none.
+
+    A symbolic link is no directory, and is never followed: `file.remove` removes links.
+    """
+    path = itself(parameters.path)
+    beat = pulse()
+    beat()
+    with explain_errors(f"remove {path}"):
+        if parameters.key is not None:
+            return Removed(path=path, removed=_undo(parameters, parameters.key))
+        if not os.path.lexists(path):
+            return Removed(path=path, removed=False)
+        if os.path.islink(path):
+            raise refused(
+                f"cannot remove {path}: it is a symbolic link, not a directory (file.remove removes links)",
+                "NotADirectory",
+            )
+        _check_meant(path)
+        remove_directory(path, recursive=parameters.recursive)
+        sync_folder(os.path.dirname(path))
+    return Removed(path=path, removed=True)
+
+
+def _check_meant(path: str) -> None:
+    """Refuse to remove what nobody means to, but an empty variable in a path comes to.
+
+    Raises:
+        ApplicationError: The path is that of the root directory, of the user's home directory or of the
+            working directory, or one of these is inside.
+    """
+    # By what is there, not by its path: that may have two slashes at its start, or be a bind mount's.
+    if os.path.samefile(path, os.sep):
+        raise refused(f"cannot remove {path}: it is the root directory", "ProtectedDirectory")
+    for what, find in (("run's", working_directory), ("user's home", _home)):
+        with suppress(OSError):
+            protected = os.path.realpath(find())
+            holder = next((one for one in _upwards(protected) if os.path.samefile(path, one)), None)
+            if holder is not None:
+                told = (
+                    f"it is the {what} directory"
+                    if holder == protected
+                    else (f"the {what} directory, {protected}, is in it")
+                )
+                raise refused(f"cannot remove {path}: {told}", "ProtectedDirectory")
+
+
+def _home() -> str:
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise FileNotFoundError(home)
+    return home
+
+
+def _missing(path: str) -> tuple[str, ...]:
+    """Return the directories that a path needs and that do not exist, outermost first."""
+    missing: list[str] = []
+    while not os.path.lexists(path):
+        missing.insert(0, path)
+        path = os.path.dirname(path)
+    return tuple(missing)
+
+
+def _kept(path: str, key: str) -> Kept:
+    """Return what is kept of a path; versions before these kept it with the outermost directory made."""
+    for top in _upwards(path):
+        if beside(top, key).taken:
+            return Kept(top, key)
+    return Kept(path, key)
+
+
+def _make_first(path: str, key: str) -> tuple[str, ...]:
+    """Record what this step is about to make, and make the outermost of it.
+
+    Return what this step makes, whichever attempt began with it. The outermost is made by way of
+    the record: after an undo it is not made.
+    """
+    kept = _kept(path, key)
+    kept.begin()
+    if kept.path != path and kept.find() is None:
+        kept = Kept(path, key)
+    record = kept.find()
+    made = record.made if record is not None else ()
+    made = made or _missing(path)
+    if not made:
+        kept.keep_nothing()
+        return ()
+    try:
+        kept.keep_made(made)
+        if not os.path.isdir(made[0]):
+            new = new_name(kept.near)
+            os.mkdir(new)
+            os.rename(new, made[0])
+            sync_folder(os.path.dirname(made[0]))
+    finally:
+        kept.close()
+    return made
+
+
+def _undo(parameters: RemoveInput, key: str) -> bool:
+    followed = os.path.realpath(absolute(parameters.path))
+    paths = sorted({itself(parameters.path), followed})
+    kept = [_kept(path, key) for path in paths]
+    return put_back(kept, f"remove {paths[0]}", recursive=parameters.recursive, beat=pulse())
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path != os.path.dirname(path):
+        yield path
+        path = os.path.dirname(path)

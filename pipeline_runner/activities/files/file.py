@@ -1,0 +1,414 @@
+"""The ``file`` family: files of the worker's machine, changed whole or not at all.
+
+New content is put in place by one rename, so that nobody ever sees half a file; a replaced
+file's mode stays, and its owner where the worker may give files away. What is replaced or
+removed is kept outside of the tree under the step's idempotency key (how: see ``kept.py``), and
+``file.restore`` puts it back, after any crash or timeout::
+
+    compensate:
+      activity: file.restore
+      with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}
+
+For a copy and a move ``path`` is the destination; a move's source comes back with it.
+Called outside a pipeline the activities work as well, but keep nothing; nor does a removal
+that undoes a step.
+
+Writing to a symbolic link writes the file that it points to; moving or removing one moves
+or removes the link.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, BinaryIO
+
+from msgspec import Meta
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.files.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
+from pipeline_runner.activities.files.kept import Kept, NothingKeptError, new_name
+from pipeline_runner.activities.toolkit.context import absolute, is_compensation, step_key, undone_outcome
+from pipeline_runner.activities.toolkit.errors import explain_errors, refused
+from pipeline_runner.activities.toolkit.heartbeat import pulse
+from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
+
+_ASK_AGAIN = timedelta(seconds=1)
+"""Where several workers take turns, the next attempt may come to the one that has it."""
+
+PATH = r"^[^\x00]+$(?!\n)"
+"""A path is any text without a NUL; as a regular expression for JSON Schema."""
+
+Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]
+Source = Annotated[str, Meta(pattern=PATH, description="The file to take.")]
+Destination = Annotated[str, Meta(pattern=PATH, description="The file to become; its folder must exist.")]
+AbsolutePath = Annotated[str, Meta(description="The file's absolute path.")]
+Bytes = Annotated[int, Meta(description="The file's size.")]
+Replaced = Annotated[bool, Meta(description="Whether there was such a file before this step.")]
+Key = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)",  # Python's $ lets a line end through
+        description='The idempotency key of the step to undo: "{{ step.key }}".',
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteInput:
+    """What to write, and where."""
+
+    path: Path
+    content: Annotated[str, Meta(description="The text, written as UTF-8.")]
+    append: Annotated[bool, Meta(description="Add to the file's end; a missing file is made.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathInput:
+    """A file."""
+
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferInput:
+    """From where, and to where."""
+
+    source: Source
+    destination: Destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreInput:
+    """What to put back."""
+
+    path: Path
+    key: Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    replaced: Replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What was read."""
+
+    path: AbsolutePath
+    bytes: Bytes
+    content: Annotated[str, Meta(description="The text.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What was moved."""
+
+    path: Annotated[str, Meta(description="The destination's absolute path.")]
+    source: Annotated[str, Meta(description="The source's absolute path.")]
+    bytes: Bytes
+    replaced: Replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What was removed."""
+
+    path: AbsolutePath
+    removed: Annotated[bool, Meta(description="False: there was no such file.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was put back."""
+
+    path: AbsolutePath
+    restored: Annotated[bool, Meta(description="False: the step changed nothing, or is undone.")]
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.write", no_thread_cancel_exception=True)
+@checked
+def write(parameters: WriteInput) -> Written:
+    """Write a text file, or add to one.
+
+    A retry of an addition starts from the original again, so nothing is added twice.
+    """
+    target = followed(named(parameters.path))
+    beat = pulse()
+    with explain_errors(f"write {target}"):
+        check_target(target)
+        with _before(target, beat, _begun(target)) as before:
+
+            def fill(file: BinaryIO) -> None:
+                if parameters.append and before.file is not None:
+                    with open(before.file, "rb") as reading:
+                        pour(reading, file, beat)
+                file.write(parameters.content.encode())
+
+            size = _put(target, before, fill, beat)
+    return Written(path=target, bytes=size, replaced=before.file is not None)
+
+
+@describe(effect_free=True)
+@activity.defn(name="file.read", no_thread_cancel_exception=True)
+@checked
+def read(parameters: PathInput) -> Content:
+    """Read a text file of at most 1 MiB, in UTF-8."""
+    path = followed(named(parameters.path))
+    with explain_errors(f"read {path}"), open(_check_regular(path), "rb") as file:
+        data = file.read(MIB + 1)
+    too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
+    if len(data) > MIB:
+        raise too_large
+    try:
+        content = data.decode()
+    except UnicodeDecodeError as error:
+        # from None: the cause would carry the content.
+        raise refused(f"cannot read {path}: it is not UTF-8 text (byte {error.start})", "NotText") from None
+    if encoded_size(content) > RESULT_LIMIT:
+        raise too_large
+    return Content(path=path, bytes=len(data), content=content)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.copy", no_thread_cancel_exception=True)
+@checked
+def copy(parameters: TransferInput) -> Written:
+    """Copy a file of any size. A new file gets the source's mode."""
+    source, target = followed(named(parameters.source)), followed(named(parameters.destination))
+    _check_different(source, target)
+    beat = pulse()
+    with explain_errors(f"copy {source}"), open(_check_regular(source), "rb") as reading:
+        mode = stat.S_IMODE(os.fstat(reading.fileno()).st_mode)
+        with explain_errors(f"copy {source} to {target}"):
+            check_target(target)
+            with _before(target, beat, _begun(target)) as before:
+                size = _put(target, before, lambda file: pour(reading, file, beat), beat, mode & 0o777)
+    return Written(path=target, bytes=size, replaced=before.file is not None)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.move", no_thread_cancel_exception=True)
+@checked
+def move(parameters: TransferInput) -> Moved:
+    """Move or rename a file, also to another file system.
+
+    The undo takes the destination; the file comes back to where it was, with any change
+    made to it in place since, and what the move had replaced comes back too.
+    """
+    source, target = itself(named(parameters.source)), itself(named(parameters.destination))
+    _check_different(source, target)
+    beat = pulse()
+    moving = source
+    with explain_errors(f"move {source}"):
+        kept, taken = _begun(target), _begun(source)  # in this order: with the target the source comes back
+        if not os.path.lexists(source) and taken is not None and taken.find():
+            moving = taken.original  # an earlier attempt has taken it away
+        _check_regular(moving, links=True)
+    with explain_errors(f"move {source} to {target}"):
+        check_target(target, links=True)
+        with _before(target, beat, kept, moved_from=source) as before, _before(source, beat, taken):
+            _place(target, before, lambda new: link_or_copy(moving, new, beat), beat)
+            _take_away(source, taken)
+        size = os.lstat(target).st_size
+    return Moved(path=target, source=source, bytes=size, replaced=before.file is not None)
+
+
+@describe(inverse="file.restore")
+@activity.defn(name="file.remove", no_thread_cancel_exception=True)
+@checked
+def remove(parameters: PathInput) -> Removed:
+    """Remove a file; it is fine if there is none."""
+    path, beat = itself(named(parameters.path)), pulse()
+    with explain_errors(f"remove {path}"):
+        kept = None if is_compensation() else _begun(path)
+        removed = os.path.lexists(path)
+        if not removed:
+            removed = _was_removed(kept)
+        else:
+            _check_regular(path, links=True)
+            with _before(path, beat, kept):
+                _take_away(path, kept)
+    return Removed(path=path, removed=removed)
+
+
+@activity.defn(name="file.restore", no_thread_cancel_exception=True)
+@checked
+def restore(parameters: RestoreInput) -> Restored:
+    """Undo what a step of the file family did, as far as it came.
+
+    Does nothing when the step changed nothing, or has been undone. When the step completed and
+    nothing is kept of it here, that is an error of the type `NothingKept`.
+    """
+    path, beat = itself(parameters.path), pulse()
+    doing = f"restore {path}"
+    with explain_errors(doing):
+        kept = [Kept(one, parameters.key) for one in sorted({path, followed(parameters.path)})]
+        restored = put_back(kept, doing, beat=beat)
+    return Restored(path=path, restored=restored)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What there was before the step, whichever attempt this is."""
+
+    file: str | None
+    """Where that file can be read now; None: there was none."""
+    kept: Kept | None
+    """What is kept of it; None: nothing, outside a pipeline."""
+
+
+def _begun(path: str) -> Kept | None:
+    """Begin an attempt; None: nothing is kept, outside a pipeline."""
+    key = step_key()
+    if key is None:
+        return None
+    kept = Kept(path, key)
+    kept.begin()
+    return kept
+
+
+@contextmanager
+def _before(
+    target: str, beat: Beat, kept: Kept | None, *, moved_from: str | None = None
+) -> Iterator[_Before]:
+    """Keep what there is before a step changes it, unless nothing is to be kept."""
+    if kept is None:
+        yield _Before(target if os.path.lexists(target) else None, None)
+        return
+    record = kept.keep(beat, moved_from=moved_from)
+    try:
+        yield _Before(kept.original if record.existed else None, kept)
+    finally:
+        kept.close()
+
+
+def _was_removed(kept: Kept | None) -> bool:
+    """Tell whether an earlier attempt has removed a file that is not there; if none has, record that."""
+    if kept is None:
+        return False
+    kept.keep_nothing()
+    record = kept.find()
+    return record is not None and not record.unchanged
+
+
+def put_back(kept: list[Kept], doing: str, *, recursive: bool = False, beat: Beat = lambda: None) -> bool:
+    """Undo what the step of a key did at one of these paths; False if there is nothing to undo.
+
+    Raises:
+        ApplicationError: The step is known to have completed, and nothing is kept of it.
+    """
+    completed = undone_outcome() == "completed"
+    restored, missing = False, []
+    for one in kept:
+        try:
+            restored |= one.put_back(completed=completed, recursive=recursive, beat=beat)
+        except NothingKeptError as error:
+            missing.append(error)
+            if error.path != one.path or len(missing) == len(kept):
+                raise _lost(error, doing) from None
+    return restored
+
+
+def _lost(error: NothingKeptError, doing: str) -> ApplicationError:
+    """Return the error for a record that is not here; another worker may have it."""
+    return ApplicationError(
+        f"cannot {doing}: the step completed, but nothing is kept here of what was at {error.path}: "
+        "it ran on another host, as another user or with another state directory, or what was kept is gone "
+        f"(looked in {', '.join(error.looked)})",
+        type="NothingKept",
+        next_retry_delay=_ASK_AGAIN,
+    )
+
+
+def _put(
+    target: str, before: _Before, fill: Callable[[BinaryIO], None], beat: Beat, mode: int = 0o666
+) -> int:
+    """Put new content in place; return its size."""
+    old = os.stat(before.file) if before.file is not None else None
+
+    def make(new: str) -> None:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if old else mode)
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+            file.flush()
+            if old is not None:
+                adopt(file.fileno(), old)
+            os.fsync(file.fileno())
+
+    _place(target, before, make, beat)
+    return os.stat(target).st_size
+
+
+def _place(target: str, before: _Before, make: Callable[[str], None], beat: Beat) -> None:
+    """Have a new file made beside the target, and rename it into its place."""
+    folder = os.path.dirname(target)
+    new = new_name(folder if before.kept is None else before.kept.near)
+    try:
+        make(new)
+        beat()  # too late, or cancelled: then nothing may change any more
+        os.replace(new, target)
+    finally:
+        # Left over after an error, and when a move's source and target are one file by links:
+        # such a rename does nothing.
+        remove_file(new)
+    sync_folder(folder)
+
+
+def _take_away(path: str, kept: Kept | None) -> None:
+    if kept is None:
+        remove_file(path)
+    elif os.path.lexists(path):
+        kept.take_away()
+    sync_folder(os.path.dirname(path))
+
+
+def named(path: str) -> str:
+    """Return the path of a file as it was given; refuse one that can only be a directory's."""
+    if os.path.basename(path) in {"", os.curdir, os.pardir}:
+        raise refused(f"{path} is the path of a directory, not of a file", "IsADirectory")
+    return path
+
+
+def followed(path: str) -> str:
+    """Return the absolute path of what a path leads to."""
+    return os.path.realpath(absolute(path))
+
+
+def itself(path: str) -> str:
+    """Return an absolute path in which the last part may be a symbolic link."""
+    folder, name = os.path.split(os.path.abspath(absolute(path)))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def check_target(path: str, *, links: bool = False) -> None:
+    """Refuse a path that no file can be put at."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise refused(f"cannot write {path}: the folder {folder} does not exist", "FileNotFound")
+    if os.path.lexists(path):
+        _check_regular(path, links=links)
+
+
+def _check_regular(path: str, *, links: bool = False) -> str:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise refused(f"{path} is a directory, not a file", "IsADirectory")
+    if not (stat.S_ISREG(mode) or (links and stat.S_ISLNK(mode))):
+        raise refused(f"{path} is not a regular file", "NotARegularFile")
+    return path
+
+
+def _check_different(source: str, target: str) -> None:
+    if source == target:
+        raise refused(f"source and destination are the same file: {source}", "SameFile")

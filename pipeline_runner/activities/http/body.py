@@ -1,0 +1,162 @@
+"""What a request sends from files: a file as it is, or a form with files in it (RFC 7578).
+
+Files are read piece by piece while they are sent, and opened anew by each attempt.
+"""
+
+import mimetypes
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated, BinaryIO
+
+import httpx
+from msgspec import Meta
+from temporalio.exceptions import ApplicationError
+
+from pipeline_runner.activities.files.file import PATH
+from pipeline_runner.activities.toolkit.context import absolute
+from pipeline_runner.activities.toolkit.errors import explain_errors, refused
+from pipeline_runner.activities.toolkit.heartbeat import Heart
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.threads import in_thread
+
+OCTETS = "application/octet-stream"
+_PIECE = 1024 * 1024
+_LINE = r"^[^\x00-\x1f\x7f]+$(?!\n)"
+"""What can stand in a header, as a regular expression for JSON Schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePart:
+    """A file in a form."""
+
+    file: Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]
+    filename: Annotated[
+        Annotated[str, Meta(pattern=_LINE)] | None,
+        Meta(description="Its name for the server; default: its own."),
+    ] = None
+    content_type: Annotated[
+        Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$(?!\n)")] | None,
+        Meta(description="Its media type; default: by the name's ending."),
+    ] = None
+
+
+Part = Scalar | FilePart
+
+
+class Body(httpx.AsyncByteStream):
+    """The bytes of a request, from memory and from files."""
+
+    def __init__(self, heart: Heart) -> None:
+        """Begin with nothing."""
+        self._heart = heart
+        self._segments: list[bytes | _File] = []
+        self.length = 0
+
+    def add(self, segment: "bytes | _File") -> None:
+        """Add what is sent next."""
+        self._segments.append(segment)
+        self.length += len(segment) if isinstance(segment, bytes) else segment.size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        done = 0
+        for segment in self._segments:
+            async for piece in _pieces(segment):
+                yield piece
+                done += len(piece)
+                self._heart.tell({"done": done, "total": self.length, "unit": "bytes"})
+
+
+class _File:
+    """An open file; what is added to it later is not sent."""
+
+    def __init__(self, path: str, files: ExitStack) -> None:
+        self.path = os.path.realpath(absolute(path))
+        with explain_errors(f"read {self.path}"):
+            # Opened without waiting for a named pipe's other end.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.file: BinaryIO = files.enter_context(os.fdopen(descriptor, "rb"))
+            facts = os.fstat(descriptor)
+        if stat.S_ISDIR(facts.st_mode):
+            raise refused(f"{self.path} is a directory, not a file", "IsADirectory")
+        if not stat.S_ISREG(facts.st_mode):
+            raise refused(f"{self.path} is not a regular file", "NotARegularFile")
+        self.size = facts.st_size
+
+    def read(self, at: int) -> bytes:
+        with explain_errors(f"read {self.path}"):
+            self.file.seek(at)
+            return self.file.read(min(_PIECE, self.size - at))
+
+
+async def _pieces(segment: bytes | _File) -> AsyncIterator[bytes]:
+    if isinstance(segment, bytes):
+        yield segment
+        return
+    done = 0
+    while done < segment.size:
+        piece = await in_thread(lambda: segment.read(done))  # noqa: B023 - it is waited for
+        if not piece:
+            raise ApplicationError(f"{segment.path} became shorter while it was sent", type="FileChanged")
+        yield piece
+        done += len(piece)
+
+
+def of_file(path: str, files: ExitStack, heart: Heart) -> Body:
+    """Return the body that is a file's content.
+
+    Args:
+        path: The file.
+        files: Closes it.
+        heart: Is told of the progress.
+
+    Raises:
+        ApplicationError: It cannot be read.
+    """
+    body = Body(heart)
+    body.add(_File(path, files))
+    return body
+
+
+def of_form(parts: dict[str, Part | list[Part]], files: ExitStack, heart: Heart) -> tuple[Body, str]:
+    """Return the body that is a form, and its media type.
+
+    Args:
+        parts: The form's fields.
+        files: Closes the files.
+        heart: Is told of the progress.
+
+    Raises:
+        ApplicationError: A file cannot be read.
+    """
+    boundary, body = secrets.token_hex(16), Body(heart)
+    for name, values in parts.items():
+        for value in values if isinstance(values, list) else [values]:
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
+            if isinstance(value, FilePart):
+                filename = value.filename or os.path.basename(value.file)
+                kind = value.content_type or mimetypes.guess_type(filename)[0] or OCTETS
+                head += f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}'
+                content: bytes | _File = _File(value.file, files)
+            else:
+                content = _encoded(as_text(value))
+            for segment in (_encoded(head + "\r\n\r\n"), content, b"\r\n"):
+                body.add(segment)
+    body.add(f"--{boundary}--\r\n".encode())
+    return body, f"multipart/form-data; boundary={boundary}"
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair. From None: the error holds all the text.
+        raise refused("the form is not valid Unicode", "InvalidInput") from None
+
+
+def _quoted(name: str) -> str:
+    """Write a name as browsers do."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

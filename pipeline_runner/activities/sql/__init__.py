@@ -1,0 +1,1 @@
+"""The ``sql`` family: statements and scripts for databases."""

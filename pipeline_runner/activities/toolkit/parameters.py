@@ -1,0 +1,69 @@
+"""Strict input for activities: what does not fit the parameters is refused by name.
+
+Temporal's own decoding takes the text ``ls`` for the list ``["l", "s"]`` and retries what
+it cannot decode. Activities under :func:`checked` get their parameters checked by msgspec
+instead, constraints included, and a misfit is an error that is not retried. The message
+names the parameter and the type, never the value. Imported by implementations only.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from pipeline_runner.activities.toolkit.errors import refused
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Scalar = str | int | float | bool
+"""What may stand for a text where only texts make sense: ``[sleep, 5]``, ``{DEBUG: true}``."""
+
+
+def as_text(value: Scalar) -> str:
+    """Write a scalar as templates do: booleans are ``true`` and ``false``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def checked(function: F) -> F:
+    """Convert the one argument of an activity strictly; stands below ``@activity.defn``.
+
+    Works for functions and for methods. Callers may pass the parameters' class itself, or
+    the mapping that it is made from.
+    """
+    *owner, parameter = inspect.signature(function).parameters
+    assert owner in ([], ["self"])
+    expected = get_type_hints(function, include_extras=True)[parameter]
+    wrapper = _asynchronous if inspect.iscoroutinefunction(function) else _synchronous
+    result = functools.wraps(function)(wrapper(function, expected))
+    # Temporal decodes by these annotations: with Any it hands over the plain JSON value.
+    result.__annotations__ = {parameter: Any, "return": function.__annotations__["return"]}
+    return result  # type: ignore[return-value]  # same parameter, same result
+
+
+def _asynchronous(
+    function: Callable[..., Coroutine[Any, Any, Any]], expected: Any
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(*arguments: Any) -> Any:
+        return await function(*arguments[:-1], _converted(arguments[-1], expected))
+
+    return call
+
+
+def _synchronous(function: Callable[..., Any], expected: Any) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        return function(*arguments[:-1], _converted(arguments[-1], expected))
+
+    return call
+
+
+def _converted(value: Any, expected: Any) -> Any:
+    if isinstance(value, expected):
+        return value
+    try:
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        text = str(error).replace(" - at `$.", " - at `")
+        # from None: nothing but this message is known to hold no value.
+        raise refused(f"the input does not fit: {text}", "InvalidInput") from None

@@ -1,0 +1,192 @@
+"""Jinja2 cut down to the language: an allow-list, no methods, no attributes of objects.
+
+Its nodes carry places rather than lines: ``lineno`` is the 1-based offset, in characters, of
+their first token in the text. That is how the checker knows where in a text a mistake is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.lexer import TokenStream
+from jinja2.nativetypes import NativeCodeGenerator
+from jinja2.runtime import LoopContext, StrictUndefined, Undefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from pipeline_runner.core.expressions import filters
+from pipeline_runner.core.expressions.budget import CALL, current
+from pipeline_runner.core.expressions.values import joined, kind_of
+from pipeline_runner.core.secrets import SecretText
+
+_LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
+
+
+class Missing(StrictUndefined):
+    """What an undefined name or key gives: usable with ``default`` and ``is defined`` only."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        """Say what is missing: a function says it when somebody asks, since most are never asked."""
+        hint: Any = self._undefined_hint
+        return str(hint()) if callable(hint) else super()._undefined_message
+
+
+class _Generator(NativeCodeGenerator):
+    """Hands over every expression's value as it is, never folded into text."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
+        if isinstance(node, nodes.TemplateData):
+            return super()._output_child_to_const(node, frame, finalize)
+        raise nodes.Impossible
+
+
+class Environment(SandboxedEnvironment):
+    """What templates are parsed and evaluated in."""
+
+    code_generator_class = _Generator
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
+
+    def __init__(self) -> None:
+        super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
+        self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
+        self.filters |= {"_concat": joined, "_compare": _compare, "_each": _each, "_no_else": _no_else}
+        self.filters["_slice"] = lambda value, *bounds: self.getitem(value, slice(*bounds))
+        tests: dict[str, Any] = {name: self.tests[name] for name in filters.TESTS}
+        self.tests = {name: _metered_test(name, function) for name, function in tests.items()}
+        self.globals = {"range": filters.bounded_range}
+
+    def _tokenize(
+        self, source: str, name: str | None, filename: str | None = None, state: str | None = None
+    ) -> TokenStream:
+        """Hand the parser tokens with places for lines; Jinja gives its own extensions a say here."""
+        return TokenStream(self.lexer.wrap(self.tokens(source)), name, filename)
+
+    def tokens(self, text: str) -> Iterator[tuple[int, str, str]]:
+        """Yield the tokens of a text: the 1-based offset, the kind, the text.
+
+        Raises:
+            jinja2.TemplateSyntaxError: There is no token where its ``lineno`` says.
+        """
+        end = 0
+        try:
+            for _, kind, value in self.lexer.tokeniter(text, None):
+                # Not found is what Jinja changed: a line break that is not "\n".
+                start = max(text.find(value, end), end)
+                yield start + 1, kind, value
+                end = start + len(value)
+        except TemplateSyntaxError as error:
+            error.lineno = end + 1
+            raise
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Look up a key."""
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Look up a key or an index, never an attribute of a Python object."""
+        budget = current()
+        budget.units(CALL)
+        if isinstance(obj, Undefined):
+            return obj
+        if isinstance(obj, Mapping):
+            if isinstance(argument, str) and argument in obj:
+                return obj[argument]
+            return _missing(lambda: f'"{argument}" is not there: {_listed("it has", obj)}')
+        if isinstance(obj, SecretText):
+            obj.refuse()
+        if isinstance(obj, LoopContext) and argument in _LOOP_ATTRIBUTES:
+            return getattr(obj, str(argument))
+        if isinstance(obj, list | tuple | str) and isinstance(argument, int | slice):
+            try:
+                found = obj[argument]
+            except IndexError:
+                return _missing(lambda: f"there is no element {argument}: it has {len(obj)} elements")
+            if isinstance(argument, slice):
+                budget.spend(found)
+            return found
+        return _missing(lambda: f'"{argument}" is not there: {kind_of(obj)} has no such key')
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Apply an operator, within bounds."""
+        return filters.arithmetic(current(), operator, left, right)
+
+
+def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a filter so that its work counts against the evaluation's budget."""
+
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        budget.units(CALL)
+        for arg in args:
+            if isinstance(arg, SecretText) and name != "default":
+                arg.refuse()
+            budget.spend(arg)
+        return budget.counted(function(*args, **kwargs))
+
+    # Jinja passes the context, the evaluation context or the environment to filters so marked.
+    if hasattr(function, "jinja_pass_arg"):
+        metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+    return metered
+
+
+def _metered_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a test so that its work counts against the rendering's budget."""
+    if comparison := filters.COMPARING_TESTS.get(name):
+        return _comparing_test(comparison)
+
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        budget.units(CALL)
+        for arg in args:
+            budget.spend(arg)
+        return function(*args, **kwargs)
+
+    if hasattr(function, "jinja_pass_arg"):
+        metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+    return metered
+
+
+def _comparing_test(comparison: str) -> Callable[[Any, Any], bool]:
+    return lambda value, other: filters.compared([value, other], comparison)
+
+
+def _compare(values: list[Any], operators: str) -> bool:
+    return filters.compared(values, *operators.split())
+
+
+def _each(values: Any, cost: int) -> Any:
+    """Count what a loop does in all its turns, each of which costs so much."""
+    budget = current()
+    if isinstance(values, Iterator):
+        return _counted_turns(values, cost)
+    if isinstance(values, str | list | tuple | Mapping):
+        budget.units(len(values) * cost)
+    return values
+
+
+def _counted_turns(values: Iterator[Any], cost: int) -> Iterator[Any]:
+    budget = current()
+    for value in values:
+        budget.units(cost)
+        yield value
+
+
+def _no_else(_: None) -> Missing:
+    return Missing(hint='the condition of "if" is false, and there is no "else"')
+
+
+def _missing(message: Callable[[], str]) -> Missing:
+    hint: Any = message  # a function, see Missing
+    return Missing(hint=hint)
+
+
+ENVIRONMENT = Environment()
+"""The only one."""
+
+
+def _listed(lead: str, names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = ", …" if len(shown) > 20 else ""
+    return f"{lead} {', '.join(shown[:20])}{more}" if shown else "it is empty"

@@ -1,0 +1,216 @@
+"""Expressions: Jinja2, sandboxed, strict, typed, bounded, deterministic.
+
+A text that is one ``{{ expression }}`` gives the expression's own value; any other text
+with templates gives a string. What Jinja offers is cut down to an allow-list: no methods,
+no attributes but the keys of mappings, no clock, no random source, ``{% if %}`` and
+``{% for %}`` as the only statements. Every evaluation has a budget, so that none can hang
+or bloat a workflow.
+
+Jinja's ``NativeEnvironment`` was tried and rejected: it parses results again, so that the
+string "1.10" becomes a number. Only its code generator is used here, which hands over the
+pieces of a template as they are.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+
+from pipeline_runner.core.expressions.budget import BudgetError, current, shared
+from pipeline_runner.core.expressions.environment import ENVIRONMENT, Missing
+from pipeline_runner.core.expressions.parsing import (
+    ExpressionError,
+    Parsed,
+    allowed,
+    contains_template,
+    output_values,
+    shown,
+)
+from pipeline_runner.core.expressions.values import ExpressionValueError, joined, plain
+from pipeline_runner.core.expressions.values import text as text_of
+from pipeline_runner.core.secrets import SecretMisuse, SecretText
+
+
+class _Compiled:
+    """A template ready to be rendered."""
+
+    __slots__ = ("_lone", "_template", "_text")
+
+    def __init__(self, text: str, tree: nodes.Template, *, lone: bool) -> None:
+        self._text = text
+        self._lone = lone
+        code = ENVIRONMENT.compile(_prepared(tree))
+        self._template = jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.globals)
+
+    def render(self, names: Mapping[str, Any]) -> Any:
+        with _as_expression_errors(self._text):
+            pieces = self._template.root_render_func(self._template.new_context(dict(names)))
+            return plain(next(pieces), current()) if self._lone else joined(pieces)
+
+
+class _Path:
+    """A lone name with the keys after it, such as ``{{ steps.build.output.id }}``.
+
+    Most templates are no more than that. Looked up without code being generated for them,
+    they cost a fifth when they are first seen, and half from then on (see ``bench/``).
+    """
+
+    __slots__ = ("_keys", "_root", "_text")
+
+    def __init__(self, text: str, path: list[str]) -> None:
+        self._text = text
+        self._root, *self._keys = path
+
+    def render(self, names: Mapping[str, Any]) -> Any:
+        value = names[self._root] if self._root in names else Missing(name=self._root)
+        with _as_expression_errors(self._text):
+            for key in self._keys:
+                value = ENVIRONMENT.getitem(value, key)
+            return plain(value, current())
+
+
+def _path(tree: nodes.Template) -> list[str] | None:
+    """Return the names of a template that is one path; None: it is more."""
+    node: nodes.Node = output_values(tree)[0]
+    path: list[str] = []
+    while True:
+        match node:
+            case nodes.Name(name=name) if name not in ENVIRONMENT.globals:
+                return [name, *reversed(path)]
+            case nodes.Getattr(attr=key) | nodes.Getitem(arg=nodes.Const(value=str(key))):
+                path.append(key)
+                node = node.node
+            case _:
+                return None
+
+
+def _ready(text: str, parsed: Parsed) -> _Path | _Compiled:
+    path = _path(parsed.tree) if parsed.lone else None
+    return _Compiled(text, parsed.tree, lone=parsed.lone) if path is None else _Path(text, path)
+
+
+@contextmanager
+def _as_expression_errors(text: str) -> Iterator[None]:
+    """Turn whatever an evaluation raises into an :class:`ExpressionError`."""
+    try:
+        yield
+    except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
+        raise ExpressionError(f"{error.args[0]}, in {shown(text)}") from None
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
+        raise ExpressionError(f"{error}, in {shown(text)}") from None
+
+
+def render(value: Any, names: Mapping[str, Any]) -> Any:
+    """Render every template in JSON data; the keys of mappings are literal.
+
+    All of them together have one budget: see :mod:`pipeline_runner.core.expressions.budget`.
+
+    Args:
+        value: JSON data with templates in its strings.
+        names: What the expressions see.
+
+    Returns:
+        JSON data; where secrets were used, with :class:`SecretText` in it.
+
+    Raises:
+        ExpressionError: A template cannot be evaluated.
+    """
+    with shared():
+        return _render(value, names)
+
+
+def _render(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        return _template(value).render(names) if contains_template(value) else value
+    if isinstance(value, dict):
+        return {key: _render(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item, names) for item in value]
+    return value
+
+
+def render_text(text: str, names: Mapping[str, Any]) -> str:
+    """Render a template whose result must be a text without secrets, such as a step's name.
+
+    Raises:
+        ExpressionError: It cannot be evaluated, or is null or a secret.
+    """
+    value = render(text, names)
+    return value if isinstance(value, str) else _public_text(value, text)
+
+
+def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
+    """Evaluate a bare expression, such as ``when``.
+
+    Raises:
+        ExpressionError: It cannot be parsed or evaluated.
+    """
+    with shared():
+        return _expression(expression).render(names)
+
+
+@lru_cache(maxsize=20_000)
+def _template(text: str) -> _Path | _Compiled:
+    return _ready(text, allowed(text))
+
+
+@lru_cache(maxsize=5_000)
+def _expression(text: str) -> _Path | _Compiled:
+    return _ready(text, allowed(text, bare=True))
+
+
+def _prepared(tree: nodes.Template) -> nodes.Template:
+    """Make ``~`` join as templates do, ``if`` want its ``else``, and loops, comparisons and slices count."""
+    for parent in reversed(list(tree.find_all(nodes.Node))):  # what is inside first
+        _replace_fields(parent)
+        if isinstance(parent, nodes.For):
+            parent.iter = _filter("_each", parent.iter, nodes.Const(_cost_of_turn(parent)))
+    _replace_fields(tree)
+    return tree
+
+
+def _replace_fields(parent: nodes.Node) -> None:
+    for field, value in list(parent.iter_fields()):
+        if isinstance(value, nodes.Node):
+            setattr(parent, field, _replaced(value))
+        elif isinstance(value, list):
+            value[:] = [_replaced(item) for item in value]
+
+
+def _replaced(node: Any) -> Any:
+    match node:
+        case nodes.Concat():
+            return _filter("_concat", nodes.List(node.nodes))
+        case nodes.Compare():
+            operators = nodes.Const(" ".join(operand.op for operand in node.ops))
+            return _filter(
+                "_compare", nodes.List([node.expr, *(operand.expr for operand in node.ops)]), operators
+            )
+        case nodes.Getitem(arg=nodes.Slice() as part):
+            bounds = [bound or nodes.Const(None) for bound in (part.start, part.stop, part.step)]
+            return _filter("_slice", node.node, *bounds)
+        case nodes.CondExpr(expr2=None):
+            node.expr2 = _filter("_no_else", nodes.Const(None))
+    return node
+
+
+def _cost_of_turn(loop: nodes.For) -> int:
+    """Return what one turn of a loop counts: the more there is in it, the more."""
+    inner = [*loop.body, *([loop.test] if loop.test else [])]
+    return 1 + sum(1 for part in inner for _ in part.find_all(nodes.Node)) // 2
+
+
+def _filter(name: str, value: Any, *arguments: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
+
+
+def _public_text(value: Any, template: str) -> str:
+    try:
+        if isinstance(value, SecretText):
+            raise SecretMisuse("a secret has no place here")
+        return text_of(value)
+    except (SecretMisuse, ExpressionValueError) as error:
+        raise ExpressionError(f"{error.args[0]}, in {shown(template)}") from None

@@ -1,0 +1,89 @@
+"""The short way to parse a template that has nothing but paths, such as ``{{ steps.build.output.id }}``.
+
+Nearly all templates are such: texts, and names with keys between braces, a few with a filter that
+takes no arguments behind them. Jinja's parser takes a multiple of this one's time (see ``bench/``).
+The nodes made here are those that Jinja makes, down to their places (:mod:`environment`); the tests
+compare the two. All else is left to Jinja.
+"""
+
+import re
+from typing import Any, NamedTuple, TypeVar
+
+from jinja2 import nodes
+
+from pipeline_runner.core.expressions.environment import ENVIRONMENT
+
+_N = TypeVar("_N", bound=nodes.Node)
+
+_PATH = re.compile(
+    r"[ \t\n]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*){0,50})(?: ?\| ?([a-z]+))?[ \t\n]*\}\}", re.ASCII
+)
+_RESERVED = frozenset(
+    ["and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"]
+).union(ENVIRONMENT.globals)
+"""What is no name of a value."""
+
+
+class Reference(NamedTuple):
+    """A name used in an expression, with the keys that follow it as far as they are literal."""
+
+    path: tuple[str, ...]
+    offset: int
+    """In the text, in characters."""
+
+
+class Paths(NamedTuple):
+    """A template of texts and paths."""
+
+    tree: nodes.Template
+    lone: bool
+    """Whether it is one path, white space around it aside."""
+    references: list[Reference]
+    """In the order of the text."""
+
+
+def parse(text: str) -> Paths | None:
+    """Parse a template of texts and paths; None: it is more than that, or not right."""
+    if "{%" in text or "{#" in text or "\r" in text:
+        return None
+    parts: list[nodes.Expr] = []
+    references: list[Reference] = []
+    end = 0
+    while (start := text.find("{{", end)) >= 0:
+        found = _PATH.match(text, start + 2)
+        if not found or found[1] in _RESERVED or not (found[3] is None or found[3] in ENVIRONMENT.filters):
+            return None
+        if start > end:
+            parts.append(_node(nodes.TemplateData, end + 1, data=text[end:start]))
+        parts.append(_path(found))
+        references.append(Reference((found[1], *found[2].split(".")[1:]), found.start(1)))
+        end = found.end()
+    if not references:
+        return None
+    if end < len(text):
+        parts.append(_node(nodes.TemplateData, end + 1, data=text[end:]))
+    lone = len(references) == 1 and not text[: text.index("{{")].strip() and not text[end:].strip()
+    if lone:  # the white space around it does not make it text
+        parts = [part for part in parts if not isinstance(part, nodes.TemplateData)]
+    output = _node(nodes.Output, parts[0].lineno, nodes=parts)
+    return Paths(_node(nodes.Template, 1, body=[output]), lone, references)
+
+
+def _path(found: re.Match[str]) -> nodes.Expr:
+    name, keys, filter_ = found.groups()
+    node: nodes.Expr = _node(nodes.Name, found.start(1) + 1, name=name, ctx="load")
+    place = found.start(2) + 1
+    for key in keys.split(".")[1:]:
+        node = _node(nodes.Getattr, place, node=node, attr=key, ctx="load")
+        place += len(key) + 1
+    if filter_ is None:
+        return node
+    fields: dict[str, Any] = {"name": filter_, "args": [], "kwargs": [], "dyn_args": None, "dyn_kwargs": None}
+    return _node(nodes.Filter, found.start(3) + 1, node=node, **fields)
+
+
+def _node(kind: type[_N], place: int, **fields: Any) -> _N:
+    """Make a node without its constructor, which takes ten times as long."""
+    node = object.__new__(kind)
+    node.__dict__ = {**fields, "lineno": place, "environment": ENVIRONMENT}
+    return node

@@ -1,0 +1,360 @@
+"""From the text of a template or an expression to its tree, or to what is wrong with it.
+
+The grammar is Jinja's, cut down to an allow-list: no methods, no clock, no random source,
+``{% if %}`` and ``{% for %}`` as the only statements. What is no more than texts and paths is parsed
+by :mod:`fast_path`, all else by Jinja, whose complaints are put into words of the language.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+import jinja2
+from jinja2 import nodes
+
+from pipeline_runner.core.expressions import fast_path, filters
+from pipeline_runner.core.expressions.environment import ENVIRONMENT
+from pipeline_runner.core.expressions.fast_path import Reference
+from pipeline_runner.core.suggest import did_you_mean
+
+_SHOWN = 100
+# Jinja, and then Python, take nested expressions apart by recursion. What is nested deeper than
+# this would fail or not by the stack that happens to be in use, so it always does.
+_MAX_DEPTH = 100
+_MAX_BRACKETS = 30
+_MAX_BLOCKS = 15
+
+_EXPRESSION_NODES = (
+    nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.List, nodes.Tuple,
+    nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.BinExpr, nodes.UnaryExpr,
+    nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
+)  # fmt: skip
+_ALWAYS_RIGHT = frozenset([nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Output, nodes.TemplateData])
+"""Most nodes are of these types; whatever is in them is on the allow-list."""
+_CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
+_LONG_NUMBER = re.compile(r"\d[\d_]{600,}")
+_FILTERS_INSTEAD = {
+    "len": "length", "size": "length", "str": "string", "sorted": "sort", "reversed": "reverse",
+    "strip": "trim", "update": "combine", "loads": "fromjson", "dumps": "tojson",
+}  # fmt: skip
+_STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_WORDS: dict[type, str] = {
+    nodes.Assign: "set",
+    nodes.AssignBlock: "set",
+    nodes.FilterBlock: "filter",
+    nodes.CallBlock: "call",
+    nodes.FromImport: "from",
+}
+"""What a text has for a node of another name."""
+_SENTENCES = (
+    (r"unexpected char [\"']['\"][\"'] at .*", "a text is not closed: its second quote is missing"),
+    (r"unexpected char '&' at .*", '"&" is no operator: write "and"'),
+    (r"expected token 'name', got '\|'", '"||" is no operator: write "or"'),
+    (r"unexpected char '!' at .*", '"!" is no operator: write "not"'),
+    (r"unexpected char '\?' at .*", '"?" is no operator: write "a if condition else b"'),
+    (r"expected token '(end of [a-z ]+|,|\))', got '='", '"=" does not compare: write "=="'),
+    (r"unexpected '='", '"=" does not compare: write "=="'),
+    (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
+    (r"Unexpected end of template\..* closed is '(\w+)'\.", r'"{% \1 %}" is never closed'),
+    (r"unexpected '}', expected '([)\]])'", r'a "\1" is missing'),
+    (
+        r"expected token ':', got '}'",
+        'a "{" in an expression begins a mapping, {KEY: VALUE}: a template has two braces on each side',
+    ),
+    (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
+    (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
+    (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),
+    (r"expected token 'end of statement block', got 'if'", 'another condition is "{% elif … %}"'),
+    (
+        r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
+        r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
+    ),
+    (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" belongs to nothing before it'),
+    (
+        r"Encountered unknown tag '(\w+)'\..*",
+        r'"\1" is not available here: only {% if %} and {% for %} are',
+    ),
+)
+"""Patterns of what Jinja says, compiled when it says something, and what is said instead."""
+_TOKENS = {
+    '"end of print statement"': '"}}"',
+    "end of template": "end of the text",
+    '"end of statement block"': '"%}"',
+    'token "name"': "a name",
+}
+
+
+Kind = Literal["syntax", "filter", "test", "function", "nondeterminism", "number"]
+
+
+class ExpressionError(Exception):
+    """A template or expression cannot be parsed or evaluated.
+
+    Attributes:
+        message: What is wrong and what would be right.
+        offset: 0-based offset in the text, in characters, for mistakes found by parsing.
+        kind: What sort of mistake that is.
+        word: The name that it is about, at or after the offset; empty: the token there.
+    """
+
+    def __init__(self, message: str, offset: int = 0, kind: Kind = "syntax", word: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.kind = kind
+        self.word = word
+
+
+def contains_template(text: str) -> bool:
+    """Tell whether Jinja would do anything with this text."""
+    return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
+
+
+class Parsed(NamedTuple):
+    """A template that could be parsed."""
+
+    tree: nodes.Template
+    """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
+    expression three more. That of a lone expression has nothing but it."""
+    lone: bool
+    """Whether it is one expression, white space around it aside."""
+    references: list[Reference]
+    """In the order of the text."""
+    problems: list[ExpressionError]
+    """What is not on the allow-list."""
+
+
+def parse(text: str, *, bare: bool = False) -> Parsed:
+    """Parse a template, or a bare expression.
+
+    Raises:
+        ExpressionError: The text cannot be parsed.
+    """
+    if bare:
+        text = f"{{{{ {text}\n}}}}"
+    if paths := fast_path.parse(text):
+        return Parsed(*paths, [])
+    tree = _parse(text)
+    looked_at = [node for node in _nodes(tree) if type(node) not in _ALWAYS_RIGHT]
+    problems = [problem for node in looked_at for problem in _problems(node)]
+    return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=attrgetter("offset")), problems)
+
+
+def references(text: str, *, bare: bool = False) -> list[Reference]:
+    """List the names that a template, or a bare expression, uses, with the keys after them.
+
+    Raises:
+        ExpressionError: The text cannot be parsed, or names what does not exist.
+    """
+    return list(_references(text, bare))
+
+
+@lru_cache(maxsize=20_000)
+def _references(text: str, bare: bool) -> tuple[Reference, ...]:
+    return tuple(allowed(text, bare=bare).references)
+
+
+def references_in(tree: nodes.Node) -> list[Reference]:
+    """List the names that a tree of :func:`parse`, or a part of one, uses, with the keys after them."""
+    found: list[Reference] = []
+    _collect(tree, frozenset(["range"]), found)
+    return found
+
+
+def allowed(text: str, *, bare: bool = False) -> Parsed:
+    """Parse a template, or a bare expression, that has to be right.
+
+    Raises:
+        ExpressionError: The text cannot be parsed, or something in it is not on the allow-list.
+    """
+    parsed = parse(text, bare=bare)
+    for problem in parsed.problems:
+        raise problem
+    if bare and not parsed.lone:
+        raise not_one(text)
+    return parsed
+
+
+def not_one(text: str) -> ExpressionError:
+    """Return the error of a text that should be one bare expression."""
+    return ExpressionError(f"one expression without braces was expected, not {shown(text)}")
+
+
+def _parse(text: str) -> nodes.Template:
+    try:
+        _check_brackets(text)
+        tree = ENVIRONMENT.parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        message = error.message or "syntax error"
+        place = _CHARACTER.search(message)
+        raise ExpressionError(_sentence(message), int(place[1]) if place else error.lineno - 1) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:  # Python's own, of a number with thousands of digits
+        place = _LONG_NUMBER.search(text)
+        raise ExpressionError("a number has too many digits", place.start() if place else 0) from None
+    if is_lone(tree):
+        # White space around a lone expression does not make it text.
+        (value,) = output_values(tree)
+        tree.body = [nodes.Output([value], lineno=value.lineno, environment=ENVIRONMENT)]
+    return tree
+
+
+def _too_deep(place: int = 1) -> ExpressionError:
+    return ExpressionError(
+        'the expression is nested too deeply: compute parts of it in a "set" step before this one', place - 1
+    )
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse brackets in brackets in brackets, which the parser takes most of the stack for."""
+    if sum(map(text.count, "([{")) <= _MAX_BRACKETS:
+        return
+    depth = 0
+    for place, kind, value in ENVIRONMENT.tokens(text):
+        if kind == "operator":
+            depth += (value in "([{") - (value in ")]}")
+            if depth > _MAX_BRACKETS:
+                raise _too_deep(place)
+
+
+def _sentence(message: str) -> str:
+    """Say what Jinja found wrong in words of the language: its tokens have names of their own."""
+    for pattern, sentence in _SENTENCES:
+        if found := re.fullmatch(pattern, message):
+            return found.expand(sentence)
+    text = message[0].lower() + message[1:].rstrip(".").replace("'", '"')
+    for token, words in _TOKENS.items():
+        text = text.replace(token, words)
+    return text
+
+
+def output_values(tree: nodes.Template) -> list[nodes.Expr]:
+    """Return the expressions and texts of a template without statements, white space aside."""
+    values: list[nodes.Expr] = []
+    for part in tree.body:
+        if not isinstance(part, nodes.Output):
+            return []
+        values += [
+            node
+            for node in part.nodes
+            if not (isinstance(node, nodes.TemplateData) and not node.data.strip())
+        ]
+    return values
+
+
+def is_lone(tree: nodes.Template) -> bool:
+    """Tell whether a template is one expression, white space around it aside."""
+    values = output_values(tree)
+    return len(values) == 1 and not isinstance(values[0], nodes.TemplateData)
+
+
+def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
+    """Yield every node, without recursion; refuse what is nested too deeply for the rest."""
+    waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
+    while waiting:
+        node, depth, blocks = waiting.pop()
+        blocks += isinstance(node, (nodes.If, nodes.For))
+        depth += len(node.elif_) if isinstance(node, nodes.If) else 0
+        if depth > _MAX_DEPTH or blocks > _MAX_BLOCKS:
+            raise _too_deep(node.lineno or 1)
+        yield node
+        waiting += reversed([(child, depth + 1, blocks) for child in node.iter_child_nodes()])
+
+
+def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
+    """Yield what keeps a node from the allow-list."""
+    place = (node.lineno or 1) - 1  # an operand of a comparison has none
+    if isinstance(node, nodes.Const):
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            yield ExpressionError("this number is too large", place, "number")
+    elif isinstance(node, nodes.Call):
+        called = node.node
+        if not (isinstance(called, nodes.Name) and called.name in ENVIRONMENT.globals):
+            yield _no_function(called)
+    elif isinstance(node, nodes.Filter):
+        yield from _unknown("filter", node.name, ENVIRONMENT.filters, place)
+    elif isinstance(node, nodes.Test):
+        yield from _unknown("test", node.name, ENVIRONMENT.tests, place)
+    elif isinstance(node, nodes.For) and node.recursive:
+        yield ExpressionError("recursive loops are not available", place)
+    elif not isinstance(node, _EXPRESSION_NODES + _STATEMENT_NODES):
+        kind = _WORDS.get(type(node), type(node).__name__.lower())
+        yield ExpressionError(
+            f'"{kind}" is not available here: only {{% if %}} and {{% for %}} are', place, word=kind
+        )
+
+
+def _no_function(called: nodes.Node) -> ExpressionError:
+    place = called.lineno - 1
+    if isinstance(called, nodes.Getattr):
+        instead = _instead(called.attr)
+        help_ = f'use the filter "{instead}"' if instead else f'use a filter instead of ".{called.attr}()"'
+        message = f"methods cannot be called: {help_}"
+        return ExpressionError(message, place, "function", called.attr)
+    if isinstance(called, nodes.Name):
+        reason = filters.NOT_DETERMINISTIC.get(called.name)
+        instead = _instead(called.name)
+        help_ = f'use the filter "{instead}"' if instead else "the only function is range()"
+        message = f'"{called.name}()" is not available: {reason or help_}'
+        kind: Kind = "nondeterminism" if reason else "function"
+        return ExpressionError(message, place, kind, called.name)
+    return ExpressionError("this cannot be called", place, "function")
+
+
+def _instead(name: str) -> str | None:
+    """Return the filter that does what a function or a method of Python does."""
+    return name if name in filters.FILTERS else _FILTERS_INSTEAD.get(name)
+
+
+def _unknown(
+    what: Literal["filter", "test"], name: str, known: Mapping[str, object], place: int
+) -> Iterator[ExpressionError]:
+    if name in known and not name.startswith("_"):
+        return
+    reason = filters.NOT_DETERMINISTIC.get(name)
+    near = did_you_mean(name, [n for n in known if not n.startswith("_")])
+    hint = reason or near or f"see the reference for the {what}s"
+    kind: Kind = "nondeterminism" if reason else what
+    yield ExpressionError(f'there is no {what} "{name}": {hint}', place, kind, name)
+
+
+def shown(template: str) -> str:
+    """Return a template for a message: on one line, in quotes, not too long."""
+    flat = " ".join(template.split())
+    return f'"{flat[: _SHOWN - 1]}…"' if len(flat) > _SHOWN else f'"{flat}"'
+
+
+def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) -> None:
+    """Add the references below a node; ``bound`` names are a loop's own."""
+    chain: list[str] = []
+    base = node
+    while isinstance(base, nodes.Getattr | nodes.Getitem):
+        if isinstance(base, nodes.Getattr):
+            chain.append(base.attr)
+        elif isinstance(base.arg, nodes.Const) and isinstance(base.arg.value, str):
+            chain.append(base.arg.value)
+        else:
+            # What stands before a computed key is a reference of its own, shorter.
+            chain.clear()
+            _collect(base.arg, bound, found)
+        base = base.node
+    if isinstance(base, nodes.Name):
+        if base.ctx == "load" and base.name not in bound:
+            found.append(Reference((base.name, *reversed(chain)), base.lineno - 1))
+        return
+    if isinstance(base, nodes.For):
+        _collect(base.iter, bound, found)
+        names = frozenset(n.name for n in base.target.find_all(nodes.Name))
+        names |= {base.target.name} if isinstance(base.target, nodes.Name) else frozenset()
+        inner = bound | names | {"loop"}
+        for child in [*base.body, *([base.test] if base.test else [])]:
+            _collect(child, inner, found)
+        for child in base.else_:
+            _collect(child, bound, found)
+        return
+    for child in base.iter_child_nodes():
+        _collect(child, bound, found)

@@ -1,0 +1,115 @@
+"""Values of expressions: JSON data of their own, and how they stand in text."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jinja2.runtime import Undefined
+
+from pipeline_runner.core.expressions.budget import Budget, BudgetError, current
+from pipeline_runner.core.secrets import Secret, SecretMisuse, SecretText
+
+_MAX_DEPTH = 64
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class ExpressionValueError(ValueError):
+    """A value cannot be what an expression needs it to be. The message says why."""
+
+
+def defined(value: Any) -> None:
+    """Raise what is wrong with an undefined value; nothing for any other."""
+    if isinstance(value, Undefined):
+        str(value)  # a strict one raises when it is looked at
+
+
+def joined(pieces: Iterable[Any]) -> str | SecretText:
+    """Put the pieces of a template together."""
+    budget, length = current(), 0
+    parts: list[str | Secret] = []
+    for piece in pieces:
+        if isinstance(piece, SecretText):
+            budget.units(len(piece.parts))
+            parts += piece.parts
+        else:
+            part = text(piece)
+            budget.spend(part)
+            length += len(part)
+            budget.text(length)
+            parts.append(part)
+    if all(isinstance(part, str) for part in parts):
+        return whole("".join(part for part in parts if isinstance(part, str)))
+    return SecretText(tuple(part for part in parts if part != ""))
+
+
+def whole(text: str) -> str:
+    """Return a text that UTF-8 can encode: half of a surrogate pair becomes U+FFFD."""
+    return text if text.isascii() else _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def text(value: Any) -> str:
+    """Return how a value stands in text: JSON for all but strings.
+
+    Raises:
+        ExpressionValueError: The value is null, or has secrets in it.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise ExpressionValueError("null has no place in text, use default('') or a condition")
+    return json.dumps(plain(value, current()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
+
+
+def _no_secret(_: Any) -> Any:
+    raise SecretMisuse("a secret cannot stand inside a list or mapping that is put into text")
+
+
+def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
+    """Return an expression's value as JSON data of its own.
+
+    Raises:
+        BudgetError: It is too large or too deep.
+        ExpressionValueError: It is no JSON data.
+    """
+    if depth > _MAX_DEPTH:
+        raise BudgetError("the result is nested too deeply")
+    budget.spend(value)
+    if isinstance(value, str):
+        return whole(value)
+    if value is None or isinstance(value, bool | SecretText):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ExpressionValueError("the result has more than the 64 bits of an integer")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ExpressionValueError("the result is not a finite number")
+        return value
+    defined(value)
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item, budget, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | range | Iterator):
+        return [plain(item, budget, depth + 1) for item in value]
+    raise ExpressionValueError(f"the result is no JSON value but {kind_of(value)}")
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise ExpressionValueError(f"the keys of a mapping must be strings, not {text(key)}")
+    return whole(key)
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, in the language's words."""
+    if value is None:
+        return "null"
+    for types, name in (
+        (bool, "a boolean"), (int | float, "a number"), (str, "a string"),
+        (list | tuple, "a list"), (Mapping, "a mapping"), (SecretText, "a secret"),
+    ):  # fmt: skip
+        if isinstance(value, types):
+            return name
+    return "something else"

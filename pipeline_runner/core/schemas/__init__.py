@@ -1,0 +1,1 @@
+"""JSON Schema: what is checked of it, in bounded time."""

@@ -1,0 +1,219 @@
+"""The one generic workflow: it runs any pipeline, under the pipeline's own name as its type.
+
+Arguments: the pipeline's inputs, then the bundle, then :class:`Options`. A client of any
+SDK may pass the inputs alone: the bundle is then fetched, by name, from the worker that
+took the run, in a local activity, which pins it in the history.
+
+Not sandboxed: authors of pipelines write no Python in here, and without the sandbox an
+instance starts in a fraction of the time. What the sandbox would guard is guarded by the
+import contract of ``core`` and by the recorded histories that the tests replay.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from pipeline_runner.core import errors, model
+from pipeline_runner.core.expressions.values import kind_of
+from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
+from pipeline_runner.core.state import Options, Report
+from pipeline_runner.engine.workflow import signatures
+from pipeline_runner.engine.workflow.calls import INSTALLED
+from pipeline_runner.engine.workflow.ending import refused
+from pipeline_runner.engine.workflow.interruption import Interrupted, Interruption
+from pipeline_runner.engine.workflow.payloads import EncodedArgumentsError, is_plain
+from pipeline_runner.engine.workflow.program import Program, UnsupportedBundleError, program_of
+from pipeline_runner.engine.workflow.run import CHILD_UNDONE, Run
+
+MISSING = (
+    "this worker or replayer lacks the interceptor that pipelines need: add"
+    " pipeline_runner.PipelinePlugin() to its plugins"
+)
+
+LOAD = "pipeline_runner.load"
+"""The activity that gives a worker's bundle by name."""
+
+
+@workflow.defn(dynamic=True, sandboxed=False)
+class Interpreter:
+    """Runs a pipeline. The work is in :class:`Run`; this class supervises it."""
+
+    @workflow.init
+    def __init__(self, args: Sequence[RawValue]) -> None:
+        """Take the arguments; reading them is left to the run, where errors are reported."""
+        if INSTALLED not in workflow.extern_functions():
+            # Fails the task, and not the run: a worker that has it may take the run up.
+            raise RuntimeError(MISSING)
+        self._interruption = Interruption()
+        self._run: Run | None = None
+        self._readable = all(is_plain(arg.payload) for arg in args)
+
+    @workflow.dynamic_config
+    def config(self) -> workflow.DynamicWorkflowConfig:
+        """Have an error in here fail the run, instead of a task that is retried for ever.
+
+        Only a run whose arguments this worker cannot decode waits for a worker that can: its arguments
+        may be those of a continued run, and hold what is to be undone.
+        """
+        return workflow.DynamicWorkflowConfig(failure_exception_types=[Exception] if self._readable else [])
+
+    @workflow.run
+    async def run(self, args: Sequence[RawValue]) -> Any:
+        """Run the pipeline, and turn a cancellation into an orderly end of its work."""
+        work = asyncio.create_task(self._work(args))
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                if work.done():
+                    # It ended in the activation that brought the cancellation: its end counts.
+                    return work.result()
+                # Nobody cancels the work itself but the SDK, when it evicts the instance.
+                if work.cancelling():
+                    raise
+            await self._interruption.request(Interrupted("cancelled", _cancelled()))
+
+    async def _work(self, args: Sequence[RawValue]) -> Any:
+        if not self._readable:
+            raise EncodedArgumentsError
+        try:
+            inputs, program, options = await _read(args)
+            if options.continued is None:
+                inputs = _validated(program, inputs)
+                workflow.logger.info("started: %s", program.root.name)
+            run = Run(program, inputs, options, self._interruption)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with its report
+            raise refused(error) from None
+        self._run = run
+        return await self._run.execute()
+
+    @workflow.signal(name=CHILD_UNDONE)
+    def child_undone(self, *args: Any) -> None:
+        """Take the report of a child that was cancelled and has undone itself.
+
+        Anybody can send a signal, and what a handler raises would fail the run without its undo.
+        """
+        try:
+            workflow_id, report = msgspec.convert(args, tuple[str, Report])
+        except msgspec.ValidationError as error:
+            workflow.logger.warning("not a child's report: %s", error)
+            return
+        if self._run is not None:
+            self._run.child_undone(workflow_id, report)
+
+    @workflow.query
+    def report(self) -> Any:
+        """Return the run's :class:`Report` as it stands, as JSON data; null before it began."""
+        return None if self._run is None else msgspec.to_builtins(self._run.report())
+
+
+def _cancelled() -> str:
+    reason = workflow.cancellation_reason()
+    return f"cancelled: {reason}" if reason else "cancelled"
+
+
+async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
+    try:
+        inputs = msgspec.json.decode(args[0].payload.data) if args and args[0].payload.data else {}
+        options = msgspec.json.decode(args[2].payload.data, type=Options) if len(args) > 2 else Options()
+    except msgspec.DecodeError as error:
+        raise _refused(errors.INVALID_INPUTS, f"the arguments of the run cannot be read: {error}") from None
+    if len(args) > 1:
+        data = args[1].payload.data
+    else:
+        data, directory = await _load_bundle(workflow.info().workflow_type)
+        options = Options(directory=directory)
+    try:
+        return inputs, program_of(data), options
+    except UnsupportedBundleError as error:
+        raise _refused(errors.UNSUPPORTED_BUNDLE, str(error)) from None
+
+
+async def _load_bundle(name: str) -> tuple[bytes, str | None]:
+    """Fetch a pipeline by its name from this worker, else from one beside it.
+
+    Returns:
+        Its bundle, and the directory that its relative paths refer to.
+    """
+    try:
+        raw = await workflow.execute_local_activity(
+            LOAD,
+            name,
+            result_type=RawValue,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=RetryPolicy(maximum_attempts=3),
+        )
+    except (ActivityError, ApplicationError) as error:
+        # A local activity that failed in the task that started it has no ActivityError around its error.
+        cause = error.cause if isinstance(error, ActivityError) else error
+        if not isinstance(cause, ApplicationError):
+            raise
+        if cause.type != errors.UNKNOWN_PIPELINE:
+            raise _refused(cause.type or errors.UNKNOWN_PIPELINE, cause.message) from error
+        raw = await _loaded_elsewhere(name)
+    try:
+        served = msgspec.json.decode(raw.payload.data, type=_Served)
+    except msgspec.ValidationError:
+        # Workers of older versions answered with the bundle alone.
+        served = _Served(bundle=msgspec.Raw(raw.payload.data))
+    # Canonical again, so that the bundle has the same hash however it came here.
+    bundle = model.canonical(bytes(served.bundle))
+    _check_signature(name, bundle, served)
+    return bundle, served.directory
+
+
+class _Served(msgspec.Struct):
+    """What :data:`LOAD` answers."""
+
+    bundle: msgspec.Raw
+    directory: str | None = None
+    signature: str | None = None
+
+
+def _check_signature(name: str, bundle: bytes, served: _Served) -> None:
+    signer = signatures.current()
+    if signer is None:
+        return
+    expected = signer.bundle(workflow.info().workflow_id, name, bundle, served.directory)
+    if not signatures.same(served.signature, expected):
+        raise signatures.not_signed(
+            f'the pipeline "{name}" was not answered with by a worker of the user whose worker took the run'
+        )
+
+
+async def _loaded_elsewhere(name: str) -> RawValue:
+    """Ask whichever workers share the task queue; they may serve other folders than this one."""
+    try:
+        raw: RawValue = await workflow.execute_activity(
+            LOAD,
+            name,
+            result_type=RawValue,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(milliseconds=200), backoff_coefficient=1.0, maximum_attempts=20
+            ),
+        )
+    except ActivityError as error:
+        if isinstance(error.cause, ApplicationError):
+            raise _refused(error.cause.type or errors.UNKNOWN_PIPELINE, error.cause.message) from error
+        raise
+    return raw
+
+
+def _validated(program: Program, inputs: Any) -> dict[str, Any]:
+    if not isinstance(inputs, dict):
+        raise _refused(errors.INVALID_INPUTS, f"the inputs must be one mapping, not {kind_of(inputs)}")
+    try:
+        return validate_inputs(program.root.inputs, inputs)
+    except InvalidInputs as error:
+        raise _refused(errors.INVALID_INPUTS, str(error)) from None
+
+
+def _refused(kind: str, message: str) -> ApplicationError:
+    return ApplicationError(message, type=kind, non_retryable=True)

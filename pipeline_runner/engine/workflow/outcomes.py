@@ -1,0 +1,174 @@
+"""What the end of an activity or a child means: outcome, error type, message.
+
+The rules are those of the language reference, "Undo": the outcome is judged by the last
+attempt.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    RetryState,
+    TerminatedError,
+    TimeoutError,
+    TimeoutType,
+    WorkflowAlreadyStartedError,
+)
+
+from pipeline_runner.core import errors
+from pipeline_runner.core.durations import spell
+from pipeline_runner.core.model import ActivityCall, ChildCall, Timeouts
+from pipeline_runner.core.state import Outcome, Report
+
+UNREGISTERED = "ActivityNotRegisteredError"
+"""What a worker in Go says of an activity that it does not know, and nothing else does."""
+
+_UNREGISTERED = {
+    UNREGISTERED: re.compile(r""),
+    # Python, TypeScript, .NET and Ruby; Java. The types are common, the messages are not.
+    "NotFoundError": re.compile(r"Activity .* is not registered on this worker", re.IGNORECASE),
+    "java.lang.IllegalArgumentException": re.compile(r'Activity Type ".*" is not registered with a worker'),
+}
+"""By type: how the messages begin of workers that do not know an activity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How an action ended when it did not complete."""
+
+    outcome: Outcome
+    type: str
+    message: str
+    non_retryable: bool = False
+    report: Report | None = None
+    """The report of a child that failed."""
+
+
+def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending:
+    """Judge the exception that an activity or child handle raised."""
+    if isinstance(error, WorkflowAlreadyStartedError):
+        message = f'a workflow with the id "{error.workflow_id}" is running already'
+        return Ending(outcome="failed", type=errors.WORKFLOW_ALREADY_STARTED, message=message)
+    if isinstance(error, ActivityError) and isinstance(action, ActivityCall):
+        return _of_activity(error, action)
+    if isinstance(error, ChildWorkflowError) and isinstance(action, ChildCall):
+        return _of_child(error, action)
+    if isinstance(error, CancelledError):
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="cancelled")
+    message = error.message if isinstance(error, FailureError) else str(error)
+    return Ending(outcome="uncertain", type=type(error).__name__, message=message)
+
+
+def unknown_activity(name: str, queue: str | None) -> str:
+    """Say that a worker does not know an activity; ``queue`` None: it listens on the run's own task queue."""
+    where = f'on the task queue "{queue}"' if queue else "on the task queue of the run"
+    return f'there is no activity "{name}" in the worker that listens {where}'
+
+
+def _of_activity(error: ActivityError, action: ActivityCall) -> Ending:
+    cause = error.cause
+    if isinstance(cause, TimeoutError):
+        return _of_timeout(cause, action.timeouts)
+    if isinstance(cause, ApplicationError):
+        kind = cause.type or ""
+        message = cause.message
+        if kind == "PayloadsTooLarge":
+            # The SDK's word for a result that it could not send: the work was done.
+            return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
+        if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
+            message = f"its input does not fit the activity: {cause.cause.message}"
+        unregistered = _UNREGISTERED.get(kind)
+        if unregistered and unregistered.match(message):
+            kind, message = errors.UNKNOWN_ACTIVITY, unknown_activity(action.name, action.task_queue)
+        uncertain = any(isinstance(d, dict) and errors.MARK in d for d in cause.details)
+        final = cause.non_retryable or error.retry_state is RetryState.NON_RETRYABLE_FAILURE
+        return Ending(
+            outcome="uncertain" if uncertain else "failed",
+            type=kind,
+            message=message,
+            non_retryable=final,
+        )
+    if isinstance(cause, CancelledError):
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="cancelled")
+    message = cause.message if isinstance(cause, FailureError) else error.message
+    return Ending(outcome="uncertain", type=type(cause).__name__, message=message)
+
+
+def _of_timeout(cause: TimeoutError, timeouts: Timeouts) -> Ending:
+    match cause.type:
+        case TimeoutType.SCHEDULE_TO_START:
+            kind, outcome = errors.SCHEDULE_TO_START_TIMEOUT, "failed"
+            message = f"no worker took it within {_spelt(timeouts.schedule_to_start)} (schedule_to_start)"
+        case TimeoutType.HEARTBEAT:
+            kind, outcome = errors.HEARTBEAT_TIMEOUT, "uncertain"
+            message = f"no heartbeat within {_spelt(timeouts.heartbeat)} (heartbeat)"
+        case TimeoutType.SCHEDULE_TO_CLOSE:
+            kind, outcome = errors.SCHEDULE_TO_CLOSE_TIMEOUT, "uncertain"
+            limit = _spelt(timeouts.schedule_to_close)
+            message = f"not done within {limit}, retries included (schedule_to_close)"
+        case _:
+            kind, outcome = errors.START_TO_CLOSE_TIMEOUT, "uncertain"
+            message = f"no result within {_spelt(timeouts.start_to_close)} (start_to_close)"
+    return Ending(outcome="failed" if outcome == "failed" else "uncertain", type=kind, message=message)
+
+
+def _spelt(seconds: float | None) -> str:
+    return "its time" if seconds is None else spell(seconds)
+
+
+_NOT_BEGUN = (errors.INVALID_INPUTS, errors.UNSUPPORTED_BUNDLE)
+"""Errors of children that began nothing; those of older workers have no report."""
+
+
+def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        report = report_of(cause)
+        kind = cause.type or ""
+        return Ending(
+            # A run of a pipeline that failed says what it has undone, unless it never began.
+            outcome="failed" if report is not None or kind in _NOT_BEGUN else "uncertain",
+            type=errors.CHILD_CANCELLED if kind == errors.CANCELLED else kind,
+            message=cause.message,
+            non_retryable=cause.non_retryable,
+            report=report,
+        )
+    if isinstance(cause, CancelledError) and action.parent_close_policy == "abandon":
+        # It was not asked to stop: nobody waits for it any more.
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="the child was left to itself")
+    if isinstance(cause, CancelledError):
+        return Ending(outcome="failed", type=errors.CHILD_CANCELLED, message="the child was cancelled")
+    if isinstance(cause, TimeoutError):
+        limit = action.timeouts.run or action.timeouts.execution
+        message = f"the child was stopped by the server after {_spelt(limit)}, without undo"
+    elif isinstance(cause, TerminatedError):
+        message = "the child was terminated, without undo"
+    else:
+        text = cause.message if isinstance(cause, FailureError) else str(cause)
+        return Ending(outcome="failed", type=type(cause).__name__, message=text)
+    return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message)
+
+
+def details_of(details: Sequence[Any]) -> Any:
+    """Return what an activity's author put into the details of its error: the first of them, if any."""
+    return next((d for d in details if not (isinstance(d, dict) and errors.MARK in d)), None)
+
+
+def report_of(error: ApplicationError | CancelledError) -> Report | None:
+    """Return the report that a failed or cancelled pipeline run attached to its end."""
+    for detail in error.details:
+        if isinstance(detail, dict) and "pipeline" in detail and "status" in detail:
+            try:
+                return msgspec.convert(detail, Report)
+            except msgspec.ValidationError:
+                # Written by another version: what cannot be read is not taken for clean.
+                return Report(pipeline=str(detail["pipeline"]), status="failed", dirty=True)
+    return None

@@ -1,0 +1,89 @@
+"""Payloads: encoded once, measured before they are sent."""
+
+from typing import Any
+
+import msgspec
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from pipeline_runner.core.expressions.values import whole
+
+LIMIT = 2 * 1024 * 1024 - 64 * 1024
+"""Bytes that the payloads of one command may have. Temporal's servers refuse 2 MiB
+(``limit.blobSize.error``); what remains is for headers and a codec's overhead."""
+
+_PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"binary/protobuf")
+_METADATA = {"encoding": b"json/plain"}
+
+
+class EncodedArgumentsError(Exception):
+    """This worker lacks the codec of the client that started the run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the run's arguments are encoded: give this worker the codec of the client that started it"
+            " (--codec). The run waits for a worker that has it"
+        )
+
+
+class PayloadTooLargeError(Exception):
+    """Data is over Temporal's limit. The message says what, and how large."""
+
+
+def encoded(value: Any) -> Payload:
+    """Encode JSON data, or msgspec structs, as a JSON payload."""
+    return Payload(metadata=_METADATA, data=msgspec.json.encode(value))
+
+
+def measured(what: str, *payloads: Payload) -> list[RawValue]:
+    """Return the payloads as arguments to send.
+
+    Args:
+        what: What they are, for the message.
+        payloads: All that one command carries.
+
+    Raises:
+        PayloadTooLargeError: They are too large together.
+    """
+    size = sum(payload.ByteSize() for payload in payloads)
+    if size > LIMIT:
+        raise PayloadTooLargeError(too_large(what, size))
+    return [RawValue(payload) for payload in payloads]
+
+
+def too_large(what: str, size: int) -> str:
+    """Say that something is over the limit, with both figures."""
+    return f"{what} has {size:,} bytes, and Temporal takes at most {LIMIT:,}: pass a reference to it instead"
+
+
+def decoded(value: RawValue | None) -> Any:
+    """Decode a result of any SDK to JSON data; bytes become base64 text.
+
+    Args:
+        value: The result; None where an SDK sends none (``void`` in Java, ``error`` alone in Go).
+    """
+    if value is None:
+        return None
+    payload = value.payload
+    if payload.metadata.get("encoding") == b"json/plain":
+        try:
+            return msgspec.json.decode(payload.data)
+        except msgspec.DecodeError:
+            # What other SDKs call JSON may hold NaN; the default converter reads it.
+            pass
+    return _whole(msgspec.to_builtins(workflow.payload_converter().from_payload(payload)))
+
+
+def _whole(value: Any) -> Any:
+    """Replace lone surrogates: JSON escapes may hold them, and nothing can encode them again."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def is_plain(payload: Payload) -> bool:
+    """Tell whether nothing has been done to a payload that a codec would have to undo."""
+    return not payload.metadata or payload.metadata.get("encoding") in _PLAIN

@@ -1,0 +1,183 @@
+"""A bundle made ready to run, kept per process by its content.
+
+Starting an instance of a bundle that this process has seen costs one look-up.
+"""
+
+from functools import cached_property, lru_cache
+
+import msgspec
+from temporalio.api.common.v1 import Payload
+
+from pipeline_runner.core import model
+from pipeline_runner.core.expressions.parsing import ExpressionError, references
+from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
+from pipeline_runner.core.scope import STEP_KEYS
+from pipeline_runner.core.state import ScopeLog
+
+_JSON = {"encoding": b"json/plain"}
+
+
+class UnsupportedBundleError(Exception):
+    """The bundle was written by another version of this package."""
+
+
+class Program:
+    """A decoded bundle with what is computed from it once."""
+
+    def __init__(self, bundle: Bundle, data: bytes) -> None:
+        self.bundle = bundle
+        self.data = data
+        self._children: dict[str, Payload] = {}
+
+    @property
+    def root(self) -> Pipeline:
+        """The pipeline to run."""
+        return self.bundle.pipelines[self.bundle.root]
+
+    @cached_property
+    def payload(self) -> Payload:
+        """The encoded bundle."""
+        return Payload(metadata=_JSON, data=self.data)
+
+    @cached_property
+    def hash(self) -> str:
+        """The bundle's content hash."""
+        return model.bundle_hash(self.data)
+
+    @cached_property
+    def _steps(self) -> dict[tuple[str, str], Step]:
+        return {
+            (key, step.id): step
+            for key, pipeline in self.bundle.pipelines.items()
+            for step in model.steps_of(pipeline)
+        }
+
+    def step(self, pipeline: str, step_id: str) -> Step:
+        """Return a step by the key of its pipeline and its id."""
+        return self._steps[pipeline, step_id]
+
+    def child_payload(self, key: str) -> Payload:
+        """Return the encoded bundle of a child: that pipeline and what it reaches."""
+        payload = self._children.get(key)
+        if payload is None:
+            reached = self._reached(key)
+            bundle = Bundle(root=key, pipelines={k: self.bundle.pipelines[k] for k in reached})
+            payload = self._children[key] = Payload(metadata=_JSON, data=model.encode(bundle))
+        return payload
+
+    def _reached(self, key: str) -> list[str]:
+        found = [key]
+        for known in found:
+            found += [k for k in _children(self.bundle.pipelines[known]) if k not in found]
+        return found
+
+    @cached_property
+    def _undoable(self) -> frozenset[str]:
+        """Keys of the pipelines whose runs may have anything to undo."""
+        found: set[str] = set()
+        pipelines = self.bundle.pipelines.items()
+        while more := {k for k, p in pipelines if k not in found and self._has_undo(p, found)}:
+            found |= more
+        return frozenset(found)
+
+    @staticmethod
+    def _has_undo(pipeline: Pipeline, undoable: set[str]) -> bool:
+        return any(
+            isinstance(step.compensate, model.Compensation)
+            or (
+                step.compensate is None
+                and isinstance(step.action, ChildCall)
+                and step.action.parent_close_policy != "abandon"
+                and step.action.pipeline in undoable
+            )
+            for step in model.walk(pipeline.steps)
+        )
+
+    def undoable(self, key: str) -> bool:
+        """Tell whether a run of that pipeline may leave anything to undo."""
+        return key in self._undoable
+
+    @cached_property
+    def _undo_references(self) -> dict[str, dict[str, frozenset[tuple[str, ...]]]]:
+        """By pipeline and step: the first two names of every reference in its undo templates."""
+        return {
+            key: {
+                step.id: _references(step.compensate.action)
+                for step in model.walk(pipeline.steps)
+                if isinstance(step.compensate, model.Compensation)
+            }
+            for key, pipeline in self.bundle.pipelines.items()
+        }
+
+    def undo_uses(self, pipeline: str, step_id: str) -> frozenset[str]:
+        """Return which of ``step.input``, ``step.output``, … the undo of a step reads."""
+        found = self._undo_references[pipeline].get(step_id, frozenset())
+        if ("step",) in found:
+            return frozenset(STEP_KEYS)
+        return frozenset(path[1] for path in found if path[0] == "step")
+
+    def undo_view(self, log: ScopeLog) -> ScopeLog:
+        """Return a log with no more than its undo templates read, to be handed to a parent."""
+        needs = frozenset[tuple[str, ...]]().union(*self._undo_references[log.pipeline].values())
+        all_steps = ("steps",) in needs
+        return ScopeLog(
+            pipeline=log.pipeline,
+            task_queue=log.task_queue,
+            directory=log.directory,
+            inputs=log.inputs if any(path[0] == "inputs" for path in needs) else {},
+            steps={k: v for k, v in log.steps.items() if all_steps or ("steps", k) in needs},
+            run=log.run,
+            entries=log.entries,
+        )
+
+
+def _children(pipeline: Pipeline) -> list[str]:
+    return [call.pipeline for call in model.calls_of(pipeline) if isinstance(call, ChildCall)]
+
+
+def _references(action: model.ActivityCall | ChildCall) -> frozenset[tuple[str, ...]]:
+    return frozenset(head for text in _strings(msgspec.to_builtins(action)) for head in _heads(text))
+
+
+def _heads(text: str) -> list[tuple[str, ...]]:
+    try:
+        return [reference.path[:2] for reference in references(text)]
+    except ExpressionError:
+        # Refused by the checker; at run time it is the undo's own error.
+        return []
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _strings(item)]
+    return []
+
+
+@lru_cache(maxsize=64)
+def program_of(data: bytes) -> Program:
+    """Return the program of an encoded bundle.
+
+    Raises:
+        UnsupportedBundleError: The bytes are no bundle of this version.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).format
+        if version != model.FORMAT:
+            raise UnsupportedBundleError(
+                f"this run was started in format {version}, and this worker runs format"
+                f" {model.FORMAT}: use the same version of pipeline-runner on both sides"
+            )
+        return Program(model.decode(data), data)
+    except msgspec.DecodeError as error:
+        raise UnsupportedBundleError(
+            f"this worker cannot read the run's bundle ({error}): use the same version of"
+            " pipeline-runner on both sides"
+        ) from None
+
+
+class _Versioned(msgspec.Struct):
+    format: int

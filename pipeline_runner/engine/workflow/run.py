@@ -1,0 +1,306 @@
+"""One run of a pipeline: forward, undo, ``finally``, and the end.
+
+The phases are methods that run one after the other; a run that goes on by continue-as-new
+enters at the phase and the position where it was.
+"""
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError
+
+from pipeline_runner.core import durations, errors
+from pipeline_runner.core.errors import error_names
+from pipeline_runner.core.expressions.evaluate import render
+from pipeline_runner.core.expressions.parsing import ExpressionError
+from pipeline_runner.core.secrets import Secrets
+from pipeline_runner.core.state import (
+    Continuation,
+    Envelope,
+    Options,
+    Report,
+    ScopeLog,
+    StepResult,
+    UndoRecord,
+)
+from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.ending import bound, cancelled_with, preserved, revived
+from pipeline_runner.engine.workflow.interruption import Interrupted, Interruption
+from pipeline_runner.engine.workflow.payloads import LIMIT, PayloadTooLargeError, encoded, measured
+from pipeline_runner.engine.workflow.program import Program
+from pipeline_runner.engine.workflow.steps import StepError, Steps, info_of, step_error, without_secrets
+from pipeline_runner.engine.workflow.undo import Undo
+
+REPORT_BYTES = 200_000
+_FINALLY = 50
+"""Failures of finally steps that a failed run's report names."""
+
+CHILD_UNDONE = "pipeline_runner.child_undone"
+"""The signal by which a cancelled child tells its parent what it has undone."""
+
+
+class Run:
+    """The state of one run, and what it does."""
+
+    def __init__(
+        self, program: Program, inputs: dict[str, Any], options: Options, interruption: Interruption
+    ) -> None:
+        """Start a run, or take up one that goes on.
+
+        Args:
+            program: The run's bundle.
+            inputs: Its inputs, validated, with defaults.
+            options: How it was started.
+            interruption: What may end its forward work.
+        """
+        self._program = program
+        self._pipeline = program.root
+        self._as_child = options.child
+        self._interruption = interruption
+        info = workflow.info()
+        # Mutable through msgspec: what is in here survives continue-as-new.
+        self._state = options.continued or Continuation(
+            phase="steps",
+            position=0,
+            started_at=info.start_time.isoformat(),
+            log=ScopeLog(
+                pipeline=program.bundle.root,
+                task_queue=info.task_queue,
+                directory=options.directory,
+                undone=options.undone,
+                inputs=inputs,
+            ),
+        )
+        self._log = self._state.log
+        self._log.run = {
+            "workflow_id": info.workflow_id,
+            "run_id": info.first_execution_run_id,
+            "pipeline": self._pipeline.name,
+            "started_at": self._state.started_at,
+        }
+        self._cause: BaseException | None = None
+        if self._state.failure is not None:
+            self._cause = revived(self._state.failure)
+        self._names: dict[str, Any] = {
+            "inputs": self._log.inputs,
+            "steps": {key: result.names() for key, result in self._log.steps.items()},
+            "run": self._log.run,
+            "secrets": Secrets(self._pipeline.secrets),
+        }
+        self._undo = Undo(program, self._state, self._continue_if_due)
+        self._steps = Steps(program, self._state, self._names, interruption, self._undo)
+
+    async def execute(self) -> Any:
+        """Run to the end, whatever happens.
+
+        Returns:
+            The pipeline's output, or an :class:`Envelope` for a parent.
+
+        Raises:
+            ApplicationError: The run failed; the report is its first detail.
+            CancelledError: The run was cancelled, and is undone; the report is a detail of its end.
+        """
+        state = self._state
+        if state.phase == "steps":
+            await self._forward()
+            self._interruption.close()
+            self._enter("undo")
+        self._interruption.close()
+        if state.phase == "undo":
+            if state.error is not None:
+                await self._undo.scope(self._log)
+            self._enter("finally")
+        await self._finally()
+        if self._as_child and self._finally_alone_failed():
+            # Its parent takes it for failed, and a child that failed has undone itself.
+            await self._undo.scope(self._log)
+        return await self._end()
+
+    # Forward
+
+    async def _forward(self) -> None:
+        state = self._state
+        try:
+            limit = self._pipeline.timeout
+            deadline = None if limit is None else asyncio.create_task(self._watch_deadline(limit))
+            try:
+                await self._forward_steps()
+                self._interruption.check()
+                state.output = without_secrets(render(self._pipeline.output, self._names))
+                measured(f'the output of "{self._pipeline.name}"', encoded(self._result()))
+                state.status = "completed"
+            finally:
+                if deadline is not None:
+                    deadline.cancel()
+        except Interrupted as interrupted:
+            kind = errors.PIPELINE_TIMEOUT if interrupted.status == "timed_out" else errors.CANCELLED
+            self._fail(StepError(info_of(kind, str(interrupted)), non_retryable=False, cause=None))
+            state.status = interrupted.status
+        except StepError as error:
+            self._fail(error)
+        except ExpressionError as error:
+            self._fail(step_error(errors.EXPRESSION_ERROR, f"output: {error.message}"))
+        except PayloadTooLargeError as error:
+            self._fail(step_error(errors.PAYLOAD_TOO_LARGE, str(error)))
+        except Exception as error:  # noqa: BLE001
+            # As in a step: nothing ends a run without its undo.
+            workflow.logger.exception("%s", self._pipeline.name)
+            self._fail(StepError(info_of(type(error).__name__, str(error)), non_retryable=True, cause=error))
+
+    def _fail(self, error: StepError) -> None:
+        self._state.error = error.info
+        self._state.status = "failed"
+        self._state.non_retryable = error.non_retryable
+        self._cause = error.cause
+
+    async def _watch_deadline(self, limit: float) -> None:
+        end = datetime.fromisoformat(self._state.started_at) + timedelta(seconds=limit)
+        left = max((end - workflow.now()).total_seconds(), 0.001)
+        await calls.timer(left, f"timeout of {self._pipeline.name}")
+        during = f' during "{self._steps.current}"' if self._steps.current else ""
+        message = f"{self._pipeline.name} was not done within {durations.spell(limit)}{during}"
+        await self._interruption.request(Interrupted("timed_out", message))
+
+    async def _forward_steps(self) -> None:
+        while self._state.position < len(self._pipeline.steps):
+            if workflow.info().is_continue_as_new_suggested():
+                # The new run would not know of a cancellation that came in this very activation.
+                await workflow.wait_condition(lambda: True)
+            self._interruption.check()
+            self._continue_if_due()
+            await self._steps.run(self._pipeline.steps[self._state.position])
+            self._state.position += 1
+
+    # Finally
+
+    async def _finally(self) -> None:
+        state = self._state
+        # Its own failure is nothing that it sees, in whatever run of the chain it goes on.
+        own = self._finally_alone_failed()
+        self._names["error"] = error_names(None if own else state.error)
+        self._names["run"] = {**self._log.run, "status": "completed" if own else state.status}
+        for step in self._pipeline.steps:
+            self._names["steps"].setdefault(step.id, StepResult(status="pending").names())
+        while state.position < len(self._pipeline.finally_):
+            self._continue_if_due()
+            try:
+                await self._steps.run(self._pipeline.finally_[state.position])
+            except StepError as error:
+                state.finally_errors.append(error.info)
+                if state.error is None:
+                    self._fail(error)
+            state.position += 1
+
+    def _finally_alone_failed(self) -> bool:
+        return self._state.finally_errors[:1] == [self._state.error]
+
+    def _enter(self, phase: Any) -> None:
+        self._state.phase = phase
+        self._state.position = 0
+
+    # The end, and going on in a new run
+
+    async def _end(self) -> Any:
+        state = self._state
+        if state.error is None:
+            workflow.logger.info("completed")
+            return self._result()
+        level = logging.INFO if state.status == "cancelled" else logging.WARNING
+        dirty = ", dirty" if state.dirty else ""
+        workflow.logger.log(
+            level, "%s%s: %s [%s]", state.status, dirty, state.error.message, state.error.type
+        )
+        if state.status == "cancelled" and not state.dirty and workflow.cancellation_reason() is not None:
+            await self._tell_parent()
+            cancelled_with(msgspec.to_builtins(self.report(limit=REPORT_BYTES)))
+            raise CancelledError(state.error.message)
+        error = ApplicationError(
+            state.error.message,
+            msgspec.to_builtins(self.report(limit=REPORT_BYTES)),
+            type=state.error.type,
+            # A retry by the server would repeat a continued run from its middle, though it is undone.
+            # A parent's own loop starts a new child, and may.
+            non_retryable=state.non_retryable
+            or state.dirty
+            or (not self._as_child and workflow.info().continued_run_id is not None),
+        )
+        raise bound(error, self._cause)
+
+    async def _tell_parent(self) -> None:
+        """Send the report to the parent, whose SDK may not read the details of a cancelled end."""
+        parent = workflow.info().parent
+        if not self._as_child or parent is None or not self._state.records:
+            return
+        handle = workflow.get_external_workflow_handle(parent.workflow_id, run_id=parent.run_id)
+        try:
+            report = msgspec.to_builtins(self.report(limit=REPORT_BYTES))
+            await handle.signal(CHILD_UNDONE, args=[workflow.info().workflow_id, report])
+        except FailureError as error:
+            workflow.logger.info("the parent has gone: %s", error.message)
+
+    def _result(self) -> Any:
+        state = self._state
+        if not self._as_child:
+            return state.output
+        undo = self._program.undo_view(self._log) if self._log.entries else None
+        return msgspec.to_builtins(Envelope(output=state.output, undo=undo, dirty=state.dirty))
+
+    def child_undone(self, workflow_id: str, report: Report) -> None:
+        """Take the report of a child that was cancelled and has undone itself."""
+        self._steps.cancelled_children[workflow_id] = report
+
+    def report(self, limit: int | None = None) -> Report:
+        """Return how the run stands; ``limit``: bytes of it that may be undo records."""
+        state = self._state
+        undo, omitted = _fitting(state.records, limit)
+        return Report(
+            pipeline=self._pipeline.name,
+            status=state.status,
+            dirty=state.dirty,
+            error=state.error,
+            undo=tuple(undo),
+            omitted=omitted,
+            finally_errors=tuple(state.finally_errors if limit is None else state.finally_errors[:_FINALLY]),
+            steps=_steps({key: result.status for key, result in self._log.steps.items()}, limit),
+        )
+
+    def _continue_if_due(self) -> None:
+        """Go on in a new run when the history of this one has grown long."""
+        info = workflow.info()
+        if not info.is_continue_as_new_suggested():
+            return
+        if self._cause is not None:
+            self._state.failure = preserved(self._cause)
+        options = Options(child=self._as_child, continued=self._state)
+        payloads = [encoded({}), self._program.payload, encoded(options)]
+        if sum(payload.ByteSize() for payload in payloads) > LIMIT:
+            if self._state.phase == "steps" and calls.history_is_full():
+                raise PayloadTooLargeError(
+                    "the run's results are too large to go on: pass references to them instead"
+                )
+            return
+        workflow.continue_as_new(args=[RawValue(payload) for payload in payloads])
+
+
+def _fitting(records: list[UndoRecord], limit: int | None) -> tuple[list[UndoRecord], int]:
+    """Leave out undos that went well until the rest fits; the failed ones matter most."""
+    if limit is None or len(msgspec.json.encode(records)) <= limit:
+        return records, 0
+    bad = [record for record in records if record.state != "undone"]
+    while bad and len(msgspec.json.encode(bad)) > limit:
+        bad = bad[: len(bad) * 3 // 4]
+    return bad, len(records) - len(bad)
+
+
+def _steps(statuses: dict[str, str], limit: int | None) -> dict[str, str]:
+    """Leave out steps that have completed, then any, until the rest fits."""
+    others = {key: status for key, status in statuses.items() if status != "completed"}
+    for kept in (statuses, others):
+        if limit is None or len(msgspec.json.encode(kept)) <= limit:
+            return kept
+    return {}

@@ -1,0 +1,1 @@
+"""The language in one table: every key and the shape of its value."""

@@ -1,0 +1,308 @@
+"""What a value may look like: checks a tree, and writes itself down as JSON Schema.
+
+The table in :mod:`fields` is made of these and of the lists and mappings in
+:mod:`containers`. A shape knows three things of a value: what is
+wrong with it (``check``), its JSON Schema (``schema``), and which of its texts are templates
+or expressions (``templates``). ``what`` names the value in messages: ``"retry"``, ``a step``.
+"""
+
+import json
+import keyword
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from pipeline_runner.core import durations
+from pipeline_runner.core.suggest import did_you_mean
+from pipeline_runner.language.diagnostics import Diagnostic
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source, kind_of
+
+Schema = dict[str, Any]
+Found = Iterable[Diagnostic]
+Texts = Iterable[tuple["Scalar", "Mode"]]
+
+RESERVED = frozenset(keyword.kwlist) | {"true", "false", "none", "recursive"}
+"""Words that cannot follow a dot in an expression without confusing its reader or Jinja."""
+
+
+class Mode(Enum):
+    """How a text is read."""
+
+    LITERAL = "literal"
+    """As it stands; a template in it is a mistake."""
+    PROSE = "prose"
+    """As it stands, whatever it holds."""
+    TEMPLATE = "template"
+    EXPRESSION = "expression"
+    """A bare expression, without braces."""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """Anything at all; the others narrow it down."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        """Return what is wrong with a value."""
+        return ()
+
+    def schema(self, defs: Schema) -> Schema:
+        """Return the JSON Schema of the value; ``defs`` collects named parts."""
+        return {}
+
+    def templates(self, node: Node) -> Texts:
+        """Return the texts that are templates or expressions."""
+        return ()
+
+    def is_templated(self) -> bool:
+        """Tell whether there can be any."""
+        return False
+
+
+class Single(Shape, frozen=True):
+    """A single value, of which one thing at most is told."""
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        """Return what is wrong with a value."""
+        found = self.mistake(node, source, what)
+        return () if found is None else (found,)
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        """Return what is wrong with a value, None: nothing is."""
+        raise NotImplementedError
+
+
+class Text(Single, frozen=True, kw_only=True):
+    """A text that is not empty."""
+
+    mode: Mode = Mode.LITERAL
+    pattern: str | None = None
+    means: str = ""
+    """The pattern in words."""
+    reserved: frozenset[str] = frozenset()
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        value = node.value if isinstance(node, Scalar) else None
+        if not isinstance(value, str):
+            if isinstance(value, bool) and self.mode is Mode.EXPRESSION:
+                return None
+            help_ = "put it in quotes" if isinstance(node, Scalar) and value is not None else None
+            return wrong_type(node, source, what, "a text", help_)
+        if not value.strip():
+            return source.diagnostic(node.span, "empty-text", f"{what} must not be empty")
+        if "{{" in value and self.mode is Mode.LITERAL:
+            message = f"{what} is taken literally, a template cannot stand here"
+            return source.diagnostic(node.span, "literal-text", message)
+        if value in self.reserved:
+            message = f'{what} cannot be "{value}", which is a reserved word'
+            return source.diagnostic(node.span, "bad-identifier", message)
+        if self.pattern is None or re.fullmatch(self.pattern, value):
+            return None
+        # "_" may stand anywhere.
+        starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
+        wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
+        message = f"{what} cannot {wrong}"
+        return source.diagnostic(node.span, "bad-identifier", message, f"use {self.means}")
+
+    def schema(self, defs: Schema) -> Schema:
+        kind: Any = ["string", "boolean"] if self.mode is Mode.EXPRESSION else "string"
+        schema: Schema = {"type": kind, "minLength": 1}
+        if self.pattern:
+            schema["pattern"] = self.pattern
+        if self.reserved:
+            schema["not"] = {"enum": sorted(self.reserved)}
+        return schema
+
+    def templates(self, node: Node) -> Texts:
+        return ((node, self.mode),) if self.is_templated() and isinstance(node, Scalar) else ()
+
+    def is_templated(self) -> bool:
+        return self.mode in (Mode.TEMPLATE, Mode.EXPRESSION)
+
+
+class Choice(Single, frozen=True, kw_only=True):
+    """One of a few words."""
+
+    values: tuple[str, ...]
+    expected: str | None = None
+    """What is allowed in words, where it is more than these."""
+    later: frozenset[str] = frozenset()
+    """Those that this version does not run yet."""
+    hint: str | None = None
+    """Help where no word is near."""
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        value = node.value if isinstance(node, Scalar) else None
+        if value not in self.values:
+            shown = f'"{value}"' if isinstance(value, str) else kind_of(node)
+            message = f"{what} must be {self.expected or _either(self.values)}, not {shown}"
+            help_ = did_you_mean(value, self.values) if isinstance(value, str) else None
+            return source.diagnostic(node.span, "bad-value", message, help_ or self.hint)
+        if isinstance(node, Scalar) and value in self.later:
+            return not_yet(source, node, f'{what[:-1]}: {value}"')
+        return None
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"enum": list(self.values)}
+
+
+class Duration(Single, frozen=True, kw_only=True):
+    """A duration such as ``30s``."""
+
+    positive: bool = True
+    template: bool = False
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if not isinstance(node, Scalar) or node.value is None or isinstance(node.value, bool):
+            return wrong_type(node, source, what, 'a duration such as "30s"')
+        if not isinstance(node.value, str):
+            message = f"{node.text} is not a duration"
+            return source.diagnostic(node.span, "bad-duration", message, durations.suggestion(node.text))
+        if self.template and "{{" in node.value:
+            return None
+        try:
+            seconds = durations.parse(node.value)
+        except durations.DurationError as error:
+            help_ = durations.suggestion(node.value)
+            message = str(error)
+            plain = message.removesuffix(f", {help_}")
+            return source.diagnostic(node.span, "bad-duration", plain, help_ if plain != message else None)
+        if self.positive and seconds == 0:
+            return source.diagnostic(node.span, "bad-duration", f"{what} must be longer than 0s")
+        return None
+
+    def schema(self, defs: Schema) -> Schema:
+        schema: Schema = {"type": "string", "pattern": durations.PATTERN}
+        return {"anyOf": [schema, {"type": "string", "pattern": r"\{\{"}]} if self.template else schema
+
+    def templates(self, node: Node) -> Texts:
+        return ((node, Mode.TEMPLATE),) if self.template and isinstance(node, Scalar) else ()
+
+    def is_templated(self) -> bool:
+        return self.template
+
+
+class Number(Single, frozen=True, kw_only=True):
+    """A number in a range."""
+
+    minimum: int
+    maximum: int | None = None
+    whole: bool = True
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        value = node.value if isinstance(node, Scalar) else None
+        kinds = (int,) if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return wrong_type(node, source, what, "a whole number" if self.whole else "a number")
+        if value < self.minimum:
+            limit = f"{self.minimum} or more"
+        elif self.maximum is not None and value > self.maximum:
+            limit = f"{self.maximum} or less"
+        else:
+            return None
+        limit = f"{self.minimum}" if self.maximum == self.minimum else limit
+        return source.diagnostic(node.span, "bad-value", f"{what} must be {limit}, not {value}")
+
+    def schema(self, defs: Schema) -> Schema:
+        if self.maximum == self.minimum:
+            return {"const": self.minimum}
+        schema: Schema = {"type": "integer" if self.whole else "number", "minimum": self.minimum}
+        return schema if self.maximum is None else {**schema, "maximum": self.maximum}
+
+
+class Boolean(Single, frozen=True, kw_only=True):
+    """true or false."""
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if isinstance(node, Scalar) and isinstance(node.value, bool):
+            return None
+        return wrong_type(node, source, what, "true or false", boolean_help(node))
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"type": "boolean"}
+
+
+class AnyValue(Shape, frozen=True, kw_only=True):
+    """Any data; with ``template``, every text in it is a template. Keys are literal."""
+
+    template: bool = False
+
+    def templates(self, node: Node) -> Texts:
+        found: list[tuple[Scalar, Mode]] = []
+        if self.template:
+            _add_texts(node, found)
+        return found
+
+    def is_templated(self) -> bool:
+        return self.template
+
+
+def _add_texts(node: Node, found: list[tuple[Scalar, Mode]]) -> None:
+    if isinstance(node, Scalar):
+        if isinstance(node.value, str):
+            found.append((node, Mode.TEMPLATE))
+    elif isinstance(node, SequenceNode):
+        for item in node.items:
+            _add_texts(item, found)
+    else:
+        for entry in node:
+            _add_texts(entry.value, found)
+
+
+class JsonSchema(Single, frozen=True, kw_only=True):
+    """A JSON Schema. Whether it is a valid one is asked by a check, which can afford the library."""
+
+    boolean: bool = True
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if isinstance(node, MappingNode):
+            return None
+        if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
+            return None
+        help_ = "write {type: string}, or the like"
+        if isinstance(node, Scalar) and node.value in _JSON_TYPES:
+            help_ = f"write {{type: {node.value}}}"
+        return wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
+
+    def schema(self, defs: Schema) -> Schema:
+        return {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+
+
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*|\d+(?:ms|[smhd])")
+_SHOWN = 60
+_JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+
+
+def boolean_help(node: Node) -> str | None:
+    """Return the help for a text that is true or false elsewhere."""
+    word = node.text.lower() if isinstance(node, Scalar) else ""
+    if word in ("yes", "on", "y", "true"):
+        return "write true"
+    return "write false" if word in ("no", "off", "n", "false") else None
+
+
+def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:
+    """Return the diagnostic of a value that is something else altogether."""
+    return source.diagnostic(
+        node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_
+    )
+
+
+def spelt(node: Scalar) -> str:
+    """Return a value as it can stand in a list or mapping on one line."""
+    if not isinstance(node.value, str):
+        return node.text
+    plain = _PLAIN.fullmatch(node.value) and node.value.lower() not in ("null", "true", "false")
+    text = node.value if plain else json.dumps(node.value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else "…"
+
+
+def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:
+    """Return the diagnostic of what this version reads but does not run."""
+    message = f"{what} is not run by this version yet"
+    return source.diagnostic(node.span, "not-supported-yet", message)
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

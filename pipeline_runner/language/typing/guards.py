@@ -1,0 +1,195 @@
+"""Which names an expression looks into, and what conditions have made sure of before."""
+
+from collections.abc import Iterator
+
+import msgspec
+from jinja2 import nodes as jinja
+
+from pipeline_runner.core.expressions.fast_path import Reference
+from pipeline_runner.core.expressions.parsing import references_in
+from pipeline_runner.language.types import NULL
+from pipeline_runner.language.typing.signatures import TAKES
+
+Fact = object
+"""A condition in a form in which those that are spelt otherwise are equal."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known where something stands."""
+
+    facts: frozenset[Fact] = frozenset()
+    """The conditions that are true there."""
+    asked: frozenset[tuple[str, ...]] = frozenset()
+    """The paths that conditions have looked at, whatever the answer."""
+
+    def asks(self, *path: str) -> bool:
+        """Tell whether a condition has looked at a path, or further down."""
+        return any(one[: len(path)] == path for one in self.asked)
+
+    def also(self, test: jinja.Node, *, holds: bool) -> "Known":
+        """Return what is known where a condition is true, or false."""
+        asked = frozenset(reference.path for reference in references_in(test))
+        return Known(self.facts | frozenset(_facts(test, holds=holds)), self.asked | asked)
+
+    def joined(self, other: "Known") -> "Known":
+        """Return what both know."""
+        return Known(self.facts | other.facts, self.asked | other.asked)
+
+    def implies(self, condition: jinja.Node) -> bool:
+        """Tell whether a condition is true for certain."""
+        match condition:
+            case jinja.And(left=left, right=right):
+                return self.implies(left) and self.implies(right)
+            case jinja.Or(left=left, right=right) if self.implies(left) or self.implies(right):
+                return True
+        return set(_facts(condition, holds=True)) <= self.facts
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A name that is looked into without ``default`` and outside of tests."""
+
+    reference: Reference
+    known: Known
+    needed: bool
+    """Whether null would be a mistake there, as in a text."""
+
+
+def looks(tree: jinja.Template, *, lone: bool) -> Iterator[Look]:
+    """Yield the names that are not in front of ``default`` or a test."""
+    for part in tree.body:
+        yield from _below(part, Known(), frozenset(["range"]), needed=not lone)
+
+
+def expression_of(condition: jinja.Template) -> jinja.Node | None:
+    """Return the expression of a bare condition."""
+    match condition.body:
+        case [jinja.Output(nodes=[expression])]:
+            return expression
+    return None
+
+
+_Part = tuple[jinja.Node | None, Known, bool]
+"""A part of an expression, what is known there, and whether null would be a mistake there."""
+
+
+def _below(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool = False) -> Iterator[Look]:
+    if isinstance(node, jinja.For):
+        yield from _loop(node, known, bound)
+    elif _is_path(node):
+        yield from _path(node, known, bound, needed=needed)
+    else:
+        parts = _of_condition(node, known, needed=needed) or _of_filter(node, known)
+        for part, there, is_needed in parts or _of_operation(node, known, needed=needed):
+            if part is not None:
+                yield from _below(part, there, bound, needed=is_needed)
+
+
+def _of_condition(node: jinja.Node, known: Known, *, needed: bool) -> list[_Part]:
+    match node:
+        case jinja.CondExpr(test=test, expr1=first, expr2=second):
+            yes, no = known.also(test, holds=True), known.also(test, holds=False)
+            return [(test, known, False), (first, yes, needed), (second, no, needed)]
+        case jinja.And(left=left, right=right):
+            return [(left, known, needed), (right, known.also(left, holds=True), needed)]
+        case jinja.Or(left=left, right=right):
+            return [(left, known, False), (right, known.also(left, holds=False), needed)]
+        case jinja.If(test=test):
+            yes, no = known.also(test, holds=True), known.also(test, holds=False)
+            parts: list[_Part] = [(test, known, False), *((part, yes, True) for part in node.body)]
+            return parts + [(part, no, True) for part in [*node.elif_, *node.else_]]
+    return []
+
+
+def _of_filter(node: jinja.Node, known: Known) -> list[_Part]:
+    if not isinstance(node, jinja.Filter | jinja.Test):
+        return []
+    parts: list[_Part] = [(child, known, False) for child in [*node.args, *node.kwargs]]
+    if isinstance(node, jinja.Filter) and node.name not in ("d", "default"):
+        # Some take null, and numbers may have something that stands in for it.
+        takes_null = NULL in TAKES.get(node.name, (NULL,)) or (node.name in ("int", "float") and parts)
+        parts.append((node.node, known, not takes_null))
+    elif isinstance(node.node, jinja.Filter | jinja.Concat | jinja.BinExpr):
+        parts.append((node.node, known, False))  # they have failed before "default" is asked
+    return parts or [(None, known, False)]
+
+
+def _of_operation(node: jinja.Node, known: Known, *, needed: bool) -> list[_Part]:
+    match node:
+        case jinja.Output(nodes=parts):
+            return [(part, known, needed) for part in parts]
+        case jinja.Compare(expr=left, ops=operands):
+            orders = any(operand.op not in ("eq", "ne", "in", "notin") for operand in operands)
+            others = [(one.expr, known, one.op not in ("eq", "ne")) for one in operands]
+            return [(left, known, orders), *others]
+    needed = isinstance(node, jinja.Concat | jinja.BinExpr | jinja.Getattr | jinja.Getitem)
+    return [(child, known, needed) for child in node.iter_child_nodes()]
+
+
+def _loop(node: jinja.For, known: Known, bound: frozenset[str]) -> Iterator[Look]:
+    yield from _below(node.iter, known, bound, needed=True)
+    names = [node.target.name] if isinstance(node.target, jinja.Name) else []
+    inside = bound.union(names, (name.name for name in node.target.find_all(jinja.Name)), ["loop"])
+    there = known
+    if node.test:
+        yield from _below(node.test, known, inside)
+        there = known.also(node.test, holds=True)
+    for part in node.body:
+        yield from _below(part, there, inside, needed=True)
+    for part in node.else_:
+        yield from _below(part, known, bound, needed=True)
+
+
+def _path(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool) -> Iterator[Look]:
+    keys = 0
+    base: jinja.Node = node
+    while isinstance(base, jinja.Getattr | jinja.Getitem):
+        if isinstance(base, jinja.Getitem):
+            yield from _below(base.arg, known, bound)
+        base, keys = base.node, keys + 1
+    assert isinstance(base, jinja.Name)
+    if base.name not in bound:
+        # What a key of the path leads to is not null, or there is no getting at what comes after it.
+        *_, reference = references_in(node)
+        yield Look(reference, known, needed or len(reference.path) <= keys)
+
+
+def _is_path(node: jinja.Node) -> bool:
+    while isinstance(node, jinja.Getattr | jinja.Getitem):
+        node = node.node
+    return isinstance(node, jinja.Name)
+
+
+def _facts(test: jinja.Node, *, holds: bool) -> Iterator[Fact]:
+    """Yield what is true if a condition is true, or if it is false."""
+    match test:
+        case jinja.Not(node=inner):
+            yield from _facts(inner, holds=not holds)
+        case jinja.And(left=left, right=right) if holds:
+            yield from _facts(left, holds=True)
+            yield from _facts(right, holds=True)
+        case jinja.Or(left=left, right=right) if not holds:
+            yield from _facts(left, holds=False)
+            yield from _facts(right, holds=False)
+        case jinja.Compare(expr=left, ops=[jinja.Operand(op="ne", expr=right)]):
+            yield from _facts(jinja.Compare(left, [jinja.Operand("eq", right)]), holds=not holds)
+        case jinja.Compare(expr=jinja.Const() as left, ops=[jinja.Operand(op="eq", expr=right)]):
+            yield holds, _form(jinja.Compare(right, [jinja.Operand("eq", left)]))
+        case _:
+            yield holds, _form(test)
+
+
+def _form(value: object) -> object:
+    match value:
+        case jinja.Getattr(node=node, attr=key) | jinja.Getitem(node=node, arg=jinja.Const(value=str(key))):
+            return "key", _form(node), key
+        case jinja.Node():
+            return type(value).__name__, tuple((name, _form(field)) for name, field in value.iter_fields())
+        case list() | tuple():
+            return tuple(map(_form, value))
+    return type(value).__name__, value
+
+
+def fact(condition: jinja.Node, *, holds: bool = True) -> Fact:
+    """Return a condition that is true, or false, as a fact."""
+    (found,) = _facts(condition, holds=holds)
+    return found

@@ -1,0 +1,184 @@
+"""The types of all values of a file, as far as they can be known before a run.
+
+Types come from the schemas of inputs and activities, from literals, and from the outputs of
+children, and are carried through steps, loops and expressions (:mod:`evaluation`).
+"""
+
+from collections.abc import Iterator
+
+from jinja2 import nodes as jinja
+
+from pipeline_runner.core.scope import OWN_KEYS, Place
+from pipeline_runner.language.document import Document, Scope, Step, Use
+from pipeline_runner.language.types import (
+    ANY,
+    ERROR,
+    NULL,
+    STRING,
+    List,
+    Map,
+    Plain,
+    Type,
+    of_catalogue,
+    of_schema,
+    of_value,
+    options,
+    union,
+)
+from pipeline_runner.language.typing.evaluation import Evaluation, Problem
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, plain
+
+_OUTCOME = Plain("string", ("completed", "uncertain", "failed"))
+_APPROVED = {"by": STRING, "at": STRING}
+
+
+class Inference:
+    """What is known of the types in one file."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._outputs: dict[int, Type] = {}
+        self._uses: dict[int, tuple[Type, list[Problem]]] = {}
+        self._undone: dict[int, Type] = {}
+        self.inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
+        # In the order in which they run, so that no step's type has to be worked out from that of
+        # the one before, and so on to the first.
+        for scope in document.scopes:
+            for step in _as_they_end(scope):
+                self._outputs[id(step)] = self._output(step)
+
+    def of(self, use: Use) -> Type:
+        """Return the type of what a template or an expression gives."""
+        return self._judged(use)[0]
+
+    def problems(self, use: Use) -> list[Problem]:
+        """Return what is wrong with an expression."""
+        return self._judged(use)[1]
+
+    def inserted(self, use: Use) -> list[tuple[jinja.Expr, Type]]:
+        """Return the expressions whose values become parts of a text, with their types."""
+        return Evaluation(self, use, []).insertions() if use.tree else []
+
+    def output(self, step: Step) -> Type:
+        """Return the type of a step's output, if it ran."""
+        return self._outputs.get(id(step), ANY)
+
+    def output_of(self, name: str, use: Use) -> Type | None:
+        """Return the type of the output of the step of an id; None if the template does not see it."""
+        step = self._document.ids.get(name)
+        return self.output(step) if step and use.sees(step) else None
+
+    @property
+    def pipeline_output(self) -> Type:
+        """The type of the pipeline's own output."""
+        value = self._document.root.get("output")
+        return self.value(value, None) if value else NULL
+
+    def value(self, node: Node, step: Step | None, *, compensates: bool = False) -> Type:
+        """Return the type of a value that may have templates in it."""
+        if isinstance(node, Scalar):
+            use = self._document.use_at(node, step, compensates=compensates)
+            return self.of(use) if use else of_value(node.value)
+        if isinstance(node, SequenceNode):
+            return List(union([self.value(item, step, compensates=compensates) for item in node.items]))
+        values = {
+            name: self.value(entry.value, step, compensates=compensates)
+            for name, entry in node.by_name.items()
+        }
+        return Map(values, "none")
+
+    def input_of(self, step: Step) -> Type:
+        """Return the type of what a step hands to its activity or child."""
+        given = step.node.get("with") or step.node.get("args")
+        kind = self.value(given, step) if given else ANY
+        activity = self._document.catalogue.get(step.node.text("activity") or "")
+        if not isinstance(kind, Map) or activity is None or activity.input is None:
+            return ANY if isinstance(kind, Plain) else kind
+        # Of a parameter that is missing, one message is enough.
+        needed = dict.fromkeys(activity.input.get("required", ()), ANY)
+        return Map(
+            {**kind.keys, **{name: one for name, one in needed.items() if name not in kind.keys}}, "none"
+        )
+
+    def step_of(self, use: Use) -> Type:
+        """Return the type of ``step`` where a template stands."""
+        if use.step is None or use.place is not Place.COMPENSATION:
+            return Map(dict.fromkeys(OWN_KEYS, STRING), "none")
+        return self.undone(use.step)
+
+    def undone(self, step: Step) -> Type:
+        """Return the type of ``step`` in a step's compensation."""
+        if id(step) not in self._undone:
+            output = self.output(step)
+            if "for_each" in step.node:  # each element is undone by itself
+                output = union([kind.item if isinstance(kind, List) else ANY for kind in options(output)])
+            keys = {"input": self.input_of(step), "output": output, "outcome": _OUTCOME}
+            self._undone[id(step)] = Map({**keys, "error": ERROR, "key": STRING}, "none")
+        return self._undone[id(step)]
+
+    def element(self, step: Step) -> Type:
+        """Return the type of the elements that a step with ``for_each`` goes through."""
+        node = step.node.get("for_each")
+        each = ANY
+        if isinstance(node, Scalar):
+            use = self._document.use_at(node, step)
+            each = self.of(use) if use else ANY
+        elif node:
+            each = self.value(node, step)
+        return union([kind.item if isinstance(kind, List) else ANY for kind in options(each)])
+
+    def _judged(self, use: Use) -> tuple[Type, list[Problem]]:
+        judged = self._uses.get(id(use))
+        if judged is None:
+            found: list[Problem] = []
+            kind = ANY
+            if use.tree is not None:
+                kind = Evaluation(self, use, found).result(use.tree)
+            judged = self._uses[id(use)] = kind, found
+        return judged
+
+    def _output(self, step: Step) -> Type:
+        kind = self._own_output(step)
+        if handlers := [one for one in step.node.items("catch") if isinstance(one, MappingNode)]:
+            caught = [self.value(value, step) if (value := one.get("output")) else NULL for one in handlers]
+            single = List(kind) if "for_each" in step.node else kind
+            return union([single, *caught])
+        return List(kind) if "for_each" in step.node else kind
+
+    def _own_output(self, step: Step) -> Type:
+        node = step.node
+        match step.kind:
+            case "activity":
+                activity = self._document.catalogue.get(node.text("activity") or "")
+                return of_catalogue(activity.output) if activity else ANY
+            case "pipeline":
+                child = self._document.children.get(node.text("pipeline") or "")
+                waits = node.get("wait_for_completion")
+                if isinstance(waits, Scalar) and waits.value is False:
+                    return NULL
+                return child.output_type if child else ANY
+            case "set":
+                values = node.get("set")
+                return self.value(values, step) if values else ANY
+            case "wait":
+                return NULL
+            case "approval":
+                approval = node.mapping("approval")
+                schema = approval.get("schema") if approval else None
+                return Map({**_APPROVED, "payload": of_schema(plain(schema)) if schema else ANY}, "none")
+            case "steps":
+                inner = step.body("block")[0]
+                if "output" in node:
+                    return self.value(node.get("output"), step)  # type: ignore[arg-type]  # it is there
+                return self.output(inner.steps[-1]) if inner.steps else ANY
+            case "parallel":
+                ends = {scope.name: scope.steps for scope in step.body("branch")}
+                return Map({name: self.output(own[-1]) if own else ANY for name, own in ends.items()}, "none")
+        return ANY
+
+
+def _as_they_end(scope: Scope) -> Iterator[Step]:
+    for step in scope.steps:
+        for inner in step.inner:
+            yield from _as_they_end(inner)
+        yield step

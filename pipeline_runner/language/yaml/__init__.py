@@ -1,0 +1,1 @@
+"""YAML bytes into a tree in which everything knows its position."""

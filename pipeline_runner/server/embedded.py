@@ -1,0 +1,229 @@
+"""The embedded server as commands see it: there while somebody uses it, gone afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pipeline_runner.activities.toolkit import state_directory as state
+from pipeline_runner.server.devserver import ServerError, find_binary
+from pipeline_runner.server.keeper import lock
+from pipeline_runner.server.key import signing_key
+
+_WAIT = 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Where the embedded server listens."""
+
+    address: str
+    ui: str
+    """URL of the web UI."""
+    folder: Path
+    key: bytes = field(repr=False)
+    """Signs what the workers of this user's commands run."""
+
+
+class NoHomeError(ServerError):
+    """Nothing says where the state directory is."""
+
+
+def state_folder() -> Path:
+    """Return the directory of the database file, which is the state directory.
+
+    Raises:
+        NoHomeError: The user has no home directory.
+        ServerError: It cannot be used.
+    """
+    try:
+        return state.state_folder()
+    except state.NoHomeError as error:
+        raise NoHomeError(str(error)) from None
+    except state.StateError as error:
+        raise ServerError(str(error)) from None
+
+
+class Joining:
+    """The way into the embedded server: begun early, waited for when the server is needed.
+
+    A place among its users comes first, then a keeper where there is none. A server that was
+    started here ends at once if it was not needed after all, and nobody else has come.
+    """
+
+    def __init__(self, folder: Path, *, port: int = 0, ui_port: int = 0) -> None:
+        """Take no lock yet, and start nothing.
+
+        Args:
+            folder: The state folder; made if it is not there.
+            port: Port of the frontend if a server is started here; 0: any.
+            ui_port: Port of the web UI, likewise.
+        """
+        self.folder = folder
+        self._ports = (port, ui_port)
+        self._open = ExitStack()
+        self._users: IO[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._needed = False
+        self._obstacle = ""
+
+    def begin(self) -> None:
+        """Have the server started as far as that needs no waiting.
+
+        Raises:
+            ServerError: It cannot be started.
+        """
+        find_binary()
+        try:
+            self._look()
+        except OSError as error:
+            raise ServerError(f"the state folder {self.folder} cannot be used: {error.strerror}") from None
+
+    def ready(self) -> Embedded:
+        """Wait until the server can be used.
+
+        Raises:
+            ServerError: It cannot be started. The message holds the end of its log.
+        """
+        find_binary()
+        try:
+            server = self._wait()
+        except OSError as error:
+            raise ServerError(f"the state folder {self.folder} cannot be used: {error.strerror}") from None
+        self._needed = True
+        return server
+
+    def close(self) -> None:
+        """Leave the server; end it if it was begun here for nothing. A second call does nothing."""
+        keeper, users = self._keeper, self._users
+        self._keeper = self._users = None
+        with self._open:
+            # With the lock for ourselves alone nobody uses the server, and nobody waits for it.
+            if keeper is not None and users is not None and not self._needed and lock(users):
+                with suppress(ProcessLookupError):
+                    os.killpg(keeper.pid, signal.SIGKILL)
+                keeper.wait()
+                (self.folder / "server.json").unlink(missing_ok=True)
+
+    def _wait(self) -> Embedded:
+        end = time.monotonic() + _WAIT
+        while True:
+            ended = self._keeper is not None and self._keeper.poll() is not None
+            if (server := self._look()) is not None:
+                return server
+            if ended or time.monotonic() >= end:
+                log = self.folder / "server.log"
+                raise ServerError(
+                    self._obstacle or f"the embedded server did not start:\n{_tail(log)}\n(log: {log})"
+                )
+            time.sleep(0.02)
+
+    def _look(self) -> Embedded | None:
+        """Return the server if it is there; start a keeper where there is none, or none any more."""
+        if self._users is None:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._users = self._open.enter_context((self.folder / "users.lock").open("ab"))
+        self._obstacle = f"the server of {self.folder} does not stop; its log is {self.folder / 'server.log'}"
+        if not lock(self._users, shared=True):
+            return None
+        if self._keeper is None:
+            self._obstacle = f"another command is starting the server of {self.folder}, and does not finish"
+            with (self.folder / "start.lock").open("ab") as starting:
+                # Without this lock, what the card says may be of a server that has gone.
+                if not lock(starting):
+                    return None
+                self._obstacle = ""
+                if not _has_no_keeper(self.folder):
+                    return _read_card(self.folder)
+                self._keeper = _spawn(self.folder, *self._ports, starting)
+        self._obstacle = ""
+        return _read_card(self.folder)
+
+
+@contextmanager
+def embedded_server(joining: Joining, *, stays: bool = False) -> Iterator[Embedded]:
+    """Use the embedded server: join the one that runs, or have one started.
+
+    Args:
+        joining: The way there; closed afterwards.
+        stays: The caller is a server command, which others may leave a run to.
+
+    Raises:
+        ServerError: It cannot be started. The message holds the end of its log.
+    """
+    with ExitStack() as stack:
+        stack.callback(joining.close)
+        if stays:
+            joining.begin()
+            stack.enter_context(_staying(joining.folder))
+        yield joining.ready()
+
+
+@contextmanager
+def _staying(folder: Path) -> Iterator[None]:
+    try:
+        stay = (folder / "stays.lock").open("ab")
+    except OSError as error:
+        raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+    with stay:
+        # Whoever looks whether a server stays holds this lock for a moment.
+        if not lock(stay, shared=True, timeout=_WAIT):
+            raise ServerError(f"the lock {folder / 'stays.lock'} is not to be had")
+        yield
+
+
+def server_stays(folder: Path) -> bool:
+    """Tell whether a ``run-pipeline server`` keeps the embedded server of a folder running."""
+    if not (folder / "stays.lock").exists():
+        return False
+    with (folder / "stays.lock").open("ab") as stay:
+        return not lock(stay)
+
+
+def _spawn(folder: Path, port: int, ui_port: int, starting: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start a keeper, which holds the lock of those who start one until the server answers."""
+    (folder / "server.json").unlink(missing_ok=True)
+    numbers = [str(number) for number in (port, ui_port, starting.fileno())]
+    log: IO[bytes]
+    with (folder / "server.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline_runner.server.keeper", str(folder), *numbers],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[starting.fileno()],
+            # Ctrl-C in the terminal is for the command, which still needs the server.
+            start_new_session=True,
+        )
+
+
+def _read_card(folder: Path) -> Embedded | None:
+    """Return what the keeper says of its server; None: it does not answer yet."""
+    try:
+        card = json.loads((folder / "server.json").read_text())
+    except FileNotFoundError:
+        return None
+    return Embedded(address=card["address"], ui=card["ui"], folder=folder, key=signing_key(folder))
+
+
+def _has_no_keeper(folder: Path) -> bool:
+    with (folder / "keeper.lock").open("ab") as keeper:
+        return lock(keeper)
+
+
+def _tail(log: Path) -> str:
+    """Return the end of a log, its last error first, in lines that people can read."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line for line in lines if line.startswith("Error:")][-1:]
+    rest = [line for line in lines[-4:] if line not in errors]
+    return "\n".join(line if len(line) <= 200 else f"{line[:199]}…" for line in (*errors, *rest))
