@@ -186,9 +186,9 @@ def test_explain_prints_the_page_of_a_rule(tmp_path: Path) -> None:
 Group: Children
 Severity: error
 
-The child has no such input.
+The child does not declare this input.
 
-Why: The child would be refused with `InvalidInputs`, once everything before it has been done.
+Why: The child would fail with `InvalidInputs` after everything before it has been done.
 
 Bad:
 
@@ -225,7 +225,7 @@ def test_explain_lists_the_rules_by_group(tmp_path: Path) -> None:
     lines = [line for _, *lines in groups for line in lines]
     assert sorted(line.split()[0] for line in lines) == ids()
     assert any(
-        re.fullmatch(r"  missing-extra  +warning  The activity needs a part .* installed here\.", line)
+        re.fullmatch(r"  missing-extra  +warning  The activity requires an extra .* installed here\.", line)
         for line in lines
     )
 

@@ -5,7 +5,7 @@ A comment right before a block is for the tests; readers do not see it::
     <!-- file: greet.yaml -->                             the block is a file of this name
     <!-- run: {"name": "Ada"} -> "Hello, Ada" -->         inputs, and the output
     <!-- fails: {} -> first: exit code 1 [CommandFailed]; undone: b, a -->
-    <!-- mistake: unknown-key -->                         what the checker says of it
+    <!-- error: unknown-key -->                           the rule that the checker reports
 """
 
 import re

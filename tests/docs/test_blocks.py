@@ -20,7 +20,7 @@ from pipeline_runner.language.workspace import Loaded, load
 from tests.conftest import result_of
 from tests.docs.pages import EVERY, Block, blocks
 
-PIPELINES = [block for block in EVERY if block.is_pipeline or block.noted("mistake")]
+PIPELINES = [block for block in EVERY if block.is_pipeline or block.noted("error")]
 RUNS = [(block, said) for block in EVERY for said in block.noted("run")]
 FAILURES = [(block, said) for block in EVERY for said in block.noted("fails")]
 
@@ -65,9 +65,9 @@ async def run(client: Client, bundle: model.Bundle, given: dict[str, Any], serve
 
 
 @pytest.mark.parametrize("block", PIPELINES, ids=str)
-def test_pipeline_is_clean_or_has_the_mistakes_that_are_said(block: Block, tmp_path: Path) -> None:
+def test_pipeline_is_clean_or_has_the_noted_errors(block: Block, tmp_path: Path) -> None:
     found = loaded(block, tmp_path).diagnostics
-    expected = [rule for said in block.noted("mistake") for rule in said.split(", ")]
+    expected = [rule for said in block.noted("error") for rule in said.split(", ")]
     assert [d.rule for d in found if d.rule in expected or d.rule != "not-supported-yet"] == expected
 
 
@@ -100,5 +100,5 @@ def test_there_is_something_to_run() -> None:
     assert len(PIPELINES) > 20
     assert len(RUNS) > 10
     assert len(FAILURES) > 4
-    known = {"file", "run", "fails", "mistake"}
+    known = {"file", "run", "fails", "error"}
     assert {key for block in EVERY for key, _ in block.notes} <= known

@@ -29,7 +29,7 @@ UNSHOWN = {
 EVERY = rules.every()
 _BLOCK = re.compile(r"((?:<!-- [^\n]* -->\n)*)```yaml\n(.*?)\n```", re.DOTALL)
 _FILE = re.compile(r"<!-- file: (\S+) -->")
-_MISTAKE = re.compile(r"<!-- mistake: (.+) -->")
+_NOTED = re.compile(r"<!-- error: (.+) -->")
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -48,11 +48,11 @@ def test_page(rule: rules.Rule) -> None:
     assert rule.why.endswith(".")
     if rule.bad and rule.good:
         *files, (notes, _) = blocks(rule.bad)
-        if said := _MISTAKE.search(notes):
+        if said := _NOTED.search(notes):
             assert rule.id in said[1].split(", ")
             assert said[1] != rule.id, "it is assumed"
         good = blocks(rule.good)
-        assert "mistake" not in rule.good + "".join(notes for notes, _ in files)
+        assert "<!-- error" not in rule.good + "".join(notes for notes, _ in files)
         for notes, text in [blocks(rule.bad)[-1], good[-1]]:
             assert rule.id == "yaml-syntax" or "steps:" in text, notes
         for notes, text in [*files, *good[:-1]]:

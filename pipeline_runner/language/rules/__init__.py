@@ -1,4 +1,4 @@
-"""The rules of the checker: a page for each, ``<rule-id>.md`` in this folder.
+"""The rules of the checker: a page for each, ``<rule-id>.md`` in this directory.
 
 ``run-pipeline explain`` prints the pages, and ``python -m pipeline_runner.language.rules``
 writes ``docs/checks.md`` from them. Checking a file does not read them.
@@ -14,7 +14,7 @@ from pipeline_runner.language.severities import Severity
 
 GROUPS = (
     "Comments",
-    "The text",
+    "The file",
     "Keys and values",
     "Names and expressions",
     "Types",
@@ -24,7 +24,7 @@ GROUPS = (
     "Timeouts and retries",
     "Size",
 )
-"""In the order in which they are told."""
+"""In the order of the documentation."""
 
 _PAGE = re.compile(
     r"# (?P<id>[a-z0-9-]+)\n\n"
@@ -40,37 +40,37 @@ _SENTENCE_END = re.compile(r"(?<=\.)\s")
 
 
 class PageError(ValueError):
-    """A page is not written as pages are."""
+    """A page does not have the format of the pages."""
 
 
 class UnknownRuleError(LookupError):
-    """There is no such rule."""
+    """The rule does not exist."""
 
     def __init__(self, rule_id: str, suggestion: str | None) -> None:
         super().__init__(f'there is no rule "{rule_id}"' + (f": {suggestion}" if suggestion else ""))
         self.suggestion = suggestion
-        """Which one may be meant, as a question; None if none is near."""
+        """The rule that is probably meant, as a question; None if none is similar."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told of a rule. The texts are Markdown."""
+    """The description of a rule. The strings are Markdown."""
 
     id: str
     group: str
     """One of :data:`GROUPS`."""
     severity: Severity
     what: str
-    """What the message says, in full."""
+    """What the rule reports."""
     why: str
-    """What would happen, or why it matters."""
+    """What would happen otherwise, or why it matters."""
     bad: str | None = None
-    """The blocks of a pipeline with this mistake; None where no text can show it."""
+    """The blocks of a pipeline with this error; None if no file can show it."""
     good: str | None = None
-    """The same, mended."""
+    """The same, corrected."""
 
     @property
     def first_sentence(self) -> str:
-        """Return what the rule is about in short."""
+        """Return a short description of the rule."""
         return _SENTENCE_END.split(self.what)[0]
 
 
@@ -86,10 +86,10 @@ def every() -> list[Rule]:
 
 
 def load(rule_id: str) -> Rule:
-    """Return what is told of a rule.
+    """Return the description of a rule.
 
     Raises:
-        UnknownRuleError: There is no such rule.
+        UnknownRuleError: The rule does not exist.
     """
     return parse(page(rule_id))
 
@@ -98,7 +98,7 @@ def page(rule_id: str) -> str:
     """Return the page of a rule.
 
     Raises:
-        UnknownRuleError: There is no such rule.
+        UnknownRuleError: The rule does not exist.
     """
     known = ids()
     if rule_id not in known:
@@ -112,14 +112,14 @@ def readable(text: str) -> str:
 
 
 def parse(text: str) -> Rule:
-    """Return what a page says.
+    """Parse a page.
 
     Raises:
-        PageError: It is not written as pages are.
+        PageError: It does not have the format of the pages.
     """
     match = _PAGE.fullmatch(text)
     if match is None:
-        raise PageError(f"this is no page of a rule: {text[:40]!r}")
+        raise PageError(f"this is not the page of a rule: {text[:40]!r}")
     if match["group"] not in GROUPS:
         raise PageError(f'there is no group "{match["group"]}"')
     return msgspec.convert(match.groupdict(), Rule)

@@ -1,6 +1,6 @@
 """Write ``docs/checks.md`` from the pages of the rules: ``python -m pipeline_runner.language.rules``.
 
-A test tells when it was forgotten.
+A test fails if it was forgotten.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,16 +13,16 @@ TARGET = Path(__file__).parents[3] / "docs" / "checks.md"
 _INTRO = """\
 <!-- Written by "python -m pipeline_runner.language.rules" from the pages of the rules. -->
 
-# What the checker says
+# Checks
 
-Every message of `run-pipeline validate` ends with the id of its rule, in brackets. This page has one
-entry for each; `run-pipeline explain RULE` prints the same. The tests check that the bad examples get
-that rule and no other, if nothing else is said, and that nothing is said of the good ones.
+Every message of `run-pipeline validate` ends with the id of its rule in brackets. This page describes every
+rule; `run-pipeline explain RULE` prints the same. The tests verify that each bad example causes only that
+rule, unless it says otherwise, and that the good examples cause none.
 
-A rule is an error or a warning. With an error nothing is started. A warning is silenced by a comment, on
-its line or on a line of its own above: `# pipeline: ignore[rule-id]`. In a text of several lines, it is the
-line in which that begins. Several rules stand in one pair of brackets, separated by commas. Errors cannot be
-ignored.
+A rule is either an error or a warning. A file with an error is never started. To silence a warning, add the
+comment `# pipeline: ignore[rule-id]` at the end of its line or on a separate line above it. For a string of several
+lines, use the line where the string begins. To silence several rules, separate their ids with commas. Errors
+cannot be ignored.
 """
 
 
@@ -41,11 +41,11 @@ def _entry(rule: rules.Rule) -> Iterator[str]:
 
 
 def _noted(bad: str, rule_id: str) -> str:
-    """Say before the last block, which is the one that is wrong, what the checker says of it."""
-    if "<!-- mistake: " in bad:
+    """Mark the last block, which is the wrong one, with the rule that the checker reports."""
+    if "<!-- error: " in bad:
         return bad
     before, fence, block = bad.rpartition("```yaml\n")
-    return f"{before}<!-- mistake: {rule_id} -->\n{fence}{block}"
+    return f"{before}<!-- error: {rule_id} -->\n{fence}{block}"
 
 
 if __name__ == "__main__":
