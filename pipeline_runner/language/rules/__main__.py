@@ -20,9 +20,9 @@ rule; `run-pipeline explain RULE` prints the same. The tests verify that each ba
 rule, unless it says otherwise, and that the good examples cause none.
 
 A rule is either an error or a warning. A file with an error is never started. To silence a warning, add the
-comment `# pipeline: ignore[rule-id]` at the end of its line or on a separate line above it. For a string of several
-lines, use the line where the string begins. To silence several rules, separate their ids with commas. Errors
-cannot be ignored.
+comment `# pipeline: ignore[rule-id]` at the end of its line or on a separate line above it. For a string of
+several lines, use the line where the string begins. To silence several rules, separate their ids with commas.
+Errors cannot be ignored.
 """
 
 
