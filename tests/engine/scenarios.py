@@ -61,6 +61,8 @@ async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipeline
         await handle.result()
 
 
+MUCH = "{% for i in range(10) %}{{ range(9000) | list | length }}{% endfor %}"
+"""More than a third of the work that one rendering may do."""
 HEAD = "version: 1\nname: recorded\n"
 SCENARIOS: dict[str, Scenario] = {
     "completed": Scenario(
@@ -125,6 +127,16 @@ SCENARIOS: dict[str, Scenario] = {
         '  - {id: c, pipeline: ./child.yaml, with: {key: "{{ step.key }}"}}\n'
         "  - {id: stop, fail: {message: enough}}\n",
         {"child": CHILD.replace("steps:", "inputs: {key: {type: string, minLength: 32}}\nsteps:")},
+    ),
+    "much": Scenario(
+        HEAD + "inputs: {zero: {type: integer, default: 0}}\nsteps:\n"
+        + "".join(f'  - {{id: s{k}, set: {{x: "{MUCH}"}}}}\n' for k in range(5))
+        + "".join(
+            f"  - {{id: e{k}, activity: effect.do, with: {{log: LOG, name: e{k}}}, compensate: {{activity:"
+            f' effect.undo, with: {{log: LOG, name: "{MUCH}{{{{ 1 / inputs.zero }}}}"}}}}}}\n'
+            for k in range(3)
+        )
+        + "  - {id: stop, fail: {message: enough}}\n"
     ),
     "continued": Scenario(HEAD + "steps:\n" + steps(*(f"s{k}" for k in range(12)), last="fail"), long=True),
 }  # fmt: skip

@@ -336,19 +336,87 @@ async def test_a_big_integer_in_a_childs_undo_log_stops_no_other_undo(pipelines:
     assert pipelines.effects == ["do a", "do x", "undo x", "undo a"]
 
 
-async def test_steps_with_much_to_compute_are_done_in_several_workflow_tasks(
-    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In one, they would be over the two seconds that the SDK gives it. What was counted is so on replay."""
-    monkeypatch.setattr("pipeline_runner.engine.workflow.steps.PAUSE_AFTER", 50)
-    values = "{x: \"{{ [1, 2, 3, 4, 5, 6, 7, 8] | map('string') | list | length }}\"}"
-    steps = "".join(f"  - {{id: s{k}, set: {values}}}\n" for k in range(9))
-    bundle = pipelines.bundle(f"name: much\nsteps:\n{steps}output: '{{{{ steps.s8.output }}}}'\n")
-    async with pipelines.worker():
-        handle = await pipelines.start(bundle)
-        assert await result_of(handle) == {"x": 8}
+LIMIT_OF_WORK = "pipeline_runner.engine.workflow.work.PAUSE_AFTER"
+EIGHT = "[1, 2, 3, 4, 5, 6, 7, 8] | map('string') | list | length"
+
+
+async def pauses_of(handle: WorkflowHandle[Any, Any]) -> int:
+    """Return how often a run has paused; its history replays."""
     history = await handle.fetch_history()
-    pauses = [e for e in history.events if e.HasField("timer_started_event_attributes")]
-    assert 2 <= len(pauses) <= 8
     replayed = await replayer().replay_workflow(history)
     assert replayed.replay_failure is None
+    return sum(e.HasField("timer_started_event_attributes") for e in history.events)
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (f'set: {{x: "{{{{ {EIGHT} }}}}"}}', 9),
+        (f'when: "({EIGHT}) == 9", set: {{x: 1}}', 9),
+        (f'name: "{{{{ {EIGHT} }}}}", set: {{x: 1}}', 9),
+        (f'when: "({EIGHT}) == 8", name: "{{{{ {EIGHT} }}}}", set: {{x: "{{{{ {EIGHT} }}}}"}}', 3),
+    ],
+)
+@pytest.mark.parametrize("phase", ["steps", "finally"])
+async def test_steps_with_much_to_compute_are_done_in_several_workflow_tasks(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch, step: str, number: int, phase: str
+) -> None:
+    """In one, they would be over the two seconds that the SDK gives it. What was counted is so on replay."""
+    monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    steps = "".join(f"  - {{id: s{k}, {step}}}\n" for k in range(number))
+    first = "" if phase == "steps" else "steps:\n  - {id: first, set: {x: 1}}\n"
+    bundle = pipelines.bundle(f"name: much\n{first}{phase}:\n{steps}")
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await handle.result()
+    assert await pauses_of(handle) in range(4, 10)
+
+
+async def test_an_output_is_computed_in_another_workflow_task_than_costly_steps(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    step = f'  - {{id: s, set: {{x: "{{{{ {EIGHT} }}}}", y: "{{{{ {EIGHT} }}}}"}}}}\n'
+    bundle = pipelines.bundle(f"name: much\nsteps:\n{step}output: '{{{{ steps.s.output.x }}}}'\n")
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        assert await result_of(handle) == 8
+    assert await pauses_of(handle) == 1
+
+
+async def test_undos_with_much_to_compute_are_done_in_several_workflow_tasks(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them comes so far as to schedule anything, which would end the workflow task."""
+    monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    name = f"{{{{ {EIGHT} }}}}{{{{ 1 / inputs.zero }}}}"
+    steps = effect("good") + "".join(
+        effect(f"s{k}").replace(
+            "undo, with: {log: LOG, name: s", f'undo, with: {{log: LOG, name: "{name}", then: s'
+        )
+        for k in range(9)
+    )
+    bundle = pipelines.bundle(pipeline(steps, FAIL, head="inputs: {zero: {type: integer, default: 0}}\n"))
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        cause, report = await failed(handle)
+    assert cause.message == "f: enough"
+    assert [(r.path, r.state) for r in report.undo] == [
+        *((f"s{k}", "failed") for k in reversed(range(9))),
+        ("good", "undone"),
+    ]
+    assert all(r.error is not None and "division by zero" in r.error.message for r in report.undo[:-1])
+    assert pipelines.effects == ["do good", *(f"do s{k}" for k in range(9)), "undo good"]
+    assert await pauses_of(handle) in range(4, 10)
+
+
+async def test_a_run_that_was_open_before_there_were_pauses_replays_without_them(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = "".join(f'  - {{id: s{k}, set: {{x: "{{{{ {EIGHT} }}}}"}}}}\n' for k in range(9))
+    bundle = pipelines.bundle(f"name: much\nsteps:\n{steps}")
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await handle.result()
+    monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    assert await pauses_of(handle) == 0

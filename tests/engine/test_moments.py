@@ -18,6 +18,7 @@ from temporalio.worker import Replayer
 from pipeline_runner.activities.toolkit.context import idempotency_key
 from pipeline_runner.core import model
 from pipeline_runner.engine.interceptor import WorkflowSide
+from pipeline_runner.engine.worker import pipeline_worker
 from pipeline_runner.engine.workflow.interpreter import Interpreter
 from tests.conftest import Pipelines, result_of
 from tests.effects import lines, note
@@ -228,6 +229,37 @@ async def test_a_cancellation_that_comes_with_the_end_of_a_backoff_starts_nothin
     assert (report["status"], report.get("dirty", False)) == ("cancelled", False)
     assert [(r["path"], r["state"]) for r in report["undo"]] == [("c/x", "undone"), ("a", "undone")]
     assert pipelines.effects == ["do a", "do x", "try", "undo x", "undo a"]
+
+
+async def test_a_cancellation_that_comes_with_a_failure_leaves_finally_alone(pipelines: Pipelines) -> None:
+    """One activation brings both, and begins with ``finally``: nothing of it is cancelled."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @activity.defn(name="test.held")
+    async def held(given: dict[str, str]) -> None:
+        begun.set()
+        await go.wait()
+        raise ApplicationError("no", type="No")
+
+    queue = f"{pipelines.queue}-held"
+    text = pipeline(step(pipelines, "test.held").replace(pipelines.queue, queue))
+    last = "  - {id: last, activity: effect.do, with: {log: LOG, name: last}}\n"
+    bundle = pipelines.bundle(f"{text}finally:\n{last}")
+    async with pipeline_worker(pipelines.client, task_queue=queue, activities=[held]):
+        async with pipelines.worker():
+            handle = await pipelines.start(bundle)
+            await begun.wait()
+        # Nobody serves the run while both happen.
+        go.set()
+    await handle.cancel()
+    async with pipelines.worker(), asyncio.timeout(DEADLINE):
+        cause, report = await failure(handle)
+    assert isinstance(cause, CancelledError)
+    assert report is not None
+    assert (report.status, report.finally_errors) == ("cancelled", ())
+    assert pipelines.effects == ["do last"]
+    replayer = Replayer(workflows=[Interpreter], interceptors=[WorkflowSide()])
+    await replayer.replay_workflow(await handle.fetch_history())
 
 
 # Activities that do not go as activities go.

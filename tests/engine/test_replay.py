@@ -47,6 +47,20 @@ def test_the_retry_of_a_compensating_pipeline_is_in_its_history() -> None:
     assert text.count('"EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED"') == 2
 
 
+def test_pauses_for_much_work_are_in_their_history() -> None:
+    """Two between steps, and one between undos that schedule nothing."""
+    events = json.loads((FOLDER / "much.json").read_text())["history"]["events"]
+    kinds = [event["eventType"].removeprefix("EVENT_TYPE_") for event in events]
+    told = {"TIMER_STARTED": "pause", "MARKER_RECORDED": "patch", "ACTIVITY_TASK_SCHEDULED": "activity"}
+    assert [told[kind] for kind in kinds if kind in told] == [
+        "patch",
+        "pause",
+        "pause",
+        *["activity"] * 3,
+        "pause",
+    ]
+
+
 def history_of(file: Path) -> WorkflowHistory:
     recorded = json.loads(file.read_text())
     return WorkflowHistory.from_json(recorded["id"], recorded["history"])

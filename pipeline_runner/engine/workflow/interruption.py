@@ -16,6 +16,9 @@ from pipeline_runner.core.state import RunStatus
 
 T = TypeVar("T")
 
+_PATCH = "finally is not interrupted"
+"""In runs that were open before, an interruption that came together with a failure cancelled a step there."""
+
 
 class Interrupted(Exception):
     """The forward work was ended from outside."""
@@ -45,6 +48,9 @@ class Interruption:
         # the handle now would lose it (the SDK raises CancelledError over a finished future).
         # Conditions are looked at when every task has run as far as it can.
         await workflow.wait_condition(lambda: True)
+        if self._closed and workflow.patched(_PATCH):
+            # It ended meanwhile: what is in flight now belongs to ``finally``.
+            return
         for handle, child in list(self._in_flight.items()):
             if not handle.done():
                 self._cancel(handle, child)

@@ -35,6 +35,7 @@ from pipeline_runner.engine.workflow.payloads import LIMIT, PayloadTooLargeError
 from pipeline_runner.engine.workflow.program import Program
 from pipeline_runner.engine.workflow.steps import StepError, Steps, info_of, step_error, without_secrets
 from pipeline_runner.engine.workflow.undo import Undo
+from pipeline_runner.engine.workflow.work import Work
 
 REPORT_BYTES = 200_000
 _FINALLY = 50
@@ -92,8 +93,9 @@ class Run:
             "run": self._log.run,
             "secrets": Secrets(self._pipeline.secrets),
         }
-        self._undo = Undo(program, self._state, self._continue_if_due)
-        self._steps = Steps(program, self._state, self._names, interruption, self._undo)
+        self._work = Work(interruption)
+        self._undo = Undo(program, self._state, self._work, self._continue_if_due)
+        self._steps = Steps(program, self._state, self._names, interruption, self._undo, self._work)
 
     async def execute(self) -> Any:
         """Run to the end, whatever happens.
@@ -130,6 +132,7 @@ class Run:
             deadline = None if limit is None else asyncio.create_task(self._watch_deadline(limit))
             try:
                 await self._forward_steps()
+                await self._work.pause_if_due()
                 self._interruption.check()
                 state.output = without_secrets(render(self._pipeline.output, self._names))
                 measured(f'the output of "{self._pipeline.name}"', encoded(self._result()))

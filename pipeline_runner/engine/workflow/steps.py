@@ -14,7 +14,6 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from pipeline_runner.core import durations, errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
-from pipeline_runner.core.expressions import budget
 from pipeline_runner.core.expressions.evaluate import evaluate, render, render_text
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Fail, SetValues, Step, Wait
@@ -27,14 +26,10 @@ from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
 from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError, decoded
 from pipeline_runner.engine.workflow.program import Program
 from pipeline_runner.engine.workflow.undo import Undo
+from pipeline_runner.engine.workflow.work import Work
 
 if TYPE_CHECKING:
     import asyncio
-
-
-PAUSE_AFTER = budget.MAX_UNITS // 2
-"""Units of work of expressions after which a run lets the server begin a new workflow task: the SDK gives
-each of them two seconds, however many steps it does, and tries for ever what takes longer."""
 
 
 class StepError(Exception):
@@ -57,6 +52,7 @@ class Steps:
         names: dict[str, Any],
         interruption: Interruption,
         undo: Undo,
+        work: Work,
     ) -> None:
         """Prepare to run steps.
 
@@ -66,13 +62,14 @@ class Steps:
             names: What expressions see; its ``steps`` grow with the results.
             interruption: What may end the forward work.
             undo: Where the undos of a child that has undone itself are entered.
+            work: What the run computes.
         """
         self._program = program
         self._state = state
         self._names = names
         self._interruption = interruption
         self._undo = undo
-        self._work = budget.metered()
+        self._work = work
         self.cancelled_children: dict[str, Report] = {}
         """Reports that children have sent which ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -86,18 +83,18 @@ class Steps:
             Interrupted: It was cut short, or ended while the run is being ended.
         """
         name = step.id
-        if self._work.units > PAUSE_AFTER:
-            await self._interruption.wait(calls.timer(0.001, "pause between steps with much to compute"))
-            self._work.units = 0
+        await self._work.pause_if_due()
         self.current = step.id
         self._record(step, StepResult(status="running"))
         try:
             if step.when is not None and not self._holds(step.when):
                 self._record(step, StepResult(status="skipped"))
                 return
+            await self._work.pause_if_due()
             if step.name is not None:
                 # In front of every error, and in every record of the report: the cause must fit in too.
                 name = shortened(render_text(step.name, self._names), calls.SUMMARY)
+            await self._work.pause_if_due()
             output = await self._act(step, name)
         except Interrupted:
             self._record(step, StepResult(status="cancelled"))
@@ -155,7 +152,7 @@ class Steps:
             case SetValues() | Wait() | Fail() as action:
                 return await self._inside(step, action, name)
         # Its end came with a new workflow task.
-        self._work.units = 0
+        self._work.begin_anew()
         return output
 
     async def _inside(self, step: Step, action: SetValues | Wait | Fail, name: str) -> Any:

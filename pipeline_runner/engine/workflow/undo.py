@@ -24,6 +24,7 @@ from pipeline_runner.engine.workflow import calls
 from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
 from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError
 from pipeline_runner.engine.workflow.program import Program
+from pipeline_runner.engine.workflow.work import Work
 
 _DUE = {
     "completed": ("completed",),
@@ -43,25 +44,30 @@ class _Failed(Exception):
 class Undo:
     """Undoes one run's log and keeps the record of it."""
 
-    def __init__(self, program: Program, state: Continuation, pause: Callable[[], None]) -> None:
+    def __init__(
+        self, program: Program, state: Continuation, work: Work, continue_if_due: Callable[[], None]
+    ) -> None:
         """Prepare the undo of a run.
 
         Args:
             program: The run's bundle.
             state: The run's state: why it is undone, and where every undo is recorded.
-            pause: Called between two undos; may go on in a new run.
+            work: What the run computes.
+            continue_if_due: Called between two undos; may go on in a new run.
         """
         self._program = program
         self._state = state
-        self._pause = pause
+        self._work = work
+        self._continue_if_due = continue_if_due
 
     async def scope(self, log: ScopeLog, above: Path = ROOT) -> None:
         """Undo a log from its end to its start; ``above`` is the path of the child whose log it is."""
         while log.entries:
+            await self._work.pause_if_due()
             entry = log.entries[-1]
             await self._entry(log, entry, above)
             log.entries.pop()
-            self._pause()
+            self._continue_if_due()
 
     async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path) -> None:
         step = self._program.step(log.pipeline, entry.step)
@@ -71,6 +77,7 @@ class Undo:
         elif entry.outcome in _DUE[step.compensate.after]:
             try:
                 await self._compensate(step.compensate, log, entry, path)
+                self._work.begin_anew()
                 self._record(path, entry, "undone")
             except _Failed as failed:
                 self._record(path, entry, "failed", failed.info)
