@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline_runner.activities.catalogue.entries import Entry, builtin
+from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.core import errors
 from pipeline_runner.core.expressions import filters
 from pipeline_runner.language import rules
@@ -109,6 +110,11 @@ def test_every_filter_and_test_is_in_the_reference() -> None:
 def test_every_error_type_is_in_the_reference() -> None:
     types = {value for name, value in vars(errors).items() if name.isupper() and str(value).isalpha()}
     assert {one for one in types if f"`{one}`" not in REFERENCE} == set()
+
+
+def test_every_exit_code_is_in_the_reference() -> None:
+    table = REFERENCE.partition("| exit code | meaning |")[2].partition("\n\n")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(ExitCode)
 
 
 def test_every_link_leads_somewhere() -> None:
