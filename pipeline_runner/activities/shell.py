@@ -46,36 +46,43 @@ _FIRST_LINE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class RunInput:
-    """What to run, and how."""
+    """The program to run, and how to run it."""
 
     command: Annotated[
-        list[Scalar], Meta(min_length=1, description="The program and its arguments; no shell.")
+        list[Scalar], Meta(min_length=1, description="The program and its arguments, run without a shell.")
     ]
     env: Annotated[
         dict[str, Scalar],
-        Meta(description="Environment variables, added to those of the worker."),
+        Meta(description="Environment variables to add to the worker's."),
     ] = field(default_factory=dict)
-    cwd: Annotated[str | None, Meta(description="The directory to run in; default: the run's.")] = None
-    stdin: Annotated[str | None, Meta(description="Text for standard input; default: nothing to read.")] = (
+    cwd: Annotated[str | None, Meta(description="The working directory. Default: the run's directory.")] = (
         None
     )
+    stdin: Annotated[
+        str | None, Meta(description="The string to pass on standard input. Default: it is empty.")
+    ] = None
     parse: Annotated[
         Literal["json", "lines", "none"],
-        Meta(description="Make `parsed` from standard output: one JSON value, or a list of lines."),
+        Meta(
+            description="How to parse standard output into `parsed`: as one JSON value or as a list of lines."
+        ),
     ] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutput:
-    """How it ended."""
+    """How the program ended."""
 
-    exit_code: Annotated[int, Meta(description="Always 0: another exit code fails the step.")]
-    stdout: Annotated[str, Meta(description="Standard output; empty if it was parsed.")]
+    exit_code: Annotated[int, Meta(description="Always 0, because any other exit code fails the step.")]
+    stdout: Annotated[str, Meta(description="Standard output. Empty if it was parsed.")]
     stderr: Annotated[str, Meta(description="The end of standard error.")]
-    parsed: Annotated[Any, Meta(description="Standard output as `parse` says; else null.")]
+    parsed: Annotated[Any, Meta(description="The parsed standard output. Null without `parse`.")]
     truncated: Annotated[
         bool,
-        Meta(description="Whether output was dropped: over 768 KiB out, or 256 KiB of errors."),
+        Meta(
+            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+            " or 256 KiB of standard error."
+        ),
     ]
 
 
@@ -83,7 +90,7 @@ class RunOutput:
 @activity.defn(name="shell.run")
 @checked
 async def run(parameters: RunInput) -> RunOutput:
-    """Run a program and wait for its end; an exit code other than 0 fails the step."""
+    """Run a program and wait until it exits. An exit code other than 0 fails the step."""
     output = Output()
     async with heartbeating():
         code = await _run(parameters, output)
@@ -128,7 +135,7 @@ def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], by
     except ValueError:
         # From None: Python's own message may show the text that it does not like.
         raise refused(
-            "the command or its environment has a character that no program can be given",
+            "the command or its environment contains a character that cannot be passed to a program",
             "InvalidInput",
         ) from None
     return command, encoded, os.fsencode(cwd)
@@ -143,16 +150,16 @@ def _explained(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> I
     except StartError as error:
         if error.directory:
             reason = os.strerror(error.number).lower()
-            message = f"cannot run in the folder {os.fsdecode(cwd)}: {reason}"
+            message = f"cannot run in the directory {os.fsdecode(cwd)}: {reason}"
             raise refused(message, "BadWorkingDirectory") from None
         if error.number == errno.ENOENT and (missing := _interpreter(program, environment, cwd)) is not None:
             raise refused(f"cannot run {name}: {missing}", "CommandNotExecutable") from None
         raise _start_error(error.number, name) from None
     except GuardianLostError:
-        message = f"{name}: the process that guarded it was ended, and it with it"
+        message = f"{name}: the process that guards it was killed, and the program with it"
         raise ApplicationError(message, UNCERTAIN, type="CommandLost") from None
     except LeftRunningError as error:
-        message = f"{name}: what it started goes on and cannot be ended: process {error}"
+        message = f"{name}: a process that it started is still running and cannot be stopped: process {error}"
         raise refused(message, "CommandLeftRunning", UNCERTAIN) from None
     except OSError as error:  # no descriptors, no memory
         raise _start_error(error.errno or 0, name) from None
@@ -180,10 +187,10 @@ def _interpreter(program: bytes, environment: dict[bytes, bytes], cwd: bytes) ->
         except OSError:
             continue
         if not first.startswith(b"#!"):
-            return "the loader that it was built for is not there"
+            return "the loader that it was built for does not exist"
         name = os.fsdecode(first[2:].strip(b" \t").split(b" ")[0])
-        ends = " (the file has the line ends of Windows)" if name.endswith("\r") else ""
-        return f"its first line names an interpreter that is not there, {json.dumps(name)}{ends}"
+        ends = " (the file has Windows line endings)" if name.endswith("\r") else ""
+        return f"its first line names an interpreter that does not exist, {json.dumps(name)}{ends}"
     return None
 
 
@@ -196,7 +203,7 @@ def _result(output: Output, parse: str) -> RunOutput:
 
 
 def _parsed(stdout: str, parse: str, *, truncated: bool) -> Any:
-    too_large = refused("standard output is too large to be parsed", "OutputTooLarge")
+    too_large = refused("standard output is too large to parse", "OutputTooLarge")
     if truncated:
         raise too_large
     parsed = _lines(stdout) if parse == "lines" else _json(stdout)

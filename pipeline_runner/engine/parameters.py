@@ -56,7 +56,7 @@ def decoded(stand_in: Raw, arguments: Sequence[Any]) -> list[Any]:
         signature.bind(*arguments)
     except TypeError:
         arity = _arity(signature, len(arguments))
-        raise refused(f"the input does not fit: {arity}", "InvalidInput") from None
+        raise refused(f"the input is not valid: {arity}", "InvalidInput") from None
     names = list(signature.parameters)
     return [
         _typed(argument, hint, f"{name}: " if len(names) > 1 else "", converter)
@@ -92,7 +92,7 @@ def _typed(argument: Any, hint: Any, prefix: str, converter: PayloadConverter) -
             return converted  # which Temporal's own converter does not know
         reason = _of_model(problem) or _chain(problem)
     # From None: the message names fields and types; the errors may hold the values, too.
-    raise refused(f"the input does not fit: {prefix}{reason}", "InvalidInput") from None
+    raise refused(f"the input is not valid: {prefix}{reason}", "InvalidInput") from None
 
 
 def _of_model(error: BaseException) -> str | None:

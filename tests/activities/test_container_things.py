@@ -114,7 +114,7 @@ def test_a_tag_that_cannot_be_given_back_is_not_undone(world: World, run: Run) -
 @pytest.mark.parametrize("more", [{"of": IMAGE}, {"restore": IMAGE}])
 def test_what_is_of_a_tag_does_not_go_with_a_key(run: Run, more: dict[str, str]) -> None:
     error = failure(run, fake_world().images.remove, key=KEY, **more)
-    assert told(error) == ("of and restore do not go with a key", "InvalidInput", False)
+    assert told(error) == ("of and restore are not allowed with a key", "InvalidInput", False)
 
 
 def test_remove_takes_a_tag_or_the_image(world: World, run: Run) -> None:

@@ -179,10 +179,10 @@ def test_volumes_must_exist(world: World, run: Run) -> None:
     [
         ({"image": "a/../b"}, None),
         ({"image": IMAGE, "settle": "5"}, None),
-        ({"image": IMAGE, "ports": {"80": "here"}}, 'ports: "here" is no place: write for example "127.0.0.1:8080"'),
-        ({"image": IMAGE, "aliases": ["www"]}, "aliases need a network"),
+        ({"image": IMAGE, "ports": {"80": "here"}}, 'ports: "here" is not an address: write for example "127.0.0.1:8080"'),
+        ({"image": IMAGE, "aliases": ["www"]}, "aliases require a network"),
         ({"image": IMAGE, "env": {"": "s3cret"}}, None),
-        ({"image": IMAGE, "env": {"A": "s3cret\0"}}, "the environment has a character that no program can be given"),
+        ({"image": IMAGE, "env": {"A": "s3cret\0"}}, "the environment contains a character that cannot be passed to a program"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_done(
@@ -330,7 +330,7 @@ def test_remove_by_key_touches_nothing_else(world: World, run: Run) -> None:
 def test_remove_of_nothing_is_refused(run: Run, family: str) -> None:
     error = failure(run, getattr(fake_world(), family).remove)
     assert told(error) == (
-        f"say which {family[:-1]}: by its name, by the key of the step that made it, or by both",
+        f"specify the {family[:-1]} by its name, by the key of the step that created it, or by both",
         "InvalidInput",
         False,
     )

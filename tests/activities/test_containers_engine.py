@@ -144,7 +144,9 @@ def test_a_command_that_cannot_be_ended_is_told(
 
     error = asyncio.run(scenario())
     assert (error.type, error.details) == ("CommandLeftRunning", (UNCERTAIN,))
-    assert error.message.startswith("sleep goes on in container web: cannot end sleep in container web: ")
+    assert error.message.startswith(
+        "sleep is still running in container web: cannot stop sleep in container web: "
+    )
     assert "sleep 504" in processes(engine, "web")
 
 

@@ -156,7 +156,7 @@ def test_a_file_is_no_directory(run: Run, tmp_path: Path, *, recursive: bool) ->
     path = tmp_path / "f"
     path.write_text("x")
     error = _failure(run, directories.create, path=str(path))
-    assert error.message == f"cannot create {path}: there is a file of that name"
+    assert error.message == f"cannot create {path}: there is a file with that name"
     assert (error.type, error.non_retryable) == ("FileExists", True)
     error = _failure(run, directories.create, path=str(path / "d"))
     assert (error.type, error.non_retryable) == ("NotADirectory", True)
@@ -179,9 +179,9 @@ def _never(path: str, *, recursive: bool) -> None:
         ("/..", "it is the root directory"),
         (".", "it is the run's directory"),
         ("deep/..", "it is the run's directory"),
-        ("..", "the run's directory, HERE/work, is in it"),
-        ("../..", "the run's directory, HERE/work, is in it"),
-        ("../way/here", "the run's directory, HERE/work, is in it"),
+        ("..", "it contains the run's directory, HERE/work"),
+        ("../..", "it contains the run's directory, HERE/work"),
+        ("../way/here", "it contains the run's directory, HERE/work"),
         ("../me", "it is the user's home directory"),
         ("../me/", "it is the user's home directory"),
     ],

@@ -324,28 +324,28 @@ def test_a_system_without_servers(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         ({"name": "www\n", "values": []}, "name is not a DNS name"),
         ({"type": "NOPE", "values": []}, "type is not the type of a record set, such as A or TXT"),
         ({"type": "ANY", "values": []}, "type is not the type of a record set, such as A or TXT"),
-        ({"type": "SOA", "values": []}, "SOA records are written by the server itself"),
+        ({"type": "SOA", "values": []}, "SOA records are managed by the server itself"),
         ({"values": ["192.0.2.1", "hunter2"]}, "values[1] is not a value of the type A"),
         ({"values": ["192.0.2.1\n192.0.2.2"]}, "values[0] is not a value of the type A"),
         ({"values": ["192.0.2.1 ; hunter2"]}, "values[0] is not a value of the type A"),
         ({"type": "MX", "values": ["70000 hunter2"]}, "values[0] is not a value of the type MX"),
         (
             {"type": "TXT", "values": ["v=spf1 hunter2"]},
-            "values[0]: text with spaces or semicolons stands in double quotes",
+            "values[0]: put strings that contain spaces or semicolons in double quotes",
         ),
         (
             {"type": "TXT", "values": ["v=DKIM1;k=hunter2"]},
-            "values[0]: text with spaces or semicolons stands in double quotes",
+            "values[0]: put strings that contain spaces or semicolons in double quotes",
         ),
         (
             {"type": "TXT", "values": ['"' + "hunter2" * 100 + '"']},
             "values[0] is not a value of the type TXT",
         ),
-        ({"type": "CNAME", "values": ["a.test", "b.test"]}, "a name has one CNAME record, not 2"),
+        ({"type": "CNAME", "values": ["a.test", "b.test"]}, "a name can have only one CNAME record, not 2"),
         ({"values": [], "zone": "other.test"}, f"new.{ZONE} is not in the zone other.test"),
         ({"values": [], "server": "x" * 64}, "server is not an address or a name"),
-        ({"values": [], "ttl": -1}, "the input does not fit: Expected `int` >= 0 - at `ttl`"),
-        ({"values": "192.0.2.1"}, "the input does not fit: Expected `array`, got `str` - at `values`"),
+        ({"values": [], "ttl": -1}, "the input is not valid: Expected `int` >= 0 - at `ttl`"),
+        ({"values": "192.0.2.1"}, "the input is not valid: Expected `array`, got `str` - at `values`"),
         (
             {"type": "TXT", "values": [f'"{"hunter2" * 36}" "{n}"' for n in range(300)]},
             f"set TXT new.{ZONE}: the record set is too large for a message",
@@ -366,8 +366,8 @@ def test_records_beside_a_cname_are_not_taken_for_applied(run: Run, knot: NameSe
         return
     error = failed(run, upsert, **at(knot, "alias", "A", values=["192.0.2.3"]))
     assert error.message == (
-        f"set A alias.{ZONE}: the server took the update and did not apply it;"
-        " it skips what cannot be, such as records beside a CNAME"
+        f"set A alias.{ZONE}: the server accepted the update but did not apply it;"
+        " it ignores impossible changes, such as records beside a CNAME"
     )
     assert told(error) == ("DnsNotApplied", True, False)
     error = failed(run, upsert, **at(knot, "old", "CNAME", values=["text.example.test"]))
@@ -378,7 +378,7 @@ def test_records_beside_a_cname_are_not_taken_for_applied(run: Run, knot: NameSe
 @pytest.mark.parametrize(
     ("secret", "reason"),
     [
-        ("WRONG_KEY", " refuses: its key of that name is another one"),
+        ("WRONG_KEY", " refuses: it has a different key with that name"),
         ("STRANGE_KEY", " refuses: it does not know the key"),
     ],
 )
@@ -624,7 +624,7 @@ def test_a_set_that_keeps_changing_is_a_conflict(environment: NewEnvironment, kn
         return "pass"
 
     error, updates = through(knot, environment(), handle, upsert, at(knot, "old", "A", values=["192.0.2.3"]))
-    assert error.message == f"set A old.{ZONE}: it changed 5 times in between"
+    assert error.message == f"set A old.{ZONE}: the record set changed 5 times during the update"
     assert (told(error), updates) == (("DnsConflict", False, False), 5)
     assert knot.ask("old", "A") == ["192.0.2.105"]
 
@@ -721,12 +721,12 @@ def _rcode(code: dns.rcode.Rcode, update: dns.rcode.Rcode | None = None) -> Call
         (_rcode(dns.rcode.NOTIMP), " refuses (NOTIMP)", ("DnsRefused", True, False)),
         (
             lambda _: b"nonsense",
-            ": the answer cannot be read, or is not signed as it should",
+            ": the answer cannot be read, or is not signed correctly",
             ("DnsUnreachable", False, False),
         ),
         (
             lambda _: dns.message.make_response(dns.message.make_query("b.test", "A")).to_wire(),
-            ": the answer is to another question",
+            ": the answer belongs to another question",
             ("DnsUnreachable", False, False),
         ),
     ],
@@ -747,7 +747,7 @@ def test_aliases_in_a_circle(environment: NewEnvironment) -> None:
         return response.to_wire()
 
     error = asked(circle, lookup, environment(), name="a.test", type="A")
-    assert error.message == "look up A a.test: the answer makes no sense, such as aliases in a circle"
+    assert error.message == "look up A a.test: the answer is not valid: it may contain a loop of aliases"
     assert told(error) == ("DnsServerFailure", False, False)
 
 
@@ -774,7 +774,7 @@ def test_an_answer_without_the_signature(environment: NewEnvironment, knot: Name
         return dns.message.make_response(plain_query).to_wire()
 
     error = asked(unsigned, remove, environment(), name="a.test", type="A", tsig="DNS_KEY")
-    assert error.message.endswith(": the answer cannot be read, or is not signed as it should")
+    assert error.message.endswith(": the answer cannot be read, or is not signed correctly")
     assert told(error) == ("DnsUnreachable", False, False)
 
 

@@ -145,7 +145,7 @@ def test_a_server_that_sends_less_than_it_was_asked_for(
     failure(run, url=server.url, path=str(target))
     error = failure(run, url=server.url, path=str(target))
     assert (error.type, error.non_retryable) == ("HttpConnectionError", False)
-    assert error.message == f"GET {server.url}: {PIECE + 1000:,} of {len(BODY):,} bytes came"
+    assert error.message == f"GET {server.url}: received {PIECE + 1000:,} of {len(BODY):,} bytes"
     assert not target.exists()
     result = run(download, url=server.url, path=str(target))
     assert (result.resumed, target.read_bytes()) == (PIECE + 1000, BODY)
@@ -159,7 +159,7 @@ def test_the_size_is_learnt_from_the_range(
     failure(run, url=server.url, path=str(target))
     (note,) = state.rglob("part.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), "total": None}))
-    assert failure(run, url=server.url, path=str(target)).message.endswith(f" of {len(BODY):,} bytes came")
+    assert failure(run, url=server.url, path=str(target)).message.endswith(f" of {len(BODY):,} bytes")
     assert not target.exists()
 
 
@@ -191,7 +191,7 @@ def test_a_part_that_was_put_in_place_is_let_go(
 
     monkeypatch.setattr(fcntl, "flock", late)
     error = failure(run, url=server.url, path=str(target))
-    assert (error.type, error.message) == ("StillWriting", "an earlier attempt has just ended")
+    assert (error.type, error.message) == ("StillWriting", "an earlier attempt has just finished")
     assert target.read_bytes() == b"whole"
 
 
@@ -262,7 +262,7 @@ def test_a_bad_status(run: Run, server: FileServer, target: Path, key: str, stat
 def test_a_file_over_the_limit_is_refused(run: Run, server: FileServer, target: Path, key: str) -> None:
     error = failure(run, url=server.url, path=str(target), max_bytes=PIECE)
     assert (error.type, error.non_retryable) == ("FileTooLarge", True)
-    assert error.message == f"GET {server.url}: the file is over 65,536 bytes (max_bytes)"
+    assert error.message == f"GET {server.url}: the file is larger than 65,536 bytes (max_bytes)"
     assert names(target.parent) == []
     assert run(download, url=server.url, path=str(target), max_bytes=len(BODY)).bytes == len(BODY)
 
@@ -293,7 +293,10 @@ def test_a_server_that_stalls_is_given_up(
     monkeypatch.setattr(module, "STALLED", 0.2)
     server.hold.set()
     error = failure(run, url=server.url, path=str(target))
-    assert (error.type, error.message) == ("HttpConnectionError", f"GET {server.url}: no data for too long")
+    assert (error.type, error.message) == (
+        "HttpConnectionError",
+        f"GET {server.url}: the server sent no data for too long",
+    )
 
 
 def test_progress_is_told(

@@ -121,7 +121,10 @@ def test_read_refuses_what_no_output_can_hold(run: Run, tmp_path: Path, data: by
     """A NUL takes six bytes of JSON."""
     (tmp_path / "f").write_bytes(data)
     error = _failure(run, files.read, path=str(tmp_path / "f"))
-    assert error.message == f"cannot read {tmp_path}/f: it is over 1 MiB, too big for a step's output"
+    assert (
+        error.message
+        == f"cannot read {tmp_path}/f: it is larger than 1 MiB, which is too large for a step's output"
+    )
     assert (error.type, error.non_retryable) == ("FileTooLarge", True)
 
 
@@ -441,7 +444,7 @@ def test_mistakes_are_not_retried_and_name_the_path(run: Run, tmp_path: Path) ->
         (
             files.write,
             {"path": f"{at}/no/f", "content": ""},
-            f"cannot write {at}/no/f: the folder {at}/no does not exist",
+            f"cannot write {at}/no/f: the directory {at}/no does not exist",
             "FileNotFound",
         ),
         (
@@ -466,7 +469,7 @@ def test_mistakes_are_not_retried_and_name_the_path(run: Run, tmp_path: Path) ->
         (
             files.copy,
             {"source": f"{at}/f", "destination": f"{at}/no/t"},
-            f"cannot write {at}/no/t: the folder {at}/no does not exist",
+            f"cannot write {at}/no/t: the directory {at}/no does not exist",
             "FileNotFound",
         ),
         (
@@ -491,7 +494,7 @@ def test_mistakes_are_not_retried_and_name_the_path(run: Run, tmp_path: Path) ->
         (
             files.write,
             {"path": f"{at}/t", "content": "secret\ud800"},
-            f"cannot write {at}/t: the text is not valid Unicode",
+            f"cannot write {at}/t: the string is not valid Unicode",
             "InvalidInput",
         ),
     ]
@@ -525,7 +528,7 @@ def test_the_path_of_a_directory_is_refused(run: Run, tmp_path: Path, key: str, 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_what_is_no_path_does_not_fit(run: Run, path: str) -> None:
-    assert _failure(run, files.remove, path=path).message.startswith("the input does not fit: ")
+    assert _failure(run, files.remove, path=path).message.startswith("the input is not valid: ")
 
 
 def test_a_forbidden_file_is_a_mistake(run: Run) -> None:

@@ -269,7 +269,10 @@ def test_a_response_over_the_limit_is_refused(run: Run, server: Server, encoding
     data = b"x" * 1_100_000
     server.answer(200, gzip.compress(data) if encoding == "gzip" else data, Content_Encoding=encoding)
     error = _failure(run, url=server.url)
-    assert error.message == f"GET {server.url}: the response is over 1 MiB, too big for a step's output"
+    assert (
+        error.message
+        == f"GET {server.url}: the response is larger than 1 MiB, which is too large for a step's output"
+    )
     assert (error.type, error.non_retryable) == ("ResponseTooLarge", True)
 
 
@@ -332,7 +335,10 @@ def test_a_body_that_is_not_valid_unicode_is_refused(run: Run, server: Server, g
 
 def test_json_and_body_exclude_each_other(run: Run, server: Server) -> None:
     error = _failure(run, url=server.url, method="POST", json=1, body="x")
-    assert (error.message, error.type) == ("give one of json, body, file and multipart", "InvalidInput")
+    assert (error.message, error.type) == (
+        "json, body, file and multipart are not allowed together: set one of them",
+        "InvalidInput",
+    )
 
 
 @pytest.mark.parametrize("value", ["hunter2\r\nX: y", "hunter2é", "hunter2\0"])

@@ -59,7 +59,7 @@ def test_what_is_cut_off_is_an_error(
             run(activity, url=server.url, **path)
         assert (caught.value.type, caught.value.non_retryable) == ("HttpConnectionError", False)
         assert caught.value.message.startswith(f"GET {server.url}: the ")
-        assert caught.value.message.endswith(" data is cut off")
+        assert caught.value.message.endswith(" data is incomplete")
         assert list(tmp_path.iterdir()) == []
 
 

@@ -102,10 +102,10 @@ def test_a_request_under_no_proxy(
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("HTTP_PROXY", "socks://127.0.0.1:9", "HTTP_PROXY is not the URL of a proxy such as "),
-        ("http_proxy", "ftp://127.0.0.1:9", "http_proxy is not the URL of a proxy such as "),
-        ("HTTP_PROXY", "http://me:secret/word@p:80", "HTTP_PROXY is not the URL of a proxy such as "),
-        ("ALL_PROXY", "http://p:port-secret", "ALL_PROXY is not the URL of a proxy such as "),
+        ("HTTP_PROXY", "socks://127.0.0.1:9", "HTTP_PROXY is not a proxy URL such as "),
+        ("http_proxy", "ftp://127.0.0.1:9", "http_proxy is not a proxy URL such as "),
+        ("HTTP_PROXY", "http://me:secret/word@p:80", "HTTP_PROXY is not a proxy URL such as "),
+        ("ALL_PROXY", "http://p:port-secret", "ALL_PROXY is not a proxy URL such as "),
         ("SSL_CERT_FILE", "/nowhere-secret", "SSL_CERT_FILE names a file that cannot be used: no such file or directory"),
         ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names a file that cannot be used: there is no certificate"),
     ],
@@ -149,7 +149,7 @@ def test_a_proxy_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch, na
         run(request, url="http://example.org/")
     error = caught.value
     assert (error.type, error.non_retryable) == ("HttpConnectionError", False)
-    assert error.message == f"GET http://example.org/: connection refused (by way of {name})"
+    assert error.message == f"GET http://example.org/: connection refused (through the proxy in {name})"
 
 
 def test_a_socks_proxy_is_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_sent(run: Run, tmp_pa
                 assert str(tmp_path) in error.message
         for more in ({"json": 1}, {"body": "x"}, {"multipart": {"a": 1}}):
             error = _failure(run, url=server.url, method="POST", file="x", **more)
-            assert error.message == "give one of json, body, file and multipart"
+            assert error.message == "json, body, file and multipart are not allowed together: set one of them"
         bad = {"c": {"file": "x", "content_type": "a\r\nX: y"}}
         assert _failure(run, url=server.url, method="POST", multipart=bad).type == "InvalidInput"
         assert _failure(run, url=server.url, method="POST", multipart={"a": "\ud800"}).type == "InvalidInput"
@@ -181,7 +181,7 @@ def test_a_file_that_becomes_shorter_is_told(
     monkeypatch.setattr(os, "fstat", shorten)
     with RawServer(lambda *_: ok()) as server:
         error = _failure(run, url=server.url, method="POST", file=str(path))
-    assert (error.message, error.type) == (f"{path} became shorter while it was sent", "FileChanged")
+    assert (error.message, error.type) == (f"{path} became shorter while it was being sent", "FileChanged")
     assert not error.non_retryable
 
 

@@ -44,7 +44,7 @@ def test_a_misfit_is_not_retried_and_named(function: Any, value: Any, message: s
     with pytest.raises(ApplicationError) as caught:
         asyncio.run(_call(function, _decoded(function, value)))
     assert message in caught.value.message
-    assert caught.value.message.startswith("the input does not fit: ")
+    assert caught.value.message.startswith("the input is not valid: ")
     assert caught.value.type == "InvalidInput"
     assert caught.value.non_retryable
     assert caught.value.__cause__ is None

@@ -256,7 +256,7 @@ def test_a_guardian_that_is_killed_takes_its_program_with_it(environment: NewEnv
         return caught.value
 
     error = asyncio.run(scenario())
-    assert error.message == "bash: the process that guarded it was ended, and it with it"
+    assert error.message == "bash: the process that guards it was killed, and the program with it"
     assert error.type == "CommandLost"
     assert error.details == ({"pipeline_runner": {"outcome": "uncertain"}},)
     mark.wait_gone()
@@ -301,7 +301,10 @@ def test_what_cannot_be_ended_is_told(
 
     monkeypatch.setattr("pipeline_runner.activities.shell.GRACE", 0.1)
     error = asyncio.run(scenario())
-    assert error.message == "bash: what it started goes on and cannot be ended: process 4711"
+    assert (
+        error.message
+        == "bash: a process that it started is still running and cannot be stopped: process 4711"
+    )
     assert (error.type, error.non_retryable) == ("CommandLeftRunning", True)
     assert error.details == ({"pipeline_runner": {"outcome": "uncertain"}},)
 

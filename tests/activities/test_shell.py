@@ -107,7 +107,10 @@ def test_lines_end_with_lf_or_crlf_alone(run: Run) -> None:
 @pytest.mark.parametrize("env", [{"": "x"}, {"a=b": "x"}, {"a": "\0"}, {"a": "\ud800"}])
 def test_an_environment_that_no_program_can_be_given(run: Run, env: Any) -> None:
     error = _failure(run, command=["true"], env=env)
-    assert error.message == "the command or its environment has a character that no program can be given"
+    assert (
+        error.message
+        == "the command or its environment contains a character that cannot be passed to a program"
+    )
     assert (error.type, error.non_retryable) == ("InvalidInput", True)
 
 
@@ -226,9 +229,9 @@ def test_a_script_whose_interpreter_is_missing_is_not_missing_itself(
     for name, first in {"crlf": "#!/bin/sh\r", "spaced": "#! /no/such/thing -x"}.items():
         (tmp_path / name).write_text(f"{first}\necho hi\n")
         (tmp_path / name).chmod(0o755)
-    names = "its first line names an interpreter that is not there"
+    names = "its first line names an interpreter that does not exist"
     cases = {
-        "crlf": f'{names}, "/bin/sh\\r" (the file has the line ends of Windows)',
+        "crlf": f'{names}, "/bin/sh\\r" (the file has Windows line endings)',
         "spaced": f'{names}, "/no/such/thing"',
     }
     for name, reason in cases.items():
@@ -255,7 +258,7 @@ def test_what_cannot_be_started_is_not_retried(run: Run, tmp_path: Path) -> None
         ),
         ("echo", "x" * 3_000_000): ("cannot run echo: argument list too long", "CommandTooLong"),
         ("echo", "a\0b"): (
-            "the command or its environment has a character that no program can be given",
+            "the command or its environment contains a character that cannot be passed to a program",
             "InvalidInput",
         ),
     }
@@ -267,7 +270,7 @@ def test_what_cannot_be_started_is_not_retried(run: Run, tmp_path: Path) -> None
 
 def test_a_bad_folder_is_named(run: Run, tmp_path: Path) -> None:
     error = _failure(run, command=["true"], cwd=f"{tmp_path}/nope")
-    assert error.message == f"cannot run in the folder {tmp_path}/nope: no such file or directory"
+    assert error.message == f"cannot run in the directory {tmp_path}/nope: no such file or directory"
     assert (error.type, error.non_retryable) == ("BadWorkingDirectory", True)
 
 
@@ -290,7 +293,7 @@ def test_a_result_always_fits_into_the_history(run: Run) -> None:
 @pytest.mark.parametrize("parse", ["json", "lines"])
 def test_output_too_large_to_parse_is_an_error(run: Run, parse: str) -> None:
     error = _failure(run, command=_python("print('[' + '1,' * 1_000_000 + '1]')"), parse=parse)
-    assert error.message == "standard output is too large to be parsed"
+    assert error.message == "standard output is too large to parse"
     assert (error.type, error.non_retryable) == ("OutputTooLarge", True)
 
 

@@ -223,14 +223,14 @@ def test_rows_that_are_too_large_change_nothing(run: Run, table: Sql) -> None:
     given = {"statement": "insert into t values (3, :name)", "parameters": {"name": "é" * 200_000}}
     run(execute, connection="DB", **given)
     error = failed(run, execute, statement="update t set id = id + 10 returning name, name as again")
-    assert error.message == "DB: the rows are over 1.5 MiB, too big for a step's output"
+    assert error.message == "DB: the rows are larger than 1.5 MiB, which is too large for a step's output"
     assert told(error) == ("ResultTooLarge", *FINAL)
     assert table.query("select min(id) from t") == "1"
 
 
 def test_columns_of_one_name_are_refused(run: Run, table: Sql) -> None:
     error = failed(run, execute, statement="select a.id, b.id, a.name from t a join t b on a.id = b.id")
-    assert error.message == 'DB: several columns are called "id": rename them with AS'
+    assert error.message == 'DB: several columns are named "id": rename them with AS'
     assert told(error) == ("StatementFailed", *FINAL)
 
 
@@ -255,25 +255,28 @@ def test_an_endless_result_ends_at_its_bound(run: Run, db: Sql) -> None:
             {"statement": "insert into t values (:a)", "parameters": [{"a": 1}, {}]},
             "DB: the statement's :a is not in parameters",
         ),
-        ({"statement": "select 1; select 2"}, "DB: several statements are for sql.script"),
+        (
+            {"statement": "select 1; select 2"},
+            "DB: only one statement is allowed: use sql.script for several",
+        ),
         ({"statement": " ; -- nothing\n"}, "DB: there is no statement"),
         (
             {"statement": "/* */ commit"},
-            "DB: the statement is COMMIT, but each call is one transaction of its own",
+            "DB: the statement is COMMIT, but each call is one transaction",
         ),
         (
             {"statement": "select 1", "max_rows": 10_001},
-            "the input does not fit: Expected `int` <= 10000 - at `max_rows`",
+            "the input is not valid: Expected `int` <= 10000 - at `max_rows`",
         ),
         (
             {"statement": "select 1", "parameters": []},
-            "the input does not fit: Expected `array` of length >= 1 - at `parameters`",
+            "the input is not valid: Expected `array` of length >= 1 - at `parameters`",
         ),
         (
             {"statement": "select :a", "parameters": {"a": "\ud800"}},
-            "DB: a value or a text is none that the database can take",
+            "DB: the database does not accept one of the values or strings",
         ),
-        ({"statement": "select '\ud800'"}, "DB: a value or a text is none that the database can take"),
+        ({"statement": "select '\ud800'"}, "DB: the database does not accept one of the values or strings"),
     ],
 )
 def test_input_that_cannot_be(run: Run, table: Sql, given: dict[str, Any], message: str) -> None:
@@ -355,7 +358,7 @@ def test_a_script_that_ends_the_transaction_is_refused(
     run: Run, table: Sql, statement: str, word: str
 ) -> None:
     error = failed(run, script, script=f"delete from t; {statement}; nonsense")
-    assert error.message == f"DB: statement 2 is {word}, but each call is one transaction of its own"
+    assert error.message == f"DB: statement 2 is {word}, but each call is one transaction"
     assert told(error) == ("InvalidInput", *FINAL)
     assert table.query(ALL) == ROWS
 
@@ -385,7 +388,7 @@ def test_files_that_are_no_scripts(
     path.write_bytes(b" " * 101)
     error = failed(run, script, path=str(path))
     assert (error.message, told(error)) == (
-        f"cannot read {path}: it is over 16 MiB",
+        f"cannot read {path}: it is larger than 16 MiB",
         ("FileTooLarge", *FINAL),
     )
     error = failed(run, script, path=str(tmp_path / "none.sql"))
@@ -398,7 +401,7 @@ def test_files_that_are_no_scripts(
 @pytest.mark.parametrize("given", [{}, {"script": "select 1", "path": "x.sql"}])
 def test_script_and_path_exclude_each_other(run: Run, lite: Lite, given: dict[str, str]) -> None:
     error = failed(run, script, **given)
-    assert (error.message, told(error)) == ("give script or path, one of them", ("InvalidInput", *FINAL))
+    assert (error.message, told(error)) == ("set either script or path", ("InvalidInput", *FINAL))
 
 
 def test_a_script_without_a_statement(run: Run, db: Sql) -> None:
@@ -447,7 +450,7 @@ def test_the_values_of_sqlite(run: Run, lite: Lite) -> None:
     )
     assert found.rows == [{"b": "AP8=", "inf": "inf", "f": 1.5, "d": "2026-02-03", "q": 1}]
     error = failed(run, execute, statement="select :n", parameters={"n": 2**70})
-    assert error.message == "DB: a value or a text is none that the database can take"
+    assert error.message == "DB: the database does not accept one of the values or strings"
 
 
 def test_bodies_of_functions_are_one_statement(run: Run, postgres: Postgres) -> None:
@@ -472,7 +475,7 @@ def test_bodies_of_functions_are_one_statement(run: Run, postgres: Postgres) -> 
     error = failed(
         run, execute, statement="create procedure p() language plpgsql as $$ begin commit; end $$; select 1"
     )
-    assert error.message == "DB: several statements are for sql.script"
+    assert error.message == "DB: only one statement is allowed: use sql.script for several"
 
 
 def test_a_procedure_cannot_commit(run: Run, postgres: Postgres) -> None:
@@ -487,7 +490,7 @@ def test_a_transaction_that_was_ended_all_the_same(run: Run, postgres: Postgres)
     """The text is read well enough, but not by PostgreSQL: comments may be nested."""
     text = "create table t (id integer); /* /* */ ' */ commit; select 1 /* ' */"
     error = failed(run, script, script=text)
-    assert error.message == "DB: the transaction was ended from within; what came before that stays"
+    assert error.message == "DB: a statement ended the transaction; the changes made before that stay"
     assert told(error) == ("StatementFailed", True, True)
 
 
@@ -844,8 +847,8 @@ def test_a_file_that_is_no_database(run: Run, lite: Lite) -> None:
     [
         ("hunter2", 'the secret "DB" is not a database URL such as postgresql://user:password@host/name', "InvalidInput"),
         ("postgresql://u:hunter2@h:port/d", 'the secret "DB" is not a database URL such as postgresql://user:password@host/name', "InvalidInput"),
-        ("postgresql://u:hunter2@127.0.0.1/d?hunter2=1", 'the secret "DB" has an option that its driver does not know', "InvalidInput"),
-        ("mysql+nosuch://u:hunter2@h/d", 'DB: nothing installed knows "mysql+nosuch"', "MissingDriver"),
+        ("postgresql://u:hunter2@127.0.0.1/d?hunter2=1", 'the secret "DB" has an option that its driver does not support', "InvalidInput"),
+        ("mysql+nosuch://u:hunter2@h/d", 'DB: no installed package supports "mysql+nosuch"', "MissingDriver"),
         ("mysql+pymysql://u:hunter2@h/d", 'DB: "mysql+pymysql" needs the Python package "pymysql"', "MissingDriver"),
         ("postgresql+asyncpg://u:hunter2@h/d", 'DB: "postgresql+asyncpg" needs the Python package "asyncpg"', "MissingDriver"),
         ("postgresql+psycopg_async://u:hunter2@h/d", 'the secret "DB" names an asynchronous driver, "postgresql+psycopg_async"', "InvalidInput"),
@@ -1027,6 +1030,6 @@ async def test_what_the_database_may_still_complete_is_told(
     with pytest.raises(ApplicationError) as caught:
         await task
     release.set()
-    assert caught.value.message == "DB: the database goes on with it, and may still complete it"
+    assert caught.value.message == "DB: the database is still running it, and may complete it"
     assert (caught.value.type, caught.value.non_retryable) == ("StatementLeftRunning", True)
     assert caught.value.details == ({"pipeline_runner": {"outcome": "uncertain"}},)

@@ -93,8 +93,8 @@ def test_what_is_no_store_is_not_used(
     with pytest.raises(ApplicationError) as caught:
         run(files.write, path=str(file), content="new")
     assert caught.value.message == (
-        f"cannot write {file}: what its undo needs cannot be kept: {kept} is no directory that the worker's user "
-        "owns and can write (RUN_PIPELINE_STATE names another state directory)"
+        f"cannot write {file}: cannot keep what the undo needs: {kept} is not a directory that the worker's user "
+        "owns and can write to (set RUN_PIPELINE_STATE to use another state directory)"
     )
     assert (file.read_text(), os.listdir(trap), os.listdir(file.parent)) == ("old", [], ["file"])
 

@@ -56,8 +56,8 @@ def test_a_record_in_another_state_directory_is_missed(
     (tmp_path / "other" / "kept").mkdir(parents=True, mode=0o700)
     error = _lost(run, files.restore, path=str(path), key=key)
     assert error.message.startswith(
-        f"cannot restore {path}: the step completed, but nothing is kept here of what was at {path}: it ran on "
-        "another host, as another user or with another state directory, or what was kept is gone (looked in "
+        f"cannot restore {path}: the step completed, but nothing is kept here of what was at {path}: the step ran "
+        "on another host, as another user or with another state directory, or what was kept has been removed (looked in "
     )
     assert str(tmp_path / "other" / "kept" / key) in error.message
     _lost(run, files.restore, path=str(path), key=key)  # and no less the second time

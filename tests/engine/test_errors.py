@@ -200,7 +200,7 @@ async def test_a_parameter_that_does_not_fit_is_refused_at_once(
     async with pipelines.worker(takes(hint)):
         handle = await pipelines.start(pipelines.bundle(pipeline(given)))
         cause, _ = await failed(handle, 5)
-    assert (cause.type, cause.message) == ("InvalidInput", f"o: the input does not fit: {reason}")
+    assert (cause.type, cause.message) == ("InvalidInput", f"o: the input is not valid: {reason}")
     text = (await handle.fetch_history()).to_json()
     assert 'File \\"' not in text
     assert "Failed decoding" not in text
@@ -236,10 +236,10 @@ async def test_a_parameter_of_several_is_named_and_their_number_is_checked(pipel
 
     async with pipelines.worker(two):
         assert await told("args: [{width: 1}, many]") == (
-            "o: the input does not fit: count: Expected `int`, got `str`"
+            "o: the input is not valid: count: Expected `int`, got `str`"
         )
         assert await told("args: [{width: 1}, 2, 3]") == (
-            "o: the input does not fit: it takes 1 to 2 arguments (size, count), not 3"
+            "o: the input is not valid: it takes 1 to 2 arguments (size, count), not 3"
         )
         fits = pipeline(step(pipelines, "test.two", "args: [{width: 3}]"), "output: '{{ steps.o.output }}'\n")
         handle = await pipelines.start(pipelines.bundle(fits))

@@ -110,7 +110,7 @@ def test_the_data_is_loaded(place: Place) -> None:
 @pytest.mark.parametrize(
     ("stage", "error", "order"),
     [
-        ("folder", "folder: cannot create .*: there is a file of that name", []),
+        ("folder", "folder: cannot create .*: there is a file with that name", []),
         (
             "download",
             r"download the measurements: GET .*: the file's checksum is .* \[ChecksumMismatch\]",

@@ -50,7 +50,12 @@ def test_provision_makes_the_resource(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("breaks", "inputs", "error", "order"),
     [
-        ("create", ("name=x",), "create resource x: cannot create {at}/x: there is a file of that name", []),
+        (
+            "create",
+            ("name=x",),
+            "create resource x: cannot create {at}/x: there is a file with that name",
+            [],
+        ),
         (
             "configure",
             ("name=y",),
@@ -138,7 +143,7 @@ def test_rollout_fails_in_its_first_stage(tmp_path: Path) -> None:
     assert done.code == 1
     assert failure(done) == (
         f"failed: roll out 2.0.0 to staging: folder: cannot create {tmp_path}/demo-rollout/staging:"
-        " there is a file of that name [FileExists]"
+        " there is a file with that name [FileExists]"
     )
     assert tree(tmp_path) == was
 

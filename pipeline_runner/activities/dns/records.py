@@ -47,19 +47,19 @@ _SERVERS_OWN = {"SOA", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"}
 """What servers write themselves."""
 
 Name = Annotated[
-    str, Meta(min_length=1, description="The full name, such as www.example.org; a final dot is optional.")
+    str, Meta(min_length=1, description="The full name, such as www.example.org. A trailing dot is optional.")
 ]
-Type = Annotated[str, Meta(min_length=1, description="The type, such as A, AAAA, CNAME, TXT, MX or SRV.")]
+Type = Annotated[
+    str, Meta(min_length=1, description="The record type, such as A, AAAA, CNAME, TXT, MX or SRV.")
+]
 Port = Annotated[int, Meta(ge=1, le=65535, description="The server's port.")]
-ServerName = Annotated[str, Meta(min_length=1, description="The server, by address or name.")]
-Zone = Annotated[
-    str | None, Meta(description="The zone that the name is in; default: the server is asked for it.")
-]
+ServerName = Annotated[str, Meta(min_length=1, description="The address or name of the server.")]
+Zone = Annotated[str | None, Meta(description="The zone of the name. Default: the server is asked for it.")]
 Tsig = Annotated[
     str | None,
     Meta(
-        description="The name of a secret on the worker: the key that signs the messages, as"
-        " algorithm:name:secret. Default: they are not signed.",
+        description="The name of a secret on the worker that holds the key to sign messages with, as"
+        " algorithm:name:secret. Default: messages are not signed.",
         extra_json_schema={"x-secret": True},
     ),
 ]
@@ -67,28 +67,31 @@ Tsig = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class LookupInput:
-    """What to ask for, and whom."""
+    """The name to look up, and the server to ask."""
 
     name: Name
     type: Type
     server: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
-        Meta(description="The server to ask, by address or name; default: the system's."),
+        Meta(description="The address or name of the server to ask. Default: the system's servers."),
     ] = None
     port: Port = 53
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookupOutput:
-    """What the answer holds."""
+    """The values found."""
 
-    name: Annotated[str, Meta(description="The name that was asked for, without a final dot.")]
-    type: Annotated[str, Meta(description="The type that was asked for.")]
+    name: Annotated[str, Meta(description="The requested name, without a trailing dot.")]
+    type: Annotated[str, Meta(description="The requested type.")]
     canonical_name: Annotated[
-        str, Meta(description="The name that has the values: another one if `name` is an alias.")
+        str, Meta(description="The name that has the values. It differs from `name` if that is an alias.")
     ]
-    values: Annotated[list[str], Meta(description="The values as in a zone file, sorted; none: [].")]
-    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")]
+    values: Annotated[
+        list[str],
+        Meta(description="The values, in the format of a zone file, sorted. Empty if there are none."),
+    ]
+    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +103,13 @@ class UpsertInput:
     values: Annotated[
         list[str],
         Meta(
-            description="All values, as in a zone file; names in them are full names. Text of a TXT"
-            ' record with spaces stands in double quotes: ["\\"v=spf1 -all\\""]. []: remove the set.'
+            description="All values, in the format of a zone file, with full names. Put TXT strings that"
+            ' contain spaces in double quotes: ["\\"v=spf1 -all\\""]. An empty list removes the set.'
         ),
     ]
     ttl: Annotated[
         Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
-        Meta(description=f"Seconds; null: {DEFAULT_TTL}."),
+        Meta(description=f"The TTL in seconds. Null: {DEFAULT_TTL}."),
     ] = DEFAULT_TTL
     server: ServerName
     port: Port = 53
@@ -118,22 +121,25 @@ class UpsertInput:
 class RecordSet:
     """The values of one name and type."""
 
-    values: Annotated[list[str], Meta(description="As in a zone file, sorted; none: [].")] = field(
-        default_factory=list
-    )
-    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")] = None
+    values: Annotated[
+        list[str],
+        Meta(description="The values, in the format of a zone file, sorted. Empty if there are none."),
+    ] = field(default_factory=list)
+    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpsertOutput:
-    """The record set as it is now, and as it was."""
+    """The record set after and before the step."""
 
-    name: Annotated[str, Meta(description="The name, without a final dot.")]
-    type: Annotated[str, Meta(description="The type.")]
-    values: Annotated[list[str], Meta(description="The values as in a zone file, sorted.")]
-    ttl: Annotated[int | None, Meta(description="Seconds; null if there are no values.")]
-    changed: Annotated[bool, Meta(description="Whether the set was another one before the step.")]
-    replaced: Annotated[RecordSet, Meta(description="The set before the step, whichever attempt changed it.")]
+    name: Annotated[str, Meta(description="The name, without a trailing dot.")]
+    type: Annotated[str, Meta(description="The record type.")]
+    values: Annotated[list[str], Meta(description="The values, in the format of a zone file, sorted.")]
+    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")]
+    changed: Annotated[bool, Meta(description="Whether the set was different before the step.")]
+    replaced: Annotated[
+        RecordSet, Meta(description="The set before the step, regardless of which attempt changed it.")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,7 @@ class RemoveInput:
     type: Type
     values: Annotated[
         Annotated[list[str], Meta(min_length=1)] | None,
-        Meta(description="Only these values, as in a zone file; default: all."),
+        Meta(description="The values to remove, in the format of a zone file. Default: all."),
     ] = None
     server: ServerName
     port: Port = 53
@@ -154,12 +160,13 @@ class RemoveInput:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveOutput:
-    """What is gone."""
+    """The removed values."""
 
-    name: Annotated[str, Meta(description="The name, without a final dot.")]
-    type: Annotated[str, Meta(description="The type.")]
+    name: Annotated[str, Meta(description="The name, without a trailing dot.")]
+    type: Annotated[str, Meta(description="The record type.")]
     removed: Annotated[
-        RecordSet, Meta(description="What the step took away, whichever attempt did; nothing: no values.")
+        RecordSet,
+        Meta(description="What the step removed, in any attempt. Without values if it removed nothing."),
     ]
 
 
@@ -167,9 +174,9 @@ class RemoveOutput:
 @activity.defn(name="dns.lookup")
 @checked
 async def lookup(parameters: LookupInput) -> LookupOutput:
-    """Look up the values of a name; aliases are followed, and a name without values is no error.
+    """Look up the values of a name. Aliases are followed. A name without values is not an error.
 
-    Without a server the system's DNS servers are asked; its file of hosts is not read.
+    Without ``server``, asks the system's DNS servers. The hosts file is not read.
     """
     _needs("dns.lookup")
     import dns.exception
@@ -188,7 +195,7 @@ async def lookup(parameters: LookupInput) -> LookupOutput:
         found = answer.resolve_chaining()
     except dns.exception.DNSException:
         raise ApplicationError(
-            f"{what}: the answer makes no sense, such as aliases in a circle", type="DnsServerFailure"
+            f"{what}: the answer is not valid: it may contain a loop of aliases", type="DnsServerFailure"
         ) from None
     there = _Set.of(found.answer)
     return LookupOutput(
@@ -204,9 +211,9 @@ async def lookup(parameters: LookupInput) -> LookupOutput:
 @activity.defn(name="dns.upsert")
 @checked
 async def upsert(parameters: UpsertInput) -> UpsertOutput:
-    """Make a record set hold exactly these values, by one dynamic update.
+    """Set a record set to exactly these values, in one dynamic update.
 
-    Undone by the same activity with the values and the TTL of before: those of a
+    To undo it, use the same activity with the previous values and TTL: those of a
     `dns.lookup` step, or `step.output.replaced`.
     """
     async with heartbeating() as heart:
@@ -229,9 +236,9 @@ async def upsert(parameters: UpsertInput) -> UpsertOutput:
 @activity.defn(name="dns.remove")
 @checked
 async def remove(parameters: RemoveInput) -> RemoveOutput:
-    """Remove a record set, or some of its values; it is fine if they are gone.
+    """Remove a record set, or some of its values. Missing values are not an error.
 
-    Undone by `dns.upsert` with the values and the TTL of before: those of a `dns.lookup`
+    To undo it, use `dns.upsert` with the previous values and TTL: those of a `dns.lookup`
     step, or `step.output.removed` if the whole set was removed.
     """
     async with heartbeating() as heart:
@@ -280,7 +287,7 @@ class _Change:
         _needs(activity_name)
         self.name, self.kind = _name(given.name, "name"), _type(given.type)
         if self.kind.name in _SERVERS_OWN:
-            raise refused(f"{self.kind.name} records are written by the server itself", "InvalidInput")
+            raise refused(f"{self.kind.name} records are managed by the server itself", "InvalidInput")
         self.what = f"{verb} {self.kind.name} {plain(self.name)}"
         self._server = Server(host=given.server, port=given.port, what=self.what, key=key_of(given.tsig))
         self._given_zone = None if given.zone is None else _name(given.zone, "zone")
@@ -295,7 +302,9 @@ class _Change:
 
         found = frozenset(_record(self.kind, value, number) for number, value in enumerate(values))
         if len(found) > 1 and dns.rdatatype.is_singleton(self.kind):
-            raise refused(f"a name has one {self.kind.name} record, not {len(found)}", "InvalidInput")
+            raise refused(
+                f"a name can have only one {self.kind.name} record, not {len(found)}", "InvalidInput"
+            )
         return found
 
     async def make(self, wanted: Callable[[_Set], _Set], note: Callable[[_Set], _Set]) -> _Set:
@@ -323,7 +332,9 @@ class _Change:
             now = await self._read()
             # A wildcard answers for names that do not exist: what it says is in no set.
             before = _Set() if now == before else now
-        raise ApplicationError(f"{self.what}: it changed {TRIES} times in between", type="DnsConflict")
+        raise ApplicationError(
+            f"{self.what}: the record set changed {TRIES} times during the update", type="DnsConflict"
+        )
 
     async def _read(self) -> _Set:
         import dns.message
@@ -373,8 +384,8 @@ class _Change:
 
     def _not_applied(self, nothing: bool) -> ApplicationError:
         return refused(
-            f"{self.what}: the server took the update and did not apply it;"
-            " it skips what cannot be, such as records beside a CNAME",
+            f"{self.what}: the server accepted the update but did not apply it;"
+            " it ignores impossible changes, such as records beside a CNAME",
             "DnsNotApplied",
             *([] if nothing else [UNCERTAIN]),
         )
@@ -425,7 +436,8 @@ def _record(kind: "dns.rdatatype.RdataType", text: str, number: int) -> "dns.rda
         raise refusal
     if kind.name in {"TXT", "SPF"} and not text.startswith('"') and set(text) & set(' \t;()"'):
         raise refused(
-            f"values[{number}]: text with spaces or semicolons stands in double quotes", "InvalidInput"
+            f"values[{number}]: put strings that contain spaces or semicolons in double quotes",
+            "InvalidInput",
         )
     try:
         record = dns.rdata.from_text(dns.rdataclass.IN, kind, text, dns.name.root, relativize=False)

@@ -185,14 +185,14 @@ class Server:
                 if not answer.had_tsig:  # some versions of the library let it pass
                     raise dns.exception.FormError
         except dns.tsig.PeerError as error:
-            reason = _PEERS.get(type(error).__name__, "it does not take the signature")
+            reason = _PEERS.get(type(error).__name__, "it does not accept the signature")
             raise refused(f"{self.what}: {self} refuses: {reason}", "DnsRefused") from None
         except dns.exception.DNSException:
             with doubt():
-                raise self._unreachable("the answer cannot be read, or is not signed as it should") from None
+                raise self._unreachable("the answer cannot be read, or is not signed correctly") from None
         if not message.is_response(answer):
             with doubt():
-                raise self._unreachable("the answer is to another question")
+                raise self._unreachable("the answer belongs to another question")
         return answer
 
     def _unreachable(self, reason: str) -> ApplicationError:
@@ -209,7 +209,7 @@ class Server:
 
 _PEERS = {
     "PeerBadKey": "it does not know the key",
-    "PeerBadSignature": "its key of that name is another one",
+    "PeerBadSignature": "it has a different key with that name",
     "PeerBadTime": "the clocks differ too much",
 }
 

@@ -56,123 +56,133 @@ Name = Annotated[str, Meta(description="The container's name.")]
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerInput:
-    """Which container."""
+    """The container."""
 
     container: Container
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOutput:
-    """What is known of it."""
+    """The state of the container."""
 
     id: Id
     name: Name
-    image: Annotated[str, Meta(description="The image that it was made from, as it was named then.")]
-    image_id: Annotated[str, Meta(description="That image's id.")]
+    image: Annotated[str, Meta(description="The name that the image had when the container was created.")]
+    image_id: Annotated[str, Meta(description="The image's id.")]
     status: Annotated[
         str,
-        Meta(description="created, running, paused, restarting, removing, exited or dead."),
+        Meta(description="One of created, running, paused, restarting, removing, exited and dead."),
     ]
-    running: Annotated[bool, Meta(description="Whether it runs; not while it waits for its restart.")]
-    exit_code: Annotated[int | None, Meta(description="How it ended last; null: it runs, or never did.")]
+    running: Annotated[bool, Meta(description="Whether it is running. False while it waits to be restarted.")]
+    exit_code: Annotated[
+        int | None, Meta(description="The last exit code. Null if it is running or has never run.")
+    ]
     health: Annotated[
-        str | None, Meta(description="starting, healthy or unhealthy; null: it has no health check.")
+        str | None, Meta(description="starting, healthy or unhealthy. Null if there is no health check.")
     ]
-    auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it ends (`--rm`).")]
-    labels: Annotated[dict[str, str], Meta(description="Its labels, and those of its image.")]
-    networks: Annotated[dict[str, str], Meta(description="Its address in each network, by name.")]
+    auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it exits (`--rm`).")]
+    labels: Annotated[dict[str, str], Meta(description="The labels of the container and of its image.")]
+    networks: Annotated[
+        dict[str, str], Meta(description="The container's address in each network, by network name.")
+    ]
     ports: Annotated[
         dict[str, str],
-        Meta(description='Where its ports are published: `{"80/tcp": "127.0.0.1:8080"}`.'),
+        Meta(description='The published ports: `{"80/tcp": "127.0.0.1:8080"}`.'),
     ]
-    created: Annotated[str, Meta(description="When it was made, as in RFC 3339.")]
+    created: Annotated[str, Meta(description="The time of creation, in RFC 3339 format.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartInput:
-    """Which container, and how long it is watched."""
+    """The container, and how long to watch it."""
 
     container: Container
     settle: Annotated[
         str,
         Meta(
             pattern=PATTERN + r"(?!\n)",
-            description="If it runs: watch it for so long, and start it again if it ends. For the undo of"
-            " a stop that was cut off: a little more than its grace.",
+            description="If the container is running, watch it for this long, and start it again if it exits."
+            " To undo a stop that was interrupted, set a little more than its `grace`.",
         ),
     ] = "0s"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartOutput:
-    """The container that runs."""
+    """The running container."""
 
     id: Id
     name: Name
-    started: Annotated[bool, Meta(description="False: it was running before this step.")]
+    started: Annotated[bool, Meta(description="False if it was running before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopInput:
-    """Which container, and how long it may take."""
+    """The container, and how long it may take to stop."""
 
     container: Container
     grace: Annotated[
         str,
         Meta(
             pattern=PATTERN + r"(?!\n)",
-            description="The time between the request to end and the kill; in whole seconds, rounded up.",
+            description="The time between the request to stop and the kill, rounded up to whole seconds.",
         ),
     ] = "10s"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopOutput:
-    """The container that does not run."""
+    """The stopped container."""
 
     id: Id
     name: Name
-    stopped: Annotated[bool, Meta(description="False: it was not running before this step.")]
-    exit_code: Annotated[int, Meta(description="How it ended last; 137: it was killed.")]
+    stopped: Annotated[bool, Meta(description="False if it was not running before this step.")]
+    exit_code: Annotated[int, Meta(description="The last exit code. 137 means that it was killed.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveInput:
-    """Which container."""
+    """The container."""
 
     container: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The container's name or id.")
     ] = None
     key: Key = None
-    force: Annotated[bool, Meta(description="Also if it runs; so it is with a `key`.")] = False
-    volumes: Annotated[
-        bool, Meta(description="With the volumes that have no name; so it is with a `key`.")
-    ] = False
+    force: Annotated[bool, Meta(description="Remove it even if it is running. `key` implies this.")] = False
+    volumes: Annotated[bool, Meta(description="Also remove its anonymous volumes. `key` implies this.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What was removed."""
+    """Whether something was removed."""
 
-    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsInput:
-    """Which container, and how much."""
+    """The container, and how much of its log to read."""
 
     container: Container
-    tail: Annotated[int, Meta(ge=1, le=10_000, description="How many lines, from the end.")] = 100
+    tail: Annotated[int, Meta(ge=1, le=10_000, description="The number of lines to read, from the end.")] = (
+        100
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsOutput:
     """The end of the log."""
 
-    stdout: Annotated[str, Meta(description="What it wrote to standard output.")]
-    stderr: Annotated[str, Meta(description="What it wrote to standard error.")]
+    stdout: Annotated[str, Meta(description="What the container wrote to standard output.")]
+    stderr: Annotated[str, Meta(description="What the container wrote to standard error.")]
     truncated: Annotated[
-        bool, Meta(description="Whether more was dropped: over 768 KiB out, or 256 KiB of errors.")
+        bool,
+        Meta(
+            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+            " or 256 KiB of standard error."
+        ),
     ]
 
 
@@ -187,10 +197,10 @@ class Containers:
     @activity.defn(name="container.run")
     @checked
     async def run(self, parameters: RunInput) -> RunOutput:
-        """Run a container that stays: make it, start it, and see that it keeps running.
+        """Run a long-running container: create it, start it, and check that it keeps running.
 
-        A retry takes over the container that an earlier attempt has made. One that cannot be
-        started, or exits at once, is removed again before the step fails.
+        A retry takes over the container that an earlier attempt created. A container that cannot
+        be started, or that exits at once, is removed before the step fails.
         """
         async with heartbeating() as heart:
             return await run(self._engine, parameters, heart)
@@ -199,7 +209,7 @@ class Containers:
     @activity.defn(name="container.inspect")
     @checked
     async def inspect(self, parameters: ContainerInput) -> InspectOutput:
-        """Look at a container."""
+        """Return the state of a container."""
         async with heartbeating():
             found = await state.find(self._engine, parameters.container)
         about = found["State"]
@@ -224,7 +234,7 @@ class Containers:
     @activity.defn(name="container.start")
     @checked
     async def start(self, parameters: StartInput) -> StartOutput:
-        """Start a container; it is fine if it runs."""
+        """Start a container. A running container is not an error."""
         settle = seconds(parameters.settle, "settle")
         async with heartbeating() as heart:
             found = await state.find(self._engine, parameters.container)
@@ -245,10 +255,10 @@ class Containers:
     @activity.defn(name="container.stop")
     @checked
     async def stop(self, parameters: StopInput) -> StopOutput:
-        """Stop a container; it is fine if it does not run.
+        """Stop a container. A container that is not running is not an error.
 
-        When the step is cancelled or runs into a timeout, the Engine goes on stopping the
-        container, for as long as ``grace``. See ``settle`` of ``container.start``.
+        If the step is cancelled or times out, the Engine continues to stop the container, for up
+        to ``grace``. See ``settle`` of ``container.start``.
         """
         grace = whole_seconds(parameters.grace, "grace")
         async with heartbeating() as heart:
@@ -273,11 +283,11 @@ class Containers:
     @activity.defn(name="container.exec")
     @checked
     async def exec(self, parameters: ExecInput) -> ExecOutput:
-        """Run a command in a running container; an exit code other than 0 fails the step.
+        """Run a command in a running container. An exit code other than 0 fails the step.
 
-        When the step is cancelled or runs into a timeout, the command gets SIGTERM, and
-        SIGKILL two seconds later. That needs ``sh`` and ``cat`` in the container. Where it
-        cannot be, the error says that the command goes on.
+        If the step is cancelled or times out, the command gets SIGTERM, and SIGKILL two seconds
+        later. This needs ``sh`` and ``cat`` in the container. If the command cannot be stopped,
+        the error says that it is still running.
         """
         async with heartbeating():
             return await execute(self._engine, parameters)
@@ -286,7 +296,7 @@ class Containers:
     @activity.defn(name="container.commit")
     @checked
     async def commit(self, parameters: CommitInput) -> CommitOutput:
-        """Make an image of a container's files as they are now; volumes are not in it."""
+        """Create an image from the current files of a container, without its volumes."""
         async with heartbeating():
             return await commit(self._engine, parameters)
 
@@ -294,9 +304,10 @@ class Containers:
     @activity.defn(name="container.remove")
     @checked
     async def remove(self, parameters: RemoveInput) -> Removed:
-        """Remove a container; it is fine if there is none.
+        """Remove a container. A missing container is not an error.
 
-        With a ``key`` it is the one that the step of this key made, running or not.
+        With ``key``, removes the container that the step with this key created, even if it is
+        running.
         """
         ours = parameters.key is not None
         async with heartbeating():

@@ -30,22 +30,24 @@ from pipeline_runner.activities.toolkit.context import step_key
 
 @dataclass(frozen=True, kw_only=True)
 class CommitInput:
-    """Which container, and what the image is called."""
+    """The container, and the image to create from it."""
 
     container: Container
-    image: Annotated[Tag, Meta(description="The image's name, such as `app:1`; another image's is refused.")]
-    message: Annotated[str | None, Meta(description="A message, kept in the image's history.")] = None
-    author: Annotated[str | None, Meta(description="Who made it.")] = None
-    pause: Annotated[bool, Meta(description="Pause the container meanwhile.")] = True
+    image: Annotated[
+        Tag, Meta(description="The image's name, such as `app:1`. It must not name another image.")
+    ]
+    message: Annotated[str | None, Meta(description="A message for the image's history.")] = None
+    author: Annotated[str | None, Meta(description="The author of the image.")] = None
+    pause: Annotated[bool, Meta(description="Pause the container while the image is created.")] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommitOutput:
-    """The image that was made."""
+    """The image that was created."""
 
     id: Annotated[str, Meta(description="The image's id.")]
-    image: Annotated[str, Meta(description="Its name, in full.")]
-    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+    image: Annotated[str, Meta(description="The image's full name.")]
+    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
 
 
 async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:

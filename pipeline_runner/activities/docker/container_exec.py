@@ -51,31 +51,34 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ExecInput:
-    """What to run in which container, and how."""
+    """The container, the command, and how to run it."""
 
     container: Container
     command: Annotated[
-        list[Scalar], Meta(min_length=1, description="The program and its arguments; no shell.")
+        list[Scalar], Meta(min_length=1, description="The program and its arguments, run without a shell.")
     ]
-    env: Annotated[Variables, Meta(description="Environment variables, added to the container's.")] = field(
+    env: Annotated[Variables, Meta(description="Environment variables to add to the container's.")] = field(
         default_factory=dict
     )
-    user: Annotated[str | None, Meta(description="The user; default: the container's.")] = None
+    user: Annotated[str | None, Meta(description="The user. Default: the container's.")] = None
     working_dir: Annotated[
-        str | None, Meta(description="The folder to run in; default: the container's.")
+        str | None, Meta(description="The working directory. Default: the container's.")
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecOutput:
-    """How it ended."""
+    """How the command ended."""
 
-    exit_code: Annotated[int, Meta(description="Always 0: another exit code fails the step.")]
+    exit_code: Annotated[int, Meta(description="Always 0, because any other exit code fails the step.")]
     stdout: Annotated[str, Meta(description="Standard output.")]
     stderr: Annotated[str, Meta(description="The end of standard error.")]
     truncated: Annotated[
         bool,
-        Meta(description="Whether output was dropped: over 768 KiB out, or 256 KiB of errors."),
+        Meta(
+            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+            " or 256 KiB of standard error."
+        ),
     ]
 
 
@@ -155,7 +158,7 @@ class _Command:
         except ApplicationError as error:
             if "no such exec" not in error.message.lower():
                 raise uncertain(error) from None
-            message = f"cannot {self._doing}: the container or the Engine ended meanwhile"
+            message = f"cannot {self._doing}: the container or the Engine stopped in the meantime"
             raise uncertain(ApplicationError(message, type="DockerError")) from None
 
     async def end_earlier(self) -> None:
@@ -174,13 +177,13 @@ class _Command:
         """End the command, or say that it goes on."""
         try:
             ended = await self._ended()
-            reason = "it could not be ended"
+            reason = "it could not be stopped"
         except ApplicationError as error:
             if is_type(error, *MISSING) or "not running" in error.message:
                 return  # the command ended with its container
             ended, reason = False, error.message
         if not ended:
-            message = f"{self._program} goes on in container {self._container}: {reason}"
+            message = f"{self._program} is still running in container {self._container}: {reason}"
             raise uncertain(refused(message, "CommandLeftRunning"))
 
     async def _ended(self) -> bool:
@@ -214,7 +217,7 @@ class _Command:
         As the same user: another one, root without more rights included, may not look.
         """
         script = ["sh", "-c", KILL, "sh", f"{MARK}={self._mark}", name]
-        doing = f"end {one_line(self._program, 100)} in container {self._container}"
+        doing = f"stop {one_line(self._program, 100)} in container {self._container}"
 
         def send(docker: Any) -> tuple[Any, bytes]:
             made = docker.exec_create(self._container, script, user=self._parameters.user or "")
@@ -251,7 +254,7 @@ def _start_error(parameters: ExecInput, said: str) -> ApplicationError:
     reason = said.removesuffix(": unknown").rpartition("container process: ")[2]
     if "chdir to cwd" in said:
         return refused(
-            f"cannot run in the folder {parameters.working_dir} of container {container}",
+            f"cannot run in the directory {parameters.working_dir} of container {container}",
             "BadWorkingDirectory",
         )
     if "executable file not found" in said or re.search(r"stat .*no such file", said):

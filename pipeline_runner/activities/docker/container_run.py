@@ -40,75 +40,80 @@ _NOT_THERE = ("not found", "manifest unknown", "does not exist", "access denied"
 
 @dataclass(frozen=True, kw_only=True)
 class RunInput:
-    """What to run, and how."""
+    """The container to run, and how to run it."""
 
     image: Annotated[str, Meta(pattern=IMAGE, description="The image, such as `app:1`.")]
     name: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None,
-        Meta(description="The container's name; default: the Engine makes one up."),
+        Meta(description="The container's name. Default: the Engine generates one."),
     ] = None
-    command: Annotated[list[Scalar], Meta(description="The arguments; default: the image's.")] = field(
+    command: Annotated[list[Scalar], Meta(description="The arguments. Default: the image's.")] = field(
         default_factory=list
     )
-    entrypoint: Annotated[list[Scalar], Meta(description="The program; default: the image's.")] = field(
+    entrypoint: Annotated[list[Scalar], Meta(description="The program. Default: the image's.")] = field(
         default_factory=list
     )
-    env: Annotated[Variables, Meta(description="Environment variables, added to the image's.")] = field(
+    env: Annotated[Variables, Meta(description="Environment variables to add to the image's.")] = field(
         default_factory=dict
     )
     labels: Labels = field(default_factory=dict)
     ports: Annotated[
         dict[Annotated[str, Meta(pattern=PORT)], Scalar],
         Meta(
-            description='Published ports: the container\'s, such as `"80"` or `"53/udp"`, and where on the'
-            ' Engine\'s host: `"8080"`, `"127.0.0.1:8080"`, or `""` for any free port.'
+            description='The ports to publish: the container\'s port, such as `"80"` or `"53/udp"`, and where'
+            ' to publish it on the Engine\'s host: `"8080"`, `"127.0.0.1:8080"`, or `""` for any free port.'
         ),
     ] = field(default_factory=dict)
     volumes: Annotated[
         dict[Annotated[str, Meta(pattern=r"^/.*$(?!\n)")], str],
         Meta(
-            description="Paths in the container, and what is there: a volume or a path on the Engine's"
-            " host, which must exist; with `:ro` at its end it is not written to."
+            description="The paths in the container, and what to mount there: an existing volume, or an"
+            " existing path on the Engine's host. Add `:ro` to mount it read-only."
         ),
     ] = field(default_factory=dict)
     network: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]*$(?!\n)")] | None,
-        Meta(description="The network; default: the Engine's."),
+        Meta(description="The network. Default: the Engine's."),
     ] = None
-    aliases: Annotated[list[str], Meta(description="More names for it in that network.")] = field(
-        default_factory=list
+    aliases: Annotated[list[str], Meta(description="Additional names for the container in the network.")] = (
+        field(default_factory=list)
     )
-    user: Annotated[str | None, Meta(description="The user; default: the image's.")] = None
-    working_dir: Annotated[str | None, Meta(description="The folder to run in; default: the image's.")] = None
+    user: Annotated[str | None, Meta(description="The user. Default: the image's.")] = None
+    working_dir: Annotated[str | None, Meta(description="The working directory. Default: the image's.")] = (
+        None
+    )
     restart: Annotated[
         Literal["no", "on-failure", "always", "unless-stopped"],
-        Meta(description="When the Engine starts it again."),
+        Meta(description="When the Engine restarts the container."),
     ] = "no"
     pull: Annotated[
         Literal["missing", "always", "never"],
-        Meta(description="When to pull the image. A pulled image stays, also after an undo."),
+        Meta(description="When to pull the image. A pulled image stays, even after an undo."),
     ] = "missing"
     settle: Annotated[
         str,
         Meta(
-            pattern=PATTERN + r"(?!\n)", description="How long it must run; an end before that is an error."
+            pattern=PATTERN + r"(?!\n)",
+            description="How long the container must keep running. If it exits earlier, the step fails.",
         ),
     ] = "1s"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutput:
-    """The container that runs."""
+    """The running container."""
 
     id: Annotated[str, Meta(description="The container's id.")]
     name: Annotated[str, Meta(description="The container's name.")]
-    image: Annotated[str, Meta(description="The image that was asked for.")]
-    networks: Annotated[dict[str, str], Meta(description="Its address in each network, by name.")]
+    image: Annotated[str, Meta(description="The image, as given in the input.")]
+    networks: Annotated[
+        dict[str, str], Meta(description="The container's address in each network, by network name.")
+    ]
     ports: Annotated[
         dict[str, str],
-        Meta(description='Where its ports are published: `{"80/tcp": "127.0.0.1:8080"}`.'),
+        Meta(description='The published ports: `{"80/tcp": "127.0.0.1:8080"}`.'),
     ]
-    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
 
 
 async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
@@ -260,7 +265,7 @@ def _config(parameters: RunInput) -> dict[str, Any]:
         host["NetworkMode"] = parameters.network
     if parameters.aliases:
         if parameters.network is None:
-            raise refused("aliases need a network", "InvalidInput")
+            raise refused("aliases require a network", "InvalidInput")
         endpoint = {"Aliases": parameters.aliases}
         config["NetworkingConfig"] = {"EndpointsConfig": {parameters.network: endpoint}}
     return config
@@ -273,7 +278,9 @@ def _port(text: str) -> str:
 def _binding(place: Scalar) -> dict[str, str]:
     host, _, port = as_text(place).rpartition(":")
     if port and not (port.isascii() and port.isdigit()):
-        raise refused(f'ports: "{place}" is no place: write for example "127.0.0.1:8080"', "InvalidInput")
+        raise refused(
+            f'ports: "{place}" is not an address: write for example "127.0.0.1:8080"', "InvalidInput"
+        )
     return {"HostIp": host.removeprefix("[").removesuffix("]"), "HostPort": port}
 
 

@@ -73,7 +73,7 @@ async def exit_error(engine: Engine, found: Any, seconds: float) -> ApplicationE
     stdout, stderr = [await _last_lines(engine, found, stderr=number == 2) for number in (1, 2)]
     lines = [line for line in f"{stdout}\n{stderr}".splitlines() if line.strip()]
     code = found["State"]["ExitCode"]
-    what = "ended and was started again" if runs(found) else f"exited with code {code}"
+    what = "exited and was restarted" if runs(found) else f"exited with code {code}"
     message = f"container {name_of(found)} {what} within {spell(seconds)}"
     return ApplicationError(
         f"{message}: {one_line(lines[-1], 300)}" if lines else message,

@@ -62,17 +62,17 @@ IMAGE = r"^(?!.*\.\.)[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$(?!\n)"
 Container = Annotated[str, Meta(pattern=NAME, description="The container's name or id.")]
 Image = Annotated[str, Meta(pattern=IMAGE, description="The image's name, such as `app:1`, or id.")]
 Network = Annotated[str, Meta(pattern=NAME, description="The network's name or id.")]
-Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and for filters.")]
+Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and filters.")]
 Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$(?!\n)")], Scalar]
 """Environment variables. A name is checked here: the Engine would show the value with it."""
 Key = Annotated[
     Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")] | None,
     Meta(
-        description='An idempotency key: "{{ step.key }}". Nothing is touched but what the step of this'
-        " key made.",
+        description='An idempotency key: "{{ step.key }}". Only what the step with this key created is'
+        " removed.",
     ),
 ]
-Force = Annotated[bool, Meta(description="Insist, as the Engine's own `force` does.")]
+Force = Annotated[bool, Meta(description="Force it, like the Engine's own `force` option.")]
 
 
 def connect() -> Any:
@@ -390,15 +390,17 @@ def texts(values: dict[str, Scalar]) -> dict[str, str]:
 def environment(values: dict[str, Scalar]) -> list[str]:
     """Return environment variables as the Engine takes them."""
     if any("\x00" in as_text(value) for value in values.values()):
-        raise refused("the environment has a character that no program can be given", "InvalidInput")
+        raise refused(
+            "the environment contains a character that cannot be passed to a program", "InvalidInput"
+        )
     return [f"{name}={value}" for name, value in texts(values).items()]
 
 
 def check_which(name: str | None, key: str | None, what: str) -> None:
     """Refuse an input that names nothing at all."""
     if name is None and key is None:
-        ways = "by its name, by the key of the step that made it, or by both"
-        raise refused(f"say which {what}: {ways}", "InvalidInput")
+        ways = "by its name, by the key of the step that created it, or by both"
+        raise refused(f"specify the {what} {ways}", "InvalidInput")
 
 
 def seconds(text: str, what: str) -> float:

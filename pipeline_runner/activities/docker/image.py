@@ -50,68 +50,71 @@ Tag = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class InspectImageInput:
-    """Which image."""
+    """The image."""
 
     image: Image
-    optional: Annotated[bool, Meta(description="It is fine if there is none: all is null then.")] = False
+    optional: Annotated[
+        bool, Meta(description="Do not fail if there is no such image. The `id` is null then.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectImageOutput:
-    """What is known of it."""
+    """The properties of the image."""
 
     id: Annotated[str | None, Meta(description="The image's id.")] = None
-    tags: Annotated[list[str], Meta(description="Its tags.")] = field(default_factory=list)
-    labels: Annotated[dict[str, str], Meta(description="Its labels.")] = field(default_factory=dict)
-    created: Annotated[str | None, Meta(description="When it was made, as in RFC 3339.")] = None
-    size: Annotated[int | None, Meta(description="Its size in bytes.")] = None
+    tags: Annotated[list[str], Meta(description="The image's tags.")] = field(default_factory=list)
+    labels: Annotated[dict[str, str], Meta(description="The image's labels.")] = field(default_factory=dict)
+    created: Annotated[str | None, Meta(description="The time of creation, in RFC 3339 format.")] = None
+    size: Annotated[int | None, Meta(description="The image's size in bytes.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagInput:
-    """Which image, and its further name."""
+    """The image, and the tag to add."""
 
     image: Image
     tag: Tag
-    replace: Annotated[bool, Meta(description="Take the tag from the image that has it.")] = False
+    replace: Annotated[bool, Meta(description="Move the tag if it names another image.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagOutput:
-    """What was tagged."""
+    """The tagged image."""
 
     id: Annotated[str, Meta(description="The image's id.")]
-    tag: Annotated[str, Meta(description="The tag, in full.")]
+    tag: Annotated[str, Meta(description="The full tag.")]
     replaced: Annotated[
-        str | None, Meta(description="The id of the image that had the tag before the step; null: none.")
+        str | None,
+        Meta(description="The id of the image that had the tag before the step. Null if none had it."),
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveImageInput:
-    """Which image, or which tag."""
+    """The image or tag to remove."""
 
     image: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="The tag or id. A tag goes alone while the image has others."),
+        Meta(description="The tag or id. If the image has other tags, only the given tag is removed."),
     ] = None
     key: Key = None
     of: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="Only if this is the image that the tag names, by tag or id: an undo."),
+        Meta(description="For an undo: remove the tag only if it names this image, given by tag or id."),
     ] = None
     restore: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="The image that gets the tag instead; null: none."),
+        Meta(description="The image to move the tag to instead of removing it. Null: none."),
     ] = None
     force: Force = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRemoved:
-    """What was removed."""
+    """Whether something was removed."""
 
-    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
 class Images:
@@ -125,7 +128,7 @@ class Images:
     @activity.defn(name="image.inspect")
     @checked
     async def inspect(self, parameters: InspectImageInput) -> InspectImageOutput:
-        """Look at an image."""
+        """Return the properties of an image."""
         async with heartbeating():
             found = await look(self._engine, parameters.image)
         if found is None and not parameters.optional:
@@ -144,10 +147,10 @@ class Images:
     @activity.defn(name="image.tag")
     @checked
     async def tag(self, parameters: TagInput) -> TagOutput:
-        """Give an image one more tag.
+        """Add a tag to an image.
 
-        A tag that names another image is taken from it only with ``replace``. For the undo
-        see ``of`` and ``restore`` of ``image.remove``.
+        A tag that names another image is moved only with ``replace``. For the undo, see ``of``
+        and ``restore`` of ``image.remove``.
         """
         async with heartbeating() as heart:
             image, tag = parameters.image, full(parameters.tag)
@@ -168,13 +171,14 @@ class Images:
     @activity.defn(name="image.remove")
     @checked
     async def remove(self, parameters: RemoveImageInput) -> ImageRemoved:
-        """Remove an image or a tag; it is fine if there is none.
+        """Remove an image or a tag. A missing image or tag is not an error.
 
-        With a ``key`` it is removed with all its tags, and images that it was made from stay.
+        With ``key``, removes the image with all its tags, but not the images that it was made
+        from.
         """
         check_which(parameters.image, parameters.key, "image")
         if parameters.key is not None and (parameters.of is not None or parameters.restore is not None):
-            raise refused("of and restore do not go with a key", "InvalidInput")
+            raise refused("of and restore are not allowed with a key", "InvalidInput")
         async with heartbeating():
             if parameters.key is not None:
                 own = await IMAGES.meant(self._engine, parameters.image, parameters.key)

@@ -35,14 +35,14 @@ from pipeline_runner.activities.toolkit.parameters import checked
 
 @dataclass(frozen=True, kw_only=True)
 class CreateNetworkInput:
-    """What to create."""
+    """The network to create."""
 
     name: Annotated[str, Meta(pattern=NAME, description="The network's name.")]
     driver: Annotated[str, Meta(min_length=1, description="The network's driver.")] = "bridge"
-    internal: Annotated[bool, Meta(description="Without a way out.")] = False
+    internal: Annotated[bool, Meta(description="Isolate the network from the outside.")] = False
     labels: Labels = field(default_factory=dict)
     subnet: Annotated[
-        str | None, Meta(description="Its addresses, such as 172.30.0.0/16; default: the Engine's choice.")
+        str | None, Meta(description="The subnet, such as 172.30.0.0/16. Default: the Engine chooses one.")
     ] = None
 
 
@@ -52,17 +52,17 @@ class NetworkCreated:
 
     id: Annotated[str, Meta(description="The network's id.")]
     name: Annotated[str, Meta(description="The network's name.")]
-    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectInput:
-    """Which container, and which network."""
+    """The container and the network."""
 
     network: Network
     container: Container
-    aliases: Annotated[list[str], Meta(description="More names for the container in that network.")] = field(
-        default_factory=list
+    aliases: Annotated[list[str], Meta(description="Additional names for the container in the network.")] = (
+        field(default_factory=list)
     )
 
 
@@ -70,13 +70,13 @@ class ConnectInput:
 class ConnectOutput:
     """The connection."""
 
-    address: Annotated[str, Meta(description="The container's address in that network.")]
-    connected: Annotated[bool, Meta(description="False: it was connected before this step.")]
+    address: Annotated[str, Meta(description="The container's address in the network.")]
+    connected: Annotated[bool, Meta(description="False if it was connected before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DisconnectInput:
-    """Which container, and which network."""
+    """The container and the network."""
 
     network: Network
     container: Container
@@ -85,14 +85,14 @@ class DisconnectInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Disconnected:
-    """What was disconnected."""
+    """Whether the container was disconnected."""
 
-    disconnected: Annotated[bool, Meta(description="False: it was not connected.")]
+    disconnected: Annotated[bool, Meta(description="False if it was not connected.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveNetworkInput:
-    """Which network."""
+    """The network to remove."""
 
     network: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The network's name or id.")
@@ -102,9 +102,9 @@ class RemoveNetworkInput:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRemoved:
-    """What was removed."""
+    """Whether the network was removed."""
 
-    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
 class Networks:
@@ -118,7 +118,7 @@ class Networks:
     @activity.defn(name="network.create")
     @checked
     async def create(self, parameters: CreateNetworkInput) -> NetworkCreated:
-        """Create a network; one of this name that this step did not make is an error."""
+        """Create a network. A network of the same name that this step did not create is an error."""
         name = parameters.name
         async with heartbeating():
             await wait_until_settled(step_key())
@@ -152,7 +152,7 @@ class Networks:
     @activity.defn(name="network.connect")
     @checked
     async def connect(self, parameters: ConnectInput) -> ConnectOutput:
-        """Connect a container to a network; it is fine if it is connected."""
+        """Connect a container to a network. An existing connection is not an error."""
         network, container = parameters.network, parameters.container
         async with heartbeating() as heart:
             name = await self._name(network)
@@ -174,7 +174,7 @@ class Networks:
     @activity.defn(name="network.disconnect")
     @checked
     async def disconnect(self, parameters: DisconnectInput) -> Disconnected:
-        """Disconnect a container from a network; it is fine if either is gone."""
+        """Disconnect a container from a network. It is not an error if either of them is missing."""
         network, container, force = parameters.network, parameters.container, parameters.force
         async with heartbeating():
             try:
@@ -203,7 +203,7 @@ class Networks:
     @activity.defn(name="network.remove")
     @checked
     async def remove(self, parameters: RemoveNetworkInput) -> NetworkRemoved:
-        """Remove a network; it is fine if there is none."""
+        """Remove a network. A missing network is not an error."""
         async with heartbeating():
             found = await NETWORKS.meant(self._engine, parameters.network, parameters.key)
             for network, name in found.items():

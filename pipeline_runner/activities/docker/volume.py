@@ -30,7 +30,7 @@ from pipeline_runner.activities.toolkit.parameters import checked
 
 @dataclass(frozen=True, kw_only=True)
 class CreateVolumeInput:
-    """What to create."""
+    """The volume to create."""
 
     name: Annotated[str, Meta(pattern=NAME, description="The volume's name.")]
     driver: Annotated[str, Meta(min_length=1, description="The volume's driver.")] = "local"
@@ -42,13 +42,13 @@ class VolumeCreated:
     """The volume."""
 
     name: Annotated[str, Meta(description="The volume's name.")]
-    mountpoint: Annotated[str, Meta(description="Where it is on the Engine's host.")]
-    created: Annotated[bool, Meta(description="False: an earlier attempt of this step had made it.")]
+    mountpoint: Annotated[str, Meta(description="The volume's path on the Engine's host.")]
+    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveVolumeInput:
-    """Which volume."""
+    """The volume to remove."""
 
     volume: Annotated[Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The volume's name.")] = (
         None
@@ -59,9 +59,9 @@ class RemoveVolumeInput:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeRemoved:
-    """What was removed."""
+    """Whether the volume was removed."""
 
-    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
 class Volumes:
@@ -75,7 +75,7 @@ class Volumes:
     @activity.defn(name="volume.create")
     @checked
     async def create(self, parameters: CreateVolumeInput) -> VolumeCreated:
-        """Create a volume; one of this name that this step did not make is an error."""
+        """Create a volume. A volume of the same name that this step did not create is an error."""
         name = parameters.name
         async with heartbeating():
             await wait_until_settled(step_key())
@@ -104,7 +104,7 @@ class Volumes:
     @activity.defn(name="volume.remove")
     @checked
     async def remove(self, parameters: RemoveVolumeInput) -> VolumeRemoved:
-        """Remove a volume with what is in it; it is fine if there is none."""
+        """Remove a volume and its content. A missing volume is not an error."""
         async with heartbeating():
             found = await VOLUMES.meant(self._engine, parameters.volume, parameters.key)
             for name in found:

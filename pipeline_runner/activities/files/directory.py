@@ -26,57 +26,59 @@ from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import pulse
 from pipeline_runner.activities.toolkit.parameters import checked
 
-Path = Annotated[str, Meta(pattern=PATH, description="The directory. Relative: to the run's directory.")]
+Path = Annotated[
+    str, Meta(pattern=PATH, description="The directory. Relative paths are relative to the run's directory.")
+]
 AbsolutePath = Annotated[str, Meta(description="The directory's absolute path.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateInput:
-    """What to create."""
+    """The directory to create."""
 
     path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveInput:
-    """What to remove."""
+    """The directory to remove."""
 
     path: Path
-    recursive: Annotated[bool, Meta(description="Remove it with all that is in it.")] = False
+    recursive: Annotated[bool, Meta(description="Remove the directory with everything in it.")] = False
     key: Annotated[
         Key | None,
         Meta(
-            description="Remove it only if the step of this idempotency key created it, "
-            "and the parents that it created with it: an undo."
+            description="For an undo: remove the directory only if the step with this idempotency key created"
+            " it, together with the parents that the step created."
         ),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """What was created."""
+    """The directory, and whether it was created."""
 
     path: AbsolutePath
-    created: Annotated[bool, Meta(description="False: it existed before this step.")]
+    created: Annotated[bool, Meta(description="False if the directory existed before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What was removed."""
+    """Whether the directory was removed."""
 
     path: AbsolutePath
-    removed: Annotated[bool, Meta(description="False: there was nothing to remove.")]
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
 @describe(inverse="directory.remove")
 @activity.defn(name="directory.create", no_thread_cancel_exception=True)
 @checked
 def create(parameters: CreateInput) -> Created:
-    """Create a directory, and its parents; it is fine if it exists."""
+    """Create a directory and its parents. An existing directory is not an error."""
     path = os.path.realpath(absolute(parameters.path))
     with explain_errors(f"create {path}"):
         if os.path.lexists(path) and not os.path.isdir(path):
-            raise refused(f"cannot create {path}: there is a file of that name", "FileExists")
+            raise refused(f"cannot create {path}: there is a file with that name", "FileExists")
         key = step_key()
         made = _missing(path) if key is None else _make_first(path, key)
         for directory in made[1:] if key else made:
@@ -89,9 +91,9 @@ def create(parameters: CreateInput) -> Created:
 @activity.defn(name="directory.remove", no_thread_cancel_exception=True)
 @checked
 def remove(parameters: RemoveInput) -> Removed:
-    """Remove a directory, which must be empty unless ``recursive``; it is fine if there is none.
+    """Remove a directory, empty unless ``recursive`` is set. A missing directory is not an error.
 
-    A symbolic link is no directory, and is never followed: `file.remove` removes links.
+    A symbolic link is not a directory and is never followed. `file.remove` removes links.
     """
     path = itself(parameters.path)
     beat = pulse()
@@ -130,7 +132,7 @@ def _check_meant(path: str) -> None:
                 told = (
                     f"it is the {what} directory"
                     if holder == protected
-                    else (f"the {what} directory, {protected}, is in it")
+                    else (f"it contains the {what} directory, {protected}")
                 )
                 raise refused(f"cannot remove {path}: {told}", "ProtectedDirectory")
 

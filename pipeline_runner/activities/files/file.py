@@ -44,12 +44,16 @@ _ASK_AGAIN = timedelta(seconds=1)
 PATH = r"^[^\x00]+$(?!\n)"
 """A path is any text without a NUL; as a regular expression for JSON Schema."""
 
-Path = Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]
-Source = Annotated[str, Meta(pattern=PATH, description="The file to take.")]
-Destination = Annotated[str, Meta(pattern=PATH, description="The file to become; its folder must exist.")]
+Path = Annotated[
+    str, Meta(pattern=PATH, description="The file. Relative paths are relative to the run's directory.")
+]
+Source = Annotated[str, Meta(pattern=PATH, description="The source file.")]
+Destination = Annotated[
+    str, Meta(pattern=PATH, description="The destination file. Its directory must exist.")
+]
 AbsolutePath = Annotated[str, Meta(description="The file's absolute path.")]
-Bytes = Annotated[int, Meta(description="The file's size.")]
-Replaced = Annotated[bool, Meta(description="Whether there was such a file before this step.")]
+Bytes = Annotated[int, Meta(description="The file's size in bytes.")]
+Replaced = Annotated[bool, Meta(description="Whether a file existed at `path` before this step.")]
 Key = Annotated[
     str,
     Meta(
@@ -64,8 +68,8 @@ class WriteInput:
     """What to write, and where."""
 
     path: Path
-    content: Annotated[str, Meta(description="The text, written as UTF-8.")]
-    append: Annotated[bool, Meta(description="Add to the file's end; a missing file is made.")] = False
+    content: Annotated[str, Meta(description="The string to write, encoded as UTF-8.")]
+    append: Annotated[bool, Meta(description="Append to the file. A missing file is created.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ class PathInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferInput:
-    """From where, and to where."""
+    """The source and the destination."""
 
     source: Source
     destination: Destination
@@ -85,7 +89,7 @@ class TransferInput:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreInput:
-    """What to put back."""
+    """The file to restore."""
 
     path: Path
     key: Key
@@ -93,7 +97,7 @@ class RestoreInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written."""
+    """The file that was written."""
 
     path: AbsolutePath
     bytes: Bytes
@@ -102,16 +106,16 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What was read."""
+    """The content of the file."""
 
     path: AbsolutePath
     bytes: Bytes
-    content: Annotated[str, Meta(description="The text.")]
+    content: Annotated[str, Meta(description="The file's content.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """What was moved."""
+    """The file that was moved."""
 
     path: Annotated[str, Meta(description="The destination's absolute path.")]
     source: Annotated[str, Meta(description="The source's absolute path.")]
@@ -121,27 +125,27 @@ class Moved:
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What was removed."""
+    """Whether the file was removed."""
 
     path: AbsolutePath
-    removed: Annotated[bool, Meta(description="False: there was no such file.")]
+    removed: Annotated[bool, Meta(description="False if the file did not exist.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What was put back."""
+    """Whether the file was restored."""
 
     path: AbsolutePath
-    restored: Annotated[bool, Meta(description="False: the step changed nothing, or is undone.")]
+    restored: Annotated[bool, Meta(description="False if the step changed nothing, or has been undone.")]
 
 
 @describe(inverse="file.restore")
 @activity.defn(name="file.write", no_thread_cancel_exception=True)
 @checked
 def write(parameters: WriteInput) -> Written:
-    """Write a text file, or add to one.
+    """Write a text file, or append to one.
 
-    A retry of an addition starts from the original again, so nothing is added twice.
+    A retry starts again from the original file, so nothing is appended twice.
     """
     target = followed(named(parameters.path))
     beat = pulse()
@@ -163,11 +167,13 @@ def write(parameters: WriteInput) -> Written:
 @activity.defn(name="file.read", no_thread_cancel_exception=True)
 @checked
 def read(parameters: PathInput) -> Content:
-    """Read a text file of at most 1 MiB, in UTF-8."""
+    """Read a UTF-8 text file of at most 1 MiB."""
     path = followed(named(parameters.path))
     with explain_errors(f"read {path}"), open(_check_regular(path), "rb") as file:
         data = file.read(MIB + 1)
-    too_large = refused(f"cannot read {path}: it is over 1 MiB, too big for a step's output", "FileTooLarge")
+    too_large = refused(
+        f"cannot read {path}: it is larger than 1 MiB, which is too large for a step's output", "FileTooLarge"
+    )
     if len(data) > MIB:
         raise too_large
     try:
@@ -201,10 +207,10 @@ def copy(parameters: TransferInput) -> Written:
 @activity.defn(name="file.move", no_thread_cancel_exception=True)
 @checked
 def move(parameters: TransferInput) -> Moved:
-    """Move or rename a file, also to another file system.
+    """Move or rename a file, even to another file system.
 
-    The undo takes the destination; the file comes back to where it was, with any change
-    made to it in place since, and what the move had replaced comes back too.
+    The `path` of the undo is the destination. It moves the file back, with any changes made
+    to it in place since, and restores the file that the move replaced.
     """
     source, target = itself(named(parameters.source)), itself(named(parameters.destination))
     _check_different(source, target)
@@ -228,7 +234,7 @@ def move(parameters: TransferInput) -> Moved:
 @activity.defn(name="file.remove", no_thread_cancel_exception=True)
 @checked
 def remove(parameters: PathInput) -> Removed:
-    """Remove a file; it is fine if there is none."""
+    """Remove a file. A missing file is not an error."""
     path, beat = itself(named(parameters.path)), pulse()
     with explain_errors(f"remove {path}"):
         kept = None if is_compensation() else _begun(path)
@@ -245,10 +251,10 @@ def remove(parameters: PathInput) -> Removed:
 @activity.defn(name="file.restore", no_thread_cancel_exception=True)
 @checked
 def restore(parameters: RestoreInput) -> Restored:
-    """Undo what a step of the file family did, as far as it came.
+    """Undo a step of the file family, even if it was interrupted.
 
-    Does nothing when the step changed nothing, or has been undone. When the step completed and
-    nothing is kept of it here, that is an error of the type `NothingKept`.
+    Does nothing if the step changed nothing, or has been undone. Fails with `NothingKept` if
+    the step completed and nothing is kept of it here.
     """
     path, beat = itself(parameters.path), pulse()
     doing = f"restore {path}"
@@ -324,7 +330,8 @@ def _lost(error: NothingKeptError, doing: str) -> ApplicationError:
     """Return the error for a record that is not here; another worker may have it."""
     return ApplicationError(
         f"cannot {doing}: the step completed, but nothing is kept here of what was at {error.path}: "
-        "it ran on another host, as another user or with another state directory, or what was kept is gone "
+        "the step ran on another host, as another user or with another state directory, or what was kept "
+        "has been removed "
         f"(looked in {', '.join(error.looked)})",
         type="NothingKept",
         next_retry_delay=_ASK_AGAIN,
@@ -395,7 +402,7 @@ def check_target(path: str, *, links: bool = False) -> None:
     """Refuse a path that no file can be put at."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise refused(f"cannot write {path}: the folder {folder} does not exist", "FileNotFound")
+        raise refused(f"cannot write {path}: the directory {folder} does not exist", "FileNotFound")
     if os.path.lexists(path):
         _check_regular(path, links=links)
 

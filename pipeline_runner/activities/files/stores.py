@@ -63,8 +63,8 @@ def store_for(directory: str) -> Store:
     if usable:
         return Store(state, joined=False)
     raise OSError(
-        f"what its undo needs cannot be kept: {state} is no directory that the worker's user owns and can "
-        f"write ({FOLDER_VARIABLE} names another state directory)"
+        f"cannot keep what the undo needs: {state} is not a directory that the worker's user owns and can "
+        f"write to (set {FOLDER_VARIABLE} to use another state directory)"
     )
 
 

@@ -33,14 +33,16 @@ _LINE = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 class FilePart:
     """A file in a form."""
 
-    file: Annotated[str, Meta(pattern=PATH, description="The file. Relative: to the run's directory.")]
+    file: Annotated[
+        str, Meta(pattern=PATH, description="The file. Relative paths are relative to the run's directory.")
+    ]
     filename: Annotated[
         Annotated[str, Meta(pattern=_LINE)] | None,
-        Meta(description="Its name for the server; default: its own."),
+        Meta(description="The name to send to the server. Default: the file's name."),
     ] = None
     content_type: Annotated[
         Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$(?!\n)")] | None,
-        Meta(description="Its media type; default: by the name's ending."),
+        Meta(description="The media type. Default: guessed from the file name's extension."),
     ] = None
 
 
@@ -100,7 +102,9 @@ async def _pieces(segment: bytes | _File) -> AsyncIterator[bytes]:
     while done < segment.size:
         piece = await in_thread(lambda: segment.read(done))  # noqa: B023 - it is waited for
         if not piece:
-            raise ApplicationError(f"{segment.path} became shorter while it was sent", type="FileChanged")
+            raise ApplicationError(
+                f"{segment.path} became shorter while it was being sent", type="FileChanged"
+            )
         yield piece
         done += len(piece)
 

@@ -44,7 +44,7 @@ async def unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
         async for piece in pieces:
             yield piece
     except zlib.error as error:
-        raise httpx.DecodingError(f"the data is not packed as it should be: {error}") from None
+        raise httpx.DecodingError(f"the compressed data is not valid: {error}") from None
 
 
 def _codings(response: httpx.Response) -> list[str]:
@@ -69,7 +69,7 @@ async def _unpack(pieces: AsyncIterator[bytes], coding: str) -> AsyncIterator[by
     while member is not None and not member.eof:
         data = member.decompress(b"", _PIECE)
         if not data and not member.eof:
-            raise httpx.DecodingError(f"the {coding} data is cut off")
+            raise httpx.DecodingError(f"the {coding} data is incomplete")
         yield data
 
 

@@ -70,29 +70,33 @@ _ABOUT_RANGES = {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATI
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadInput:
-    """What to fetch, and where to put it."""
+    """The file to download, and where to save it."""
 
     url: Annotated[str, Meta(min_length=1, description="An http or https URL. Redirects are followed.")]
     path: Path
     headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
     checksum: Annotated[
         Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$(?!\n)")] | None,
-        Meta(description="What the file must have: `sha256:` or `sha512:` and hex digits in lower case."),
+        Meta(description="The expected checksum: `sha256:` or `sha512:`, followed by lowercase hex digits."),
     ] = None
     max_bytes: Annotated[
-        Annotated[int, Meta(ge=0)] | None, Meta(description="Refuse a larger file; default: no limit.")
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="The maximum size in bytes. A larger file fails the step. Default: no limit."),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
-    """What was fetched."""
+    """The downloaded file."""
 
     path: AbsolutePath
     bytes: Bytes
-    checksum: Annotated[str, Meta(description="Of the file: by the method of the input, else `sha256:…`.")]
+    checksum: Annotated[
+        str,
+        Meta(description="The file's checksum, by the algorithm of the given checksum, else `sha256:…`."),
+    ]
     replaced: Replaced
-    resumed: Annotated[int, Meta(description="Bytes that were there from an earlier attempt.")]
+    resumed: Annotated[int, Meta(description="The number of bytes that earlier attempts had downloaded.")]
 
 
 class _Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,11 +112,11 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True):
 @activity.defn(name="http.download")
 @checked
 async def download(parameters: DownloadInput) -> Downloaded:
-    """Fetch a file of any size and put it in place when it is whole and its checksum right.
+    """Download a file of any size. It appears only when it is complete and its checksum matches.
 
-    A retry goes on from what an earlier attempt got, if the server takes ranges and the ETag
-    is the same. Heartbeats tell `done` and `total`, in bytes. Its undo removes the file or
-    brings the old one back.
+    A retry resumes the download if the server supports ranges and the ETag has not changed.
+    Heartbeats report `done` and `total` in bytes. The undo removes the file, or restores the
+    previous one.
     """
     target = followed(named(parameters.path))
     async with given_up_at_last(target), heartbeating() as heart:
@@ -158,10 +162,12 @@ def _opened(part: str) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             # That attempt has lost its server and does not know yet that it was given up.
-            raise ApplicationError("an earlier attempt is still writing", type="StillWriting") from None
+            raise ApplicationError(
+                "an earlier attempt is still writing the file", type="StillWriting"
+            ) from None
         if not os.path.exists(part) or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
             # It has just put its file in place: this is no part any more.
-            raise ApplicationError("an earlier attempt has just ended", type="StillWriting")
+            raise ApplicationError("an earlier attempt has just finished", type="StillWriting")
         file.seek(0, os.SEEK_END)
         yield file
 
@@ -267,7 +273,7 @@ class _Fetch:
             self._add(piece)
         if self._total is not None and self.done != self._total:
             # A server may send less of a range than it was asked for (RFC 9110, 15.3.7).
-            message = f"{self._what}: {self.done:,} of {self._total:,} bytes came"
+            message = f"{self._what}: received {self.done:,} of {self._total:,} bytes"
             raise ApplicationError(message, type="HttpConnectionError")
 
     def _add(self, piece: bytes) -> None:
@@ -278,7 +284,9 @@ class _Fetch:
     def _limit(self, size: int) -> None:
         limit = self._parameters.max_bytes
         if limit is not None and size > limit:
-            raise refused(f"{self._what}: the file is over {limit:,} bytes (max_bytes)", "FileTooLarge")
+            raise refused(
+                f"{self._what}: the file is larger than {limit:,} bytes (max_bytes)", "FileTooLarge"
+            )
 
     def _check(self) -> None:
         """Refuse a file that is not the one that is wanted."""

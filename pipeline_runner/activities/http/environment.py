@@ -51,8 +51,8 @@ class Proxy:
         except (ValueError, httpx.InvalidURL):
             pass  # said below, without the library's words, which show the value
         raise _unusable(
-            f"{self.variable} is not the URL of a proxy such as http://user:password@proxy:3128"
-            " (http, https, socks5 or socks5h; in a password / is %2F, @ is %40 and : is %3A)"
+            f"{self.variable} is not a proxy URL such as http://user:password@proxy:3128"
+            " (http, https, socks5 or socks5h; in a password, write / as %2F, @ as %40 and : as %3A)"
         )
 
 
@@ -127,7 +127,7 @@ def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=file)
     except ssl.SSLError:  # an OSError too
-        reason = "there is no certificate in PEM format in it"
+        reason = "it contains no certificate in PEM format"
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else "it cannot be read"
     raise _unusable(f"SSL_CERT_FILE names a file that cannot be used: {reason}")
@@ -140,7 +140,7 @@ def _unusable(reason: str) -> ApplicationError:
 def _name(kind: str) -> str:
     """Return the variable that says it."""
     names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
-    return next((name for name in names if os.environ.get(name)), "the system's setting for a proxy")
+    return next((name for name in names if os.environ.get(name)), "the system's proxy setting")
 
 
 def _exclusion(entry: str) -> _Exclusion | None:

@@ -54,64 +54,70 @@ for _name in ("httpx", "httpcore"):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestInput:
-    """What to ask for, and what answer is a good one."""
+    """The request to send, and the responses that count as success."""
 
     url: Annotated[str, Meta(min_length=1, description="An http or https URL.")]
     method: Annotated[
         Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
-        Meta(description="Redirects are followed for GET and HEAD only."),
+        Meta(description="Redirects are followed only for GET and HEAD."),
     ] = "GET"
     headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
     query: Annotated[
         dict[str, Scalar | list[Scalar]],
-        Meta(description="Query parameters, added to those of the URL; a list repeats one."),
+        Meta(description="Query parameters to add to those of the URL. A list repeats a parameter."),
     ] = field(default_factory=dict)
-    json: Annotated[Any, Meta(description="The body, sent as JSON; null: no such body.")] = None
-    body: Annotated[str | None, Meta(description="The body as text, sent as UTF-8.")] = None
+    json: Annotated[Any, Meta(description="The body, sent as JSON. Null sends no JSON body.")] = None
+    body: Annotated[str | None, Meta(description="The body as a string, sent as UTF-8.")] = None
     file: Annotated[
         Annotated[str, Meta(pattern=PATH)] | None,
-        Meta(description="A file that is sent as the body, of any size. Relative: to the run's directory."),
+        Meta(
+            description="A file of any size to send as the body."
+            " Relative paths are relative to the run's directory."
+        ),
     ] = None
     multipart: Annotated[
         dict[str, Part | list[Part]],
         Meta(
-            description="A form (multipart/form-data) that is sent as the body: values, or files as"
-            " `{file: PATH}`, also with `filename` and `content_type`; a list repeats a field."
+            description="A form (multipart/form-data) to send as the body. Each field is a value, or a file"
+            " as `{file: PATH}` with an optional `filename` and `content_type`. A list repeats a field."
         ),
     ] = field(default_factory=dict)
     save_as: Annotated[
         Annotated[str, Meta(pattern=PATH)] | None,
         Meta(
-            description="A file for the body of a good answer, of any size, put in place when it is whole."
-            " Relative: to the run's directory."
+            description="The file to save the body of a successful response to. The body may have any size,"
+            " and the file appears only when it is complete. Relative paths are relative to the run's"
+            " directory."
         ),
     ] = None
     expect_status: Annotated[
         list[Annotated[int, Meta(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]],
-        Meta(min_length=1, description="Statuses that are a success; any other fails the step."),
+        Meta(
+            min_length=1, description="The statuses that count as success. Any other status fails the step."
+        ),
     ] = field(default_factory=lambda: ["2xx"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOutput:
-    """The answer."""
+    """The response."""
 
     status: Annotated[int, Meta(description="The status code.")]
     headers: Annotated[
         dict[str, str],
-        Meta(description="Response headers, names in lower case; repeated ones joined by commas."),
+        Meta(description="Response headers, with lowercase names. Repeated headers are joined with commas."),
     ]
-    body: Annotated[Any, Meta(description="A JSON value, a text, or null: see `encoding`.")]
+    body: Annotated[Any, Meta(description="A JSON value, a string or null. See `encoding`.")]
     encoding: Annotated[
         Literal["json", "text", "base64", "none"],
         Meta(
-            description="How to read `body`: the value of a JSON response, text, base64 of a"
-            " response that is neither, or none because it is empty or in a file."
+            description="How to read `body`: `json` for the value of a JSON response, `text` for a string,"
+            " `base64` for a response that is neither, `none` if the response is empty or saved to a file."
         ),
     ]
     saved: Annotated[
         Saved,
-        Meta(description="With `save_as`: the file's `path` and `bytes`, and whether it `replaced` one."),
+        Meta(description="With `save_as`: the file's `path` and `bytes`, and whether it `replaced` another."),
     ] = field(default_factory=Saved)
 
 
@@ -121,13 +127,15 @@ class RequestOutput:
 async def request(parameters: RequestInput) -> RequestOutput:
     """Send an HTTP request.
 
-    Sends the step's idempotency key as Idempotency-Key, unless that header is given, with
-    all but GET, HEAD and OPTIONS. Retried: statuses 408, 409, 425, 429 and 5xx, and errors
-    of the connection. The undo of `save_as` is `file.restore`.
+    Except for GET, HEAD and OPTIONS, sends the step's idempotency key in the Idempotency-Key
+    header, unless `headers` sets it. Statuses 408, 409, 425, 429 and 5xx are retried, and so
+    are connection errors. `file.restore` undoes `save_as`.
     """
     given = sum(one is not None for one in (parameters.json, parameters.body, parameters.file))
     if given + bool(parameters.multipart) > 1:
-        raise refused("give one of json, body, file and multipart", "InvalidInput")
+        raise refused(
+            "json, body, file and multipart are not allowed together: set one of them", "InvalidInput"
+        )
     if parameters.save_as is None:
         return await _request(parameters, None)
     target = followed(named(parameters.save_as))
@@ -249,7 +257,7 @@ def explain_request_errors(what: str) -> Iterator[None]:
     except httpx.ConnectTimeout as error:
         raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s", error) from None
     except httpx.ReadTimeout as error:
-        raise _connection_error(what, "no data for too long", error) from None
+        raise _connection_error(what, "the server sent no data for too long", error) from None
     except httpx.RequestError as error:
         raise _connection_error(what, _reason(error), error) from None
 
@@ -259,7 +267,7 @@ def _connection_error(what: str, reason: str, error: httpx.RequestError) -> Appl
         proxy = error.request.extensions.get("proxy")
     except RuntimeError:  # of no request
         proxy = None
-    by_way = f" (by way of {proxy})" if proxy else ""
+    by_way = f" (through the proxy in {proxy})" if proxy else ""
     return ApplicationError(f"{what}: {reason}{by_way}", type="HttpConnectionError")
 
 
@@ -288,7 +296,10 @@ async def _read(response: httpx.Response, what: str) -> bytes:
 
 
 def _too_large(what: str) -> ApplicationError:
-    return refused(f"{what}: the response is over 1 MiB, too big for a step's output", "ResponseTooLarge")
+    return refused(
+        f"{what}: the response is larger than 1 MiB, which is too large for a step's output",
+        "ResponseTooLarge",
+    )
 
 
 def _decode(response: httpx.Response, data: bytes) -> tuple[Any, Literal["json", "text", "base64", "none"]]:

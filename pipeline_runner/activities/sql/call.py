@@ -112,7 +112,7 @@ class Call:
                     await asyncio.wait({task}, timeout=0.02)
         except TimeoutError:
             if committing or not self._known:
-                message = f"{self.what}: the database goes on with it, and may still complete it"
+                message = f"{self.what}: the database is still running it, and may complete it"
                 raise refused(message, "StatementLeftRunning", UNCERTAIN) from None
             _log.warning("%s: it goes on for a while after its cancellation, to roll back", self.what)
         finally:
@@ -157,7 +157,7 @@ class Call:
             result = work(connection)
             if _has_ended(self._driver):
                 raise refused(
-                    f"{self.what}: the transaction was ended from within; what came before that stays",
+                    f"{self.what}: a statement ended the transaction; the changes made before that stay",
                     "StatementFailed",
                     UNCERTAIN,
                 )
@@ -196,12 +196,14 @@ class Call:
         try:
             engine = _shared_engine(url.render_as_string(hide_password=False))
         except sqlalchemy.exc.NoSuchModuleError:
-            raise self._no_driver(f'nothing installed knows "{url.drivername}"') from None
+            raise self._no_driver(f'no installed package supports "{url.drivername}"') from None
         except ImportError as error:
-            needed = f'the Python package "{error.name}"' if error.name else "a part that is not there"
+            needed = (
+                f'the Python package "{error.name}"' if error.name else "a component that is not installed"
+            )
             raise self._no_driver(f'"{url.drivername}" needs {needed}') from None
         except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
-            raise self._bad_url("has an option that its driver does not know") from None
+            raise self._bad_url("has an option that its driver does not support") from None
         if engine is None:
             raise self._bad_url(f'names an asynchronous driver, "{url.drivername}"')
         return engine
@@ -215,7 +217,7 @@ class Call:
         try:
             return engine.connect()
         except (sqlalchemy.exc.ProgrammingError, TypeError, ValueError):
-            raise self._bad_url("has an option that its driver does not know") from None
+            raise self._bad_url("has an option that its driver does not support") from None
         except sqlalchemy.exc.DBAPIError as error:
             # More than elsewhere is not shown: these messages hold all that is in the URL.
             reason = connect_reason(error.orig)
@@ -242,7 +244,7 @@ class Call:
         except (OverflowError, TypeError, ValueError):
             # from None: these are the driver's about a value, and may show it.
             raise refused(
-                f"{self.what}: a value or a text is none that the database can take", "InvalidInput"
+                f"{self.what}: the database does not accept one of the values or strings", "InvalidInput"
             ) from None
 
     def _told(self, error: "sqlalchemy.exc.DBAPIError") -> ApplicationError:

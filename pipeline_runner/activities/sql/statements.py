@@ -46,8 +46,8 @@ ConnectionName = Annotated[
     str,
     Meta(
         min_length=1,
-        description="The name of a secret on the worker, whose value is the database's URL, such as"
-        " postgresql://user:password@host/database or sqlite:////folder/file.db.",
+        description="The name of a secret on the worker that holds the database URL, such as"
+        " postgresql://user:password@host/database or sqlite:////directory/file.db.",
         extra_json_schema={"x-secret": True},
     ),
 ]
@@ -55,59 +55,67 @@ ConnectionName = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ExecuteInput:
-    """One statement, and where it runs."""
+    """The statement, and the database to run it on."""
 
     connection: ConnectionName
     statement: Annotated[
-        str, Meta(min_length=1, description="One SQL statement; values stand in it as :name.")
+        str, Meta(min_length=1, description="One SQL statement, with :name as a placeholder for a value.")
     ]
     parameters: Annotated[
         Values | Annotated[list[Values], Meta(min_length=1)],
         Meta(
-            description="The values of the :names: texts, numbers, booleans or null. They are handed"
-            " over beside the statement, never pasted into it. A list of mappings runs it once for each."
+            description="The values of the placeholders: strings, numbers, booleans or null. They are bound,"
+            " never inserted into the statement. A list of mappings runs the statement once for each."
         ),
     ] = field(default_factory=dict)
     max_rows: Annotated[
-        int, Meta(ge=1, le=MAX_ROWS, description="More rows fail the step, and nothing is changed.")
+        int,
+        Meta(
+            ge=1,
+            le=MAX_ROWS,
+            description="The maximum number of rows. If there are more, the step fails and changes nothing.",
+        ),
     ] = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecuteOutput:
-    """What came of it."""
+    """The result."""
 
     rows: Annotated[
         list[dict[str, Any]],
         Meta(
-            description="The rows by column. Decimals are texts; dates and times are texts in ISO 8601;"
-            " bytes are base64."
+            description="The rows, by column. Decimals are strings, dates and times are strings in ISO 8601"
+            " format, and bytes are base64."
         ),
     ]
-    row_count: Annotated[int, Meta(description="Rows returned; else rows affected, 0 if not known.")]
-    columns: Annotated[list[str], Meta(description="The names of the columns, in order.")]
+    row_count: Annotated[
+        int,
+        Meta(description="The number of rows returned, or else of rows affected. 0 if it is unknown."),
+    ]
+    columns: Annotated[list[str], Meta(description="The column names, in order.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptInput:
-    """Statements, and where they run."""
+    """The statements, and the database to run them on."""
 
     connection: ConnectionName
     script: Annotated[
-        str | None, Meta(description="SQL statements, separated by semicolons; excludes `path`.")
+        str | None, Meta(description="SQL statements, separated by semicolons. Not allowed with `path`.")
     ] = None
     path: Annotated[
-        str | None, Meta(description="A file on the worker that holds them, UTF-8, at most 16 MiB.")
+        str | None, Meta(description="A UTF-8 file on the worker with the statements, at most 16 MiB.")
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptOutput:
-    """What came of it."""
+    """The result."""
 
     statements: Annotated[
         int | None,
-        Meta(description="How many statements ran; null where the database splits the text itself."),
+        Meta(description="The number of statements that ran. Null if the database splits the script itself."),
     ]
 
 
@@ -115,10 +123,10 @@ class ScriptOutput:
 @activity.defn(name="sql.execute")
 @checked
 async def execute(parameters: ExecuteInput) -> ExecuteOutput:
-    """Run one SQL statement in a transaction of its own.
+    """Run one SQL statement in its own transaction.
 
-    When the answer to a commit is lost, a retry runs it again: write statements that may be
-    repeated, such as INSERT with ON CONFLICT, or set `maximum_attempts: 1`.
+    If the response to a commit is lost, a retry runs the statement again. Write statements that
+    can be repeated, such as INSERT with ON CONFLICT, or set `maximum_attempts: 1`.
     """
     call = Call("sql.execute", parameters.connection, _texts(parameters.parameters))
     async with heartbeating():
@@ -131,12 +139,12 @@ async def execute(parameters: ExecuteInput) -> ExecuteOutput:
 async def script(parameters: ScriptInput) -> ScriptOutput:
     """Run several SQL statements in one transaction: all of them, or none.
 
-    BEGIN, COMMIT and ROLLBACK have no place in the script. Definitions such as CREATE TABLE
-    are rolled back as well by databases that can, PostgreSQL and SQLite. When the answer to
-    the commit is lost, a retry runs it again: write scripts that may be repeated.
+    BEGIN, COMMIT and ROLLBACK are not allowed in the script. PostgreSQL and SQLite also roll
+    back definitions such as CREATE TABLE. If the response to the commit is lost, a retry runs
+    the script again. Write scripts that can be repeated.
     """
     if (parameters.script is None) == (parameters.path is None):
-        raise refused("give script or path, one of them", "InvalidInput")
+        raise refused("set either script or path", "InvalidInput")
     call = Call("sql.script", parameters.connection)
     async with heartbeating():
         return await call.make(lambda connection: _script(call, connection, parameters))
@@ -162,7 +170,7 @@ def _execute(call: Call, connection: "Connection", given: ExecuteInput) -> Execu
     if doubles := sorted({name for name in columns if columns.count(name) > 1}):
         named = ", ".join(f'"{name}"' for name in doubles)
         raise refused(
-            f"{call.what}: several columns are called {named}: rename them with AS", "StatementFailed"
+            f"{call.what}: several columns are named {named}: rename them with AS", "StatementFailed"
         )
     rows: list[dict[str, Any]] = []
     size = 0
@@ -173,7 +181,8 @@ def _execute(call: Call, connection: "Connection", given: ExecuteInput) -> Execu
         size += encoded_size(rows[-1])
         if size > RESULT_LIMIT:
             raise refused(
-                f"{call.what}: the rows are over 1.5 MiB, too big for a step's output", "ResultTooLarge"
+                f"{call.what}: the rows are larger than 1.5 MiB, which is too large for a step's output",
+                "ResultTooLarge",
             )
     return ExecuteOutput(rows=rows, row_count=len(rows), columns=columns)
 
@@ -226,7 +235,7 @@ def _file(path: str) -> str:
             raise refused(f"{path} is not a regular file", "NotARegularFile")
         data = file.read(SCRIPT_LIMIT + 1)
     if len(data) > SCRIPT_LIMIT:
-        raise refused(f"cannot read {path}: it is over 16 MiB", "FileTooLarge")
+        raise refused(f"cannot read {path}: it is larger than 16 MiB", "FileTooLarge")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -242,7 +251,9 @@ def _the_one(call: Call, statements: Iterator[Statement]) -> Statement:
     if found is None:
         raise refused(f"{call.what}: there is no statement", "InvalidInput")
     if next(statements, None) is not None:
-        raise refused(f"{call.what}: several statements are for sql.script", "InvalidInput")
+        raise refused(
+            f"{call.what}: only one statement is allowed: use sql.script for several", "InvalidInput"
+        )
     _check_transaction(call, found, "the statement")
     return found
 
@@ -255,9 +266,7 @@ def _check_transaction(call: Call, statement: Statement, which: str) -> None:
         or (first in (["START"], ["PREPARE"]) and rest[:1] == ["TRANSACTION"])
         or (first == ["ROLLBACK"] and "TO" not in rest)
     ):
-        raise refused(
-            f"{call.what}: {which} is {first[0]}, but each call is one transaction of its own", "InvalidInput"
-        )
+        raise refused(f"{call.what}: {which} is {first[0]}, but each call is one transaction", "InvalidInput")
 
 
 # What the drivers hand over, and what they say.

@@ -54,4 +54,4 @@ def explain_errors(doing: str) -> Iterator[None]:
         raise from_os_error(error, doing) from None
     except UnicodeEncodeError:
         # Half of a surrogate pair, which JSON can say. From None: the error holds all the text.
-        raise refused(f"cannot {doing}: the text is not valid Unicode", "InvalidInput") from None
+        raise refused(f"cannot {doing}: the string is not valid Unicode", "InvalidInput") from None

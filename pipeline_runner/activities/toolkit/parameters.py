@@ -66,4 +66,4 @@ def _converted(value: Any, expected: Any) -> Any:
     except msgspec.ValidationError as error:
         text = str(error).replace(" - at `$.", " - at `")
         # from None: nothing but this message is known to hold no value.
-        raise refused(f"the input does not fit: {text}", "InvalidInput") from None
+        raise refused(f"the input is not valid: {text}", "InvalidInput") from None

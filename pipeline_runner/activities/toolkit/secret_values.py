@@ -65,7 +65,7 @@ def secret_value(name: str) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise SecretNotFoundError(f"the secret file {path} is over {MAX_BYTES:,} bytes")
+            raise SecretNotFoundError(f"the secret file {path} is larger than {MAX_BYTES:,} bytes")
         return data.decode().removesuffix("\n").removesuffix("\r")
     except FileNotFoundError:
         reason = "there is no environment variable and no file"
