@@ -1,9 +1,9 @@
-"""What users test their pipelines and activities with: what this package tests itself with.
+"""Tools to test pipelines and activities. This package uses them for its own tests.
 
-A unit test of an activity needs :func:`activity_environment` alone. A test of a pipeline runs it on a real
-server, :func:`dev_server`; :mod:`pipeline_runner.testing.pytest` has it as a fixture.
-:mod:`pipeline_runner.testing.docker` is a Docker Engine in memory. Nothing else of the package imports this
-one.
+A unit test of an activity needs only :func:`activity_environment`. A test of a pipeline runs it on a real
+server, :func:`dev_server`, which :mod:`pipeline_runner.testing.pytest` provides as a fixture.
+:mod:`pipeline_runner.testing.docker` is a fake Docker Engine in memory. Nothing else in the package imports
+this one.
 """
 
 from pipeline_runner.testing.activities import activity_environment

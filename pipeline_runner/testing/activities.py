@@ -1,4 +1,4 @@
-"""An environment for unit tests of activities: as if a pipeline's step had started them.
+"""An environment for unit tests of activities, as if a step of a pipeline had started them.
 
 It needs neither a server nor a worker::
 
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KEY = "0123456789abcdef0123456789abcdef"
-"""The idempotency key where a test names none."""
+"""The default idempotency key."""
 
 
 def activity_environment(
@@ -37,15 +37,15 @@ def activity_environment(
     directory: str | None = None,
     undone: Literal["completed", "uncertain", "failed"] | None = None,
 ) -> ActivityEnvironment:
-    """Return an environment whose ``run`` calls an activity, and returns what it returns.
+    """Return an environment whose ``run`` calls an activity and returns its result.
 
     Args:
-        key: What ``idempotency_key()`` returns.
-        secrets: Values by name, for activities that look secrets up by name, such as ``sql.execute``. They
-            are masked in what is logged, as in a worker. A secret in a step's ``with`` is a plain argument.
-        attempt: The attempt's number, in ``temporalio.activity.info()``.
-        directory: What ``working_directory()`` returns; None: the current directory.
-        undone: What ``undone_outcome()`` returns: how the step ended that the activity undoes; None: it
+        key: The value of ``idempotency_key()``.
+        secrets: Values by name, for activities that look up secrets by name, such as ``sql.execute``. They
+            are masked in logs, as in a worker. A secret in a step's ``with`` is a plain argument.
+        attempt: The number of the attempt in ``temporalio.activity.info()``.
+        directory: The value of ``working_directory()``. None: the current directory.
+        undone: The value of ``undone_outcome()``: the outcome of the step that the activity undoes. None: it
             undoes nothing.
     """
 
@@ -70,7 +70,7 @@ class _StepEnvironment(ActivityEnvironment):
         self._enter = enter
 
     def run(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the callable in the context of an activity; see the base class."""
+        """Run the callable in the context of an activity. See the base class."""
         context = contextvars.copy_context()
         context.run(self._enter)
         started = context.run(lambda: ActivityEnvironment.run(self, fn, *args, **kwargs))

@@ -1,7 +1,7 @@
-"""A stand-in for a Docker Engine, in memory: for tests of pipelines, and of your own activities.
+"""A fake Docker Engine in memory, for tests of pipelines and of your own activities.
 
-It has the methods of the client of the package ``docker`` that the container activities
-use, raises that package's errors, notes every call, and fails where it is told to::
+It has the methods of the ``docker`` package's client that the container activities use,
+raises that package's errors, records every call, and can be made to fail::
 
     fake = FakeDocker()
     fake.add_image("app:1")
@@ -12,8 +12,8 @@ use, raises that package's errors, notes every call, and fails where it is told 
     assert fake.states == {"web": "running"}
     assert fake.changes == ["stop web", "commit web", "start web"]
 
-:attr:`FakeDocker.client` is the package's own ``DockerClient`` on top of it, for code that
-uses ``client.containers.get("web").stop()`` and the like.
+:attr:`FakeDocker.client` is the package's own ``DockerClient`` for this Engine, for code such as
+``client.containers.get("web").stop()``.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ class FakeDocker(FakeContainers):
 
     @property
     def client(self) -> docker.DockerClient:
-        """The client of the package ``docker``, with this Engine behind it."""
+        """The ``docker`` package's client, connected to this Engine."""
         made = docker.DockerClient.__new__(docker.DockerClient)
         made.api = self  # type: ignore[assignment]  # it has the methods that are used
         return made
 
     def activities(self) -> list[Callable[..., Any]]:
-        """Return every container activity, for a worker: on this Engine."""
+        """Return all container activities, connected to this Engine, for a worker."""
         engine = Engine(lambda: self)
         containers, images = Containers(engine), Images(engine)
         networks, volumes = Networks(engine), Volumes(engine)

@@ -1,4 +1,4 @@
-"""What the parts of the stand-in share: errors, the record of calls, orders to fail or to wait."""
+"""The shared parts of the fake Engine: errors, the record of calls, and requests to fail or wait."""
 
 import functools
 import io
@@ -17,11 +17,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def answer(status: int, message: str) -> docker.errors.APIError:
-    """Return the error that the client raises for an answer of the Engine.
+    """Return the error that the client raises for a response of the Engine.
 
     Args:
         status: The HTTP status, 400 or more.
-        message: What the Engine says.
+        message: The Engine's message.
     """
     response = requests.Response()
     response.status_code = status
@@ -39,14 +39,14 @@ def answer(status: int, message: str) -> docker.errors.APIError:
 
 
 def unreachable() -> requests.exceptions.ConnectionError:
-    """Return the error for an Engine that does not listen."""
+    """Return the error for an Engine that is not listening."""
     error = requests.exceptions.ConnectionError("Connection aborted.")
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
     return error
 
 
 def broken() -> requests.exceptions.ConnectionError:
-    """Return the error for an Engine that went away during the call."""
+    """Return the error for a connection to the Engine that broke during the call."""
     error = requests.exceptions.ConnectionError("Connection aborted.")
     error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
     return error
@@ -57,15 +57,15 @@ class Hold:
     """A call that waits until it is released."""
 
     entered: threading.Event = field(default_factory=threading.Event)
-    """Set when the call is there."""
+    """Set when the call arrives."""
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
-        """Let the call go on, and those after it."""
+        """Let this call and later ones continue."""
         self._released.set()
 
     def wait(self) -> None:
-        """Wait for the release, for at most a minute."""
+        """Wait for the release for at most a minute."""
         self.entered.set()
         self._released.wait(60)
 
@@ -89,13 +89,13 @@ class _Order:
 
 
 class Base:
-    """The record of calls, and what was ordered for them."""
+    """The record of calls, and the requests to make them fail or wait."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         """Every call, such as ``stop web``, in order."""
         self.changes: list[str] = []
-        """The calls that change something, in order: not those that only look."""
+        """The calls that change something, in order. Calls that only read are left out."""
         self.lock = threading.RLock()
         self.timeout = 60.0
         self._version = "1.41"
@@ -114,17 +114,17 @@ class Base:
         times: int = 1,
         after: bool = False,
     ) -> None:
-        """Have calls fail.
+        """Make calls fail.
 
         Args:
-            operation: The client's method: ``stop``, ``commit``, ``create_network``.
-            container: Only for this container, by the name that the call gives.
-            image: Only for this image.
-            network: Only for this network.
-            volume: Only for this volume.
-            with_: The error: see :func:`answer`, :func:`unreachable`, :func:`broken`. Default: a status 500.
-            times: How many calls.
-            after: Do what was asked for, and fail then: the answer got lost.
+            operation: The client's method, such as ``stop``, ``commit`` or ``create_network``.
+            container: Only calls for this container, by the name in the call.
+            image: Only calls for this image.
+            network: Only calls for this network.
+            volume: Only calls for this volume.
+            with_: The error. See :func:`answer`, :func:`unreachable`, :func:`broken`. Default: status 500.
+            times: The number of calls.
+            after: Perform the call first and fail then, as if the response was lost.
         """
         error = with_ or answer(500, f"the {operation} was told to fail")
         target = container or image or network or volume
@@ -132,7 +132,7 @@ class Base:
         self._orders.append(_Order(operation, target, error, times=times, after=after))
 
     def hold(self, operation: str, target: str | None = None, *, after: bool = False) -> Hold:
-        """Have a call wait, before it does anything, until it is released; ``after``: when it is done."""
+        """Make a call wait until it is released, before it does anything; with ``after``, when it is done."""
         self._check(operation)
         hold = Hold()
         self._orders.append(_Order(operation, target, hold=hold, times=1, after=after))
@@ -143,7 +143,7 @@ class Base:
             raise ValueError(f"there is no operation {operation}")
 
     def obey(self, operation: str, target: str, *, after: bool) -> None:
-        """Wait or fail, if that was ordered."""
+        """Wait or fail if a test has requested it."""
         with self.lock:
             due = next((o for o in self._orders if o.fits(operation, target, after=after)), None)
             if due is not None:
@@ -154,26 +154,26 @@ class Base:
             raise due.error
 
     def shown(self, target: str) -> str:
-        """Return a thing's name, whatever the call names it by."""
+        """Return the name of the target, which the call may name by its id."""
         return target
 
     def new_id(self) -> str:
-        """Return an id that nothing has."""
+        """Return an unused id."""
         return f"{next(self._numbers):064x}"
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
     def version(self, api_version: bool = True) -> dict[str, str]:
-        """Return the version that this behaves like."""
+        """Return the version that this Engine emulates."""
         return {"ApiVersion": self._version, "Version": "20.10"}
 
 
 def operation(*, changes: bool) -> Callable[[F], F]:
-    """Make a method a call that is noted, and that can be told to fail.
+    """Make a method a call that is recorded and can be made to fail.
 
     Args:
-        changes: It changes something.
+        changes: Whether it changes something.
     """
 
     def attach(method: F) -> F:
@@ -201,7 +201,7 @@ def operation(*, changes: bool) -> Callable[[F], F]:
 
 
 def fits(labels: dict[str, str] | None, filters: Any) -> bool:
-    """Tell whether labels fit the Engine's filter ``label``."""
+    """Tell whether labels match the Engine's ``label`` filter."""
     wanted = (filters or {}).get("label", [])
     for one in [wanted] if isinstance(wanted, str) else wanted:
         name, has_value, value = one.partition("=")

@@ -1,4 +1,4 @@
-"""The containers of the stand-in, and the commands in them."""
+"""The containers of the fake Engine, and the commands in them."""
 
 import threading
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from pipeline_runner.testing.docker_images import Image, now
 from pipeline_runner.testing.docker_networks import FakeNetworks
 
 KILLED = 137
-"""The exit code of what was stopped: the stand-in's programs ignore the request to end."""
+"""The exit code of a stopped program: the fake Engine's programs ignore the request to stop."""
 NEVER = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What a command does."""
+    """The behaviour of a command."""
 
     exit_code: int | None = None
-    """None: it runs until it is ended."""
+    """None: it runs until it is stopped."""
     stdout: str = ""
     stderr: str = ""
     missing: bool = False
-    """There is no such program."""
+    """Whether the program does not exist."""
 
     def output(self) -> list[tuple[int, bytes]]:
-        """Return the lines that it writes, each with its stream's number."""
+        """Return the output lines, each with the number of its stream."""
         return [
             (number, line.encode())
             for number, text in ((1, self.stdout), (2, self.stderr))
@@ -57,7 +57,7 @@ class Container:
 
     @property
     def network(self) -> str:
-        """The network that it is made for."""
+        """The network that the container was created in."""
         mode = str(self.config.get("HostConfig", {}).get("NetworkMode") or "bridge")
         return "bridge" if mode == "default" else mode
 
@@ -77,7 +77,7 @@ class Exec:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def end(self, code: int) -> None:
-        """Let it end."""
+        """End the command."""
         self.running, self.exit_code = False, code
         self.ended.set()
 
@@ -106,14 +106,14 @@ class FakeContainers(FakeNetworks):
         stderr: str = "",
         missing: bool = False,
     ) -> None:
-        """Say what a command does. Otherwise a container runs on, and ``exec`` succeeds in silence.
+        """Set the behaviour of a command. By default, containers keep running and ``exec`` succeeds silently.
 
         Args:
             command: The program and its arguments.
-            exit_code: How it ends at once; None: it runs until it is ended.
-            stdout: What it writes to standard output.
-            stderr: What it writes to standard error.
-            missing: There is no such program.
+            exit_code: The exit code, at once. None: it runs until it is stopped.
+            stdout: Its standard output.
+            stderr: Its standard error.
+            missing: Whether the program does not exist.
         """
         made = Program(exit_code=exit_code, stdout=stdout, stderr=stderr, missing=missing)
         self._programs.insert(0, (command, made))
@@ -121,7 +121,7 @@ class FakeContainers(FakeNetworks):
     def add_container(
         self, name: str, image: str, *, running: bool = True, labels: dict[str, str] | None = None
     ) -> str:
-        """Put a container there, and return its id; the image must be there."""
+        """Add a container of an existing image, and return its id."""
         config = {"Image": image, "Labels": dict(labels or {})}
         made = self._make(config, name)
         if running:
@@ -134,7 +134,7 @@ class FakeContainers(FakeNetworks):
         return {c.name: c.status for c in sorted(self._containers.values(), key=lambda c: c.name)}
 
     def container(self, name: str) -> Container:
-        """Return a container by its name, its id or the start of that; there must be one."""
+        """Return an existing container by its name, its id or a prefix of its id."""
         for container in self._containers.values():
             if name in {container.id, container.name} or (len(name) >= 12 and container.id.startswith(name)):
                 return container
@@ -165,7 +165,7 @@ class FakeContainers(FakeNetworks):
 
     @operation(changes=False)
     def inspect_container(self, container: str) -> dict[str, Any]:
-        """Return what is known of a container."""
+        """Return the description of a container."""
         found = self.container(container)
         return {
             "Id": found.id,
@@ -208,7 +208,7 @@ class FakeContainers(FakeNetworks):
         filters: Any = None,
         **_: Any,
     ) -> list[dict[str, Any]]:
-        """List containers: those that run, or all."""
+        """List the running containers, or all."""
         return [
             {
                 "Id": container.id,
@@ -226,7 +226,7 @@ class FakeContainers(FakeNetworks):
     def create_container(
         self, image: str, command: Any = None, *, name: str | None = None, platform: Any = None, **more: Any
     ) -> dict[str, Any]:
-        """Make a container; takes what the client's method of this name takes."""
+        """Create a container, with the arguments of the client's method of the same name."""
         from docker.types import ContainerConfig
 
         more.pop("use_config_proxy", None)
@@ -238,7 +238,7 @@ class FakeContainers(FakeNetworks):
     def create_container_from_config(
         self, config: dict[str, Any], name: str | None = None, platform: Any = None
     ) -> dict[str, Any]:
-        """Make a container of what the Engine's API calls its configuration."""
+        """Create a container from a configuration of the Engine's API."""
         return {"Id": self._make(config, name).id, "Warnings": []}
 
     def _make(self, config: dict[str, Any], name: str | None) -> Container:
@@ -270,7 +270,7 @@ class FakeContainers(FakeNetworks):
 
     @operation(changes=True)
     def start(self, container: str, *_: Any, **__: Any) -> None:
-        """Start a container; nothing happens if it runs."""
+        """Start a container unless it is running."""
         found = self.container(container)
         if not found.running:
             self._start(found)
@@ -299,7 +299,7 @@ class FakeContainers(FakeNetworks):
                 container.status = "restarting"
 
     def _bound(self, container: Container) -> dict[str, Any]:
-        """Return where the ports of a container are, as the Engine shows it."""
+        """Return the published ports of a container in the Engine's format."""
         wanted = container.config.get("HostConfig", {}).get("PortBindings") or {}
         taken = {
             place["HostPort"]
@@ -332,14 +332,14 @@ class FakeContainers(FakeNetworks):
 
     @operation(changes=True)
     def stop(self, container: str, timeout: float | None = None) -> None:
-        """Stop a container; nothing happens if it does not run."""
+        """Stop a container if it is running."""
         found = self.container(container)
         if found.running:
             self._end(found, KILLED)
 
     @operation(changes=True)
     def restart(self, container: str, timeout: float = 10) -> None:
-        """Stop a container and start it."""
+        """Restart a container."""
         found = self.container(container)
         if found.running:
             self._end(found, KILLED)
@@ -372,7 +372,7 @@ class FakeContainers(FakeNetworks):
         changes: list[str] | str | None = None,
         conf: Any = None,
     ) -> dict[str, Any]:
-        """Make an image of a container."""
+        """Create an image from a container."""
         found = self.container(container)
         name = f"{repository}:{tag or 'latest'}" if repository else None
         return {"Id": self.commit_to_image(found.image, self._labels(found), name, changes).id}
@@ -428,7 +428,7 @@ class FakeContainers(FakeNetworks):
         socket: bool = False,
         demux: bool = False,
     ) -> Any:
-        """Start a command, and return its output as the client's method of this name does."""
+        """Start a command, and return its output like the client's method of the same name."""
         found = self._exec(exec_id)
         if not found.container.running:
             raise answer(409, f"Container {found.container.id} is not running")
@@ -452,7 +452,7 @@ class FakeContainers(FakeNetworks):
         return (out or None, err or None) if demux else out + err
 
     def _signal(self, command: Exec) -> None:
-        """Do what the script does by which a command is ended."""
+        """Emulate the script that stops a command."""
         if command.command[2:3] == [KILL]:
             mark, name = command.command[4:6]
             for other in self._execs.values():
@@ -466,7 +466,7 @@ class FakeContainers(FakeNetworks):
 
     @operation(changes=False)
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:
-        """Return what is known of a command."""
+        """Return the description of a command."""
         found = self._exec(exec_id)
         return {
             "ID": found.id,

@@ -1,4 +1,4 @@
-"""The images of the stand-in."""
+"""The images of the fake Engine."""
 
 import shlex
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pipeline_runner.testing.docker_base import Base, answer, fits, operation
 
 
 def now() -> str:
-    """Return the time as the Engine writes it."""
+    """Return the time in the Engine's format."""
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -36,14 +36,14 @@ class FakeImages(Base):
         self._registry: dict[str, Image] = {}
 
     def add_image(self, name: str, *, labels: dict[str, str] | None = None) -> str:
-        """Put an image there, and return its id."""
+        """Add an image, and return its id."""
         image = Image(f"sha256:{self.new_id()}", dict(labels or {}), ["sh"])
         self._images[image.id] = image
         self._tags[":".join(split(name))] = image.id
         return image.id
 
     def add_to_registry(self, name: str) -> None:
-        """Put an image where it can be pulled from."""
+        """Add an image to the registry, from which it can be pulled."""
         self._registry[":".join(split(name))] = Image(f"sha256:{self.new_id()}", {}, ["sh"])
 
     @property
@@ -52,7 +52,7 @@ class FakeImages(Base):
         return dict(sorted(self._tags.items()))
 
     def image(self, reference: str) -> Image:
-        """Return an image by its tag or id; there must be one."""
+        """Return an existing image by its tag or id."""
         found = self._tags.get(":".join(split(reference)))
         for image in self._images.values():
             digits = image.id.removeprefix("sha256:")
@@ -62,7 +62,7 @@ class FakeImages(Base):
         raise answer(404, f"No such image: {shown}")
 
     def tags_of(self, image: Image) -> list[str]:
-        """Return the tags that name an image."""
+        """Return the tags of an image."""
         return sorted(tag for tag, named in self._tags.items() if named == image.id)
 
     def _layers(self, image: Image) -> list[str]:
@@ -72,7 +72,7 @@ class FakeImages(Base):
 
     @operation(changes=False)
     def inspect_image(self, image: str) -> dict[str, Any]:
-        """Return what is known of an image."""
+        """Return the description of an image."""
         found = self.image(image)
         return {
             "Id": found.id,
@@ -109,7 +109,7 @@ class FakeImages(Base):
     def pull(
         self, repository: str, tag: str | None = None, stream: bool = False, decode: bool = False
     ) -> Any:
-        """Take an image from the registry: see :meth:`add_to_registry`."""
+        """Pull an image from the registry. See :meth:`add_to_registry`."""
         name = ":".join((repository, tag or "latest"))
         image = self._registry.get(name)
         if image is None:
@@ -130,13 +130,13 @@ class FakeImages(Base):
 
     @operation(changes=True)
     def tag(self, image: str, repository: str, tag: str | None = None, force: bool = False) -> bool:
-        """Give an image a tag, whatever that named before."""
+        """Set a tag of an image, even if it names another image."""
         self._tags[f"{repository}:{tag or 'latest'}"] = self.image(image).id
         return True
 
     @operation(changes=True)
     def remove_image(self, image: str, force: bool = False, noprune: bool = False) -> list[Any]:
-        """Remove a tag, and with the last one the image."""
+        """Remove a tag, and the image with its last tag."""
         found = self.image(image)
         tags = self.tags_of(found)
         name = ":".join(split(image))
@@ -158,7 +158,7 @@ class FakeImages(Base):
         return [*({"Untagged": tag} for tag in tags), {"Deleted": found.id}]
 
     def users(self, image: Image) -> Iterator[tuple[str, bool]]:
-        """Yield the id of each container of an image, and whether it runs."""
+        """Yield the id of each container of an image, and whether it is running."""
         yield from ()
 
     def _check_unused(self, image: Image, reference: str, *, force: bool) -> None:
@@ -192,7 +192,7 @@ class FakeImages(Base):
     def commit_to_image(
         self, base: Image, labels: dict[str, str], name: str | None, changes: list[str] | str | None
     ) -> Image:
-        """Make an image on top of another one."""
+        """Create an image on top of another one."""
         image = Image(f"sha256:{self.new_id()}", dict(labels), list(base.command), base.id)
         for change in [changes] if isinstance(changes, str) else changes or []:
             instruction, _, rest = change.partition(" ")

@@ -1,4 +1,4 @@
-"""The networks and volumes of the stand-in."""
+"""The networks and volumes of the fake Engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Network:
         self.members.setdefault(container, f"{self.prefix}.{free}")
 
     def shown(self) -> dict[str, Any]:
-        """Return it as the Engine does."""
+        """Return the network in the Engine's format."""
         return {
             "Id": self.id,
             "Name": self.name,
@@ -49,7 +49,7 @@ class FakeNetworks(FakeImages):
         self._volumes: dict[str, dict[str, Any]] = {}
 
     def network(self, name: str) -> Network:
-        """Return a network by its name or id; there must be one."""
+        """Return an existing network by its name or id."""
         for network in self._networks.values():
             if name in {network.name, network.id}:
                 return network
@@ -60,12 +60,12 @@ class FakeNetworks(FakeImages):
         return sorted(set(self._networks) - {"bridge", "host", "none"})
 
     def full_id(self, container: str) -> str:
-        """Return the id of a container; there must be one."""
+        """Return the id of an existing container."""
         raise NotImplementedError
 
     @operation(changes=False)
     def networks(self, names: Any = None, ids: Any = None, filters: Any = None) -> list[dict[str, Any]]:
-        """List networks; a name fits if it is part of the network's."""
+        """List networks. A name matches if it is part of the network's name."""
         return [
             network.shown()
             for network in self._networks.values()
@@ -76,7 +76,7 @@ class FakeNetworks(FakeImages):
 
     @operation(changes=False)
     def inspect_network(self, net_id: str) -> dict[str, Any]:
-        """Return what is known of a network."""
+        """Return the description of a network."""
         return self.network(net_id).shown()
 
     @operation(changes=True)
@@ -91,7 +91,7 @@ class FakeNetworks(FakeImages):
         labels: dict[str, str] | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Make a network."""
+        """Create a network."""
         if name in self._networks:
             raise answer(409, f"network with name {name} already exists")
         subnet = ((ipam or {}).get("Config") or [{}])[0].get("Subnet")
@@ -102,7 +102,7 @@ class FakeNetworks(FakeImages):
 
     @operation(changes=True)
     def remove_network(self, net_id: str) -> None:
-        """Remove a network that nothing is in."""
+        """Remove an empty network."""
         network = self.network(net_id)
         if network.members:
             raise answer(
@@ -115,7 +115,7 @@ class FakeNetworks(FakeImages):
     def connect_container_to_network(
         self, container: str, net_id: str, aliases: list[str] | None = None, **_: Any
     ) -> None:
-        """Put a container into a network."""
+        """Connect a container to a network."""
         network, member = self.network(net_id), self.full_id(container)
         if member in network.members:
             raise answer(
@@ -125,7 +125,7 @@ class FakeNetworks(FakeImages):
 
     @operation(changes=True)
     def disconnect_container_from_network(self, container: str, net_id: str, force: bool = False) -> None:
-        """Take a container out of a network."""
+        """Disconnect a container from a network."""
         network, member = self.network(net_id), self.full_id(container)
         if network.members.pop(member, None) is None:
             raise answer(500, f"container {member} is not connected to network {network.name}")
@@ -133,7 +133,7 @@ class FakeNetworks(FakeImages):
     def add_volume(
         self, name: str, *, labels: dict[str, str] | None = None, driver: str | None = None
     ) -> dict[str, Any]:
-        """Put a volume there, unless there is one."""
+        """Add a volume unless it exists."""
         made = {
             "Name": name,
             "Driver": driver or "local",
@@ -145,7 +145,7 @@ class FakeNetworks(FakeImages):
         return dict(self._volumes.setdefault(name, made))
 
     def volume_users(self, name: str) -> Iterator[str]:
-        """Yield the id of each container that has a volume."""
+        """Yield the id of each container that uses a volume."""
         yield from ()
 
     @operation(changes=False)
@@ -155,7 +155,7 @@ class FakeNetworks(FakeImages):
 
     @operation(changes=False)
     def inspect_volume(self, name: str) -> dict[str, Any]:
-        """Return what is known of a volume."""
+        """Return the description of a volume."""
         if name not in self._volumes:
             raise answer(404, f"get {name}: no such volume")
         return dict(self._volumes[name])
@@ -164,12 +164,12 @@ class FakeNetworks(FakeImages):
     def create_volume(
         self, name: str | None = None, driver: str | None = None, driver_opts: Any = None, labels: Any = None
     ) -> dict[str, Any]:
-        """Make a volume, or return the one that is there."""
+        """Create a volume, or return the existing one."""
         return self.add_volume(name or self.new_id(), labels=labels, driver=driver)
 
     @operation(changes=True)
     def remove_volume(self, name: str, force: bool = False) -> None:
-        """Remove a volume that no container has."""
+        """Remove a volume that no container uses."""
         if name not in self._volumes:
             raise answer(404, f"get {name}: no such volume")
         users = list(self.volume_users(name))

@@ -1,6 +1,6 @@
 """Fixtures for pytest.
 
-The topmost ``conftest.py`` enables them::
+To enable them, add this line to the topmost ``conftest.py``::
 
 pytest_plugins = ["pipeline_runner.testing.pytest"]
 """
@@ -21,6 +21,6 @@ def pipeline_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def time_skipping_server() -> Iterator[Server]:
-    """The same, but its clients skip time: a wait of a day takes a moment."""
+    """The same server, but its clients skip time, so that a wait of a day takes a moment."""
     with dev_server(time_skipping=True) as server:
         yield server

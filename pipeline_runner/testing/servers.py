@@ -1,4 +1,4 @@
-"""A real Temporal server for tests: it starts in a fraction of a second and ends with the test run."""
+"""A real Temporal server for tests. It starts in a fraction of a second and ends with the test run."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ class Server:
         self.address = address
         """Host and port."""
         self.time_skipping = time_skipping
-        """Whether its clients skip time: a wait of a day takes a moment."""
+        """Whether its clients skip time, so that a wait of a day takes a moment."""
 
     async def connect(self, **settings: Any) -> Client:
-        """Return a client, for use in the event loop that runs now.
+        """Return a client for the running event loop.
 
         Args:
-            settings: Further arguments of ``temporalio.client.Client.connect``, such as ``data_converter``.
+            settings: More arguments of ``temporalio.client.Client.connect``, such as ``data_converter``.
 
         Raises:
             UnreachableError: The server does not answer.
@@ -49,13 +49,13 @@ class Server:
 
 @contextmanager
 def dev_server(*, time_skipping: bool = False) -> Iterator[Server]:
-    """Start a Temporal server, and end it at the end of the block, or with this process.
+    """Start a Temporal server, and stop it at the end of the block or when this process ends.
 
     Args:
-        time_skipping: Have clients skip time wherever a run waits and no activity is running.
+        time_skipping: Make clients skip time whenever a run waits and no activity is running.
 
     Raises:
-        ServerError: It cannot be started.
+        ServerError: The server cannot be started.
     """
     running = devserver.start(settings=(devserver.TIME_SKIPPING,) if time_skipping else ())
     try:
@@ -65,10 +65,10 @@ def dev_server(*, time_skipping: bool = False) -> Iterator[Server]:
 
 
 def replayer(**settings: Any) -> Replayer:
-    """Return a replayer for histories of runs of pipelines.
+    """Return a replayer for the histories of pipeline runs.
 
     Args:
-        settings: Further arguments of ``temporalio.worker.Replayer``, such as ``workflows`` of your own.
+        settings: Additional arguments of ``temporalio.worker.Replayer``, such as ``workflows`` of your own.
     """
     plugins = [*settings.pop("plugins", ()), ServingPlugin()]
     return Replayer(workflows=[*settings.pop("workflows", ())], plugins=plugins, **settings)

@@ -96,7 +96,7 @@ class LookupOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class UpsertInput:
-    """The record set that is wanted, and the server of its zone."""
+    """The wanted record set, and the server of its zone."""
 
     name: Name
     type: Type
@@ -144,7 +144,7 @@ class UpsertOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveInput:
-    """What to remove, and the server of its zone."""
+    """The record set to remove, and the server of its zone."""
 
     name: Name
     type: Type
@@ -166,7 +166,7 @@ class RemoveOutput:
     type: Annotated[str, Meta(description="The record type.")]
     removed: Annotated[
         RecordSet,
-        Meta(description="What the step removed, in any attempt. Without values if it removed nothing."),
+        Meta(description="The values that the step removed, in any attempt. Empty if it removed none."),
     ]
 
 

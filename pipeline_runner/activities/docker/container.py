@@ -78,7 +78,8 @@ class InspectOutput:
         int | None, Meta(description="The last exit code. Null if it is running or has never run.")
     ]
     health: Annotated[
-        str | None, Meta(description="starting, healthy or unhealthy. Null if there is no health check.")
+        str | None,
+        Meta(description="One of starting, healthy and unhealthy. Null if there is no health check."),
     ]
     auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it exits (`--rm`).")]
     labels: Annotated[dict[str, str], Meta(description="The labels of the container and of its image.")]

@@ -72,7 +72,7 @@ Key = Annotated[
         " removed.",
     ),
 ]
-Force = Annotated[bool, Meta(description="Force it, like the Engine's own `force` option.")]
+Force = Annotated[bool, Meta(description="Use the Engine's `force` option.")]
 
 
 def connect() -> Any:

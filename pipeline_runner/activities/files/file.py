@@ -65,7 +65,7 @@ Key = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class WriteInput:
-    """What to write, and where."""
+    """The string to write, and the file to write it to."""
 
     path: Path
     content: Annotated[str, Meta(description="The string to write, encoded as UTF-8.")]

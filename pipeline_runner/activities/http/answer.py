@@ -1,4 +1,4 @@
-"""The answer to a request as a file: put in place when it is whole, and undone like any file."""
+"""The response to a request as a file, which appears when it is complete and is undone like any file."""
 
 import os
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from pipeline_runner.activities.toolkit.threads import PATIENCE, in_thread
 
 
 class Saved(TypedDict, total=False):
-    """The file with the answer's body; nothing where it is in no file."""
+    """The file with the response body. Empty without `save_as`."""
 
     path: AbsolutePath
     bytes: Bytes

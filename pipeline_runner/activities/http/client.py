@@ -30,7 +30,7 @@ _CREDENTIALS = ("authorization", "proxy-authorization", "cookie")
 
 
 class _Routes(httpx.AsyncBaseTransport):
-    """Sends each request by way of the proxy that the environment wants, on a connection that suits it."""
+    """Sends each request through the proxy that the environment sets, on a suitable connection."""
 
     def __init__(self, settings: Environment) -> None:
         self._settings = settings

@@ -91,7 +91,7 @@ class Environment:
         """How servers are known; it takes long to make."""
 
     def proxy_for(self, url: httpx.URL) -> Proxy | None:
-        """Return by way of which proxy a URL is asked; None: it is asked directly."""
+        """Return the proxy for a URL. None: connect directly."""
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if proxy is None:
             return None
