@@ -126,7 +126,7 @@ class Base:
             times: The number of calls.
             after: Perform the call first and fail then, as if the response was lost.
         """
-        error = with_ or answer(500, f"the {operation} was told to fail")
+        error = with_ or answer(500, f"the {operation} was made to fail")
         target = container or image or network or volume
         self._check(operation)
         self._orders.append(_Order(operation, target, error, times=times, after=after))

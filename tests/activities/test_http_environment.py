@@ -107,7 +107,7 @@ def test_a_request_under_no_proxy(
         ("HTTP_PROXY", "http://me:secret/word@p:80", "HTTP_PROXY is not a proxy URL such as "),
         ("ALL_PROXY", "http://p:port-secret", "ALL_PROXY is not a proxy URL such as "),
         ("SSL_CERT_FILE", "/nowhere-secret", "SSL_CERT_FILE names a file that cannot be used: no such file or directory"),
-        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names a file that cannot be used: there is no certificate"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names a file that cannot be used: it contains no certificate"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("activity", [request, download])
