@@ -16,16 +16,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.toolkit.context import absolute, working_directory
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, time_left
 from pipeline_runner.activities.toolkit.json_text import parse
 from pipeline_runner.activities.toolkit.output import STDOUT_ENCODED, Output
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, checked
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
 from pipeline_runner.activities.toolkit.programs import (
     GuardianLostError,
     LeftRunningError,
@@ -86,9 +84,7 @@ class RunOutput:
     ]
 
 
-@describe(timeouts=Timeouts(heartbeat=10.0), retry=Retry(maximum_attempts=1))
-@activity.defn(name="shell.run")
-@checked
+@built_in("shell.run", timeouts=Timeouts(heartbeat=10.0), retry=Retry(maximum_attempts=1))
 async def run(parameters: RunInput) -> RunOutput:
     """Run a program and wait until it exits. An exit code other than 0 fails the step."""
     output = Output()

@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.catalogue import extras
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.dns.server import Server, ask_system, key_of, plain, uncertain
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core.errors import UNCERTAIN
 from pipeline_runner.core.model import Timeouts
@@ -170,9 +168,7 @@ class RemoveOutput:
     ]
 
 
-@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), effect_free=True)
-@activity.defn(name="dns.lookup")
-@checked
+@built_in("dns.lookup", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), effect_free=True)
 async def lookup(parameters: LookupInput) -> LookupOutput:
     """Look up the values of a name. Aliases are followed. A name without values is not an error.
 
@@ -207,9 +203,7 @@ async def lookup(parameters: LookupInput) -> LookupOutput:
     )
 
 
-@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
-@activity.defn(name="dns.upsert")
-@checked
+@built_in("dns.upsert", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
 async def upsert(parameters: UpsertInput) -> UpsertOutput:
     """Set a record set to exactly these values, in one dynamic update.
 
@@ -232,9 +226,7 @@ async def upsert(parameters: UpsertInput) -> UpsertOutput:
     )
 
 
-@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
-@activity.defn(name="dns.remove")
-@checked
+@built_in("dns.remove", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
 async def remove(parameters: RemoveInput) -> RemoveOutput:
     """Remove a record set, or some of its values. Missing values are not an error.
 

@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.container_commit import CommitInput, CommitOutput, commit
 from pipeline_runner.activities.docker.container_exec import ExecInput, ExecOutput, execute
@@ -37,15 +35,16 @@ from pipeline_runner.activities.docker.engine import (
     NAME,
     TIMEOUTS,
     Container,
-    Engine,
+    Family,
     Key,
+    Removed,
     seconds,
     whole_seconds,
 )
 from pipeline_runner.activities.docker.errors import is_type, uncertain
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
 from pipeline_runner.activities.toolkit.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 from pipeline_runner.activities.toolkit.sizes import clip
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.model import Retry
@@ -156,13 +155,6 @@ class RemoveInput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removed:
-    """Whether something was removed."""
-
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
-
-
-@dataclass(frozen=True, kw_only=True)
 class LogsInput:
     """The container, and how much of its log to read."""
 
@@ -187,16 +179,10 @@ class LogsOutput:
     ]
 
 
-class Containers:
-    """The activities of this family, with one Engine."""
+class Containers(Family):
+    """The activities of this family."""
 
-    def __init__(self, engine: Engine | None = None) -> None:
-        """Use this Engine; default: the one that the environment names."""
-        self._engine = engine or Engine()
-
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.remove")
-    @activity.defn(name="container.run")
-    @checked
+    @built_in("container.run", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.remove")
     async def run(self, parameters: RunInput) -> RunOutput:
         """Run a long-running container: create it, start it, and check that it keeps running.
 
@@ -206,9 +192,7 @@ class Containers:
         async with heartbeating() as heart:
             return await run(self._engine, parameters, heart)
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
-    @activity.defn(name="container.inspect")
-    @checked
+    @built_in("container.inspect", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     async def inspect(self, parameters: ContainerInput) -> InspectOutput:
         """Return the state of a container."""
         async with heartbeating():
@@ -231,9 +215,7 @@ class Containers:
             created=found["Created"],
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.stop")
-    @activity.defn(name="container.start")
-    @checked
+    @built_in("container.start", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.stop")
     async def start(self, parameters: StartInput) -> StartOutput:
         """Start a container. A running container is not an error."""
         settle = seconds(parameters.settle, "settle")
@@ -252,9 +234,7 @@ class Containers:
                 )
         return StartOutput(id=found["Id"], name=state.name_of(found), started=started)
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="container.start")
-    @activity.defn(name="container.stop")
-    @checked
+    @built_in("container.stop", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.start")
     async def stop(self, parameters: StopInput) -> StopOutput:
         """Stop a container. A container that is not running is not an error.
 
@@ -280,9 +260,7 @@ class Containers:
             id=container, name=state.name_of(found), stopped=stopped, exit_code=found["State"]["ExitCode"]
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
-    @activity.defn(name="container.exec")
-    @checked
+    @built_in("container.exec", extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
     async def exec(self, parameters: ExecInput) -> ExecOutput:
         """Run a command in a running container. An exit code other than 0 fails the step.
 
@@ -293,17 +271,13 @@ class Containers:
         async with heartbeating():
             return await execute(self._engine, parameters)
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
-    @activity.defn(name="container.commit")
-    @checked
+    @built_in("container.commit", extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
     async def commit(self, parameters: CommitInput) -> CommitOutput:
         """Create an image from the current files of a container, without its volumes."""
         async with heartbeating():
             return await commit(self._engine, parameters)
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
-    @activity.defn(name="container.remove")
-    @checked
+    @built_in("container.remove", extra=EXTRA, timeouts=TIMEOUTS)
     async def remove(self, parameters: RemoveInput) -> Removed:
         """Remove a container. A missing container is not an error.
 
@@ -323,9 +297,7 @@ class Containers:
                 )
         return Removed(removed=bool(found))
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
-    @activity.defn(name="container.logs")
-    @checked
+    @built_in("container.logs", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     async def logs(self, parameters: LogsInput) -> LogsOutput:
         """Read the end of a container's log."""
         async with heartbeating():

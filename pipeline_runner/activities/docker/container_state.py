@@ -6,10 +6,7 @@ from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.docker.engine import (
-    Engine,
-    remove_and_wait,
-)
+from pipeline_runner.activities.docker.engine import CONTAINERS, Engine
 from pipeline_runner.activities.toolkit.sizes import one_line
 from pipeline_runner.core.durations import spell
 
@@ -96,9 +93,9 @@ async def _last_lines(engine: Engine, found: Any, *, stderr: bool) -> str:
 
 async def remove_container(engine: Engine, container: str, name: str, *, force: bool, volumes: bool) -> None:
     """Remove a container; it is fine if it is gone."""
-    doing = f"remove container {name}"
-
-    def remove(docker: Any) -> None:
-        docker.remove_container(container, v=volumes, force=force)
-
-    await remove_and_wait(engine, doing, remove, lambda docker: docker.inspect_container(container))
+    await CONTAINERS.remove(
+        engine,
+        container,
+        lambda docker, one: docker.remove_container(one, v=volumes, force=force),
+        shown=name,
+    )

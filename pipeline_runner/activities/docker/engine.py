@@ -238,6 +238,21 @@ async def wait_until_settled(key: str | None) -> None:
         await asyncio.sleep(0.02)  # the calls are in threads
 
 
+class Family:
+    """Activities that work on one Engine."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this Engine; default: the one that the environment names."""
+        self._engine = engine or Engine()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """Whether something was removed."""
+
+    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
+
+
 async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
     """Return what the Engine knows of a thing, None if there is no such thing."""
     try:
@@ -246,31 +261,6 @@ async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
         if not errors.is_type(error, *errors.MISSING):
             raise
         return None
-
-
-async def remove_and_wait(
-    engine: Engine, doing: str, remove: Callable[[Any], object], look: Callable[[Any], object]
-) -> None:
-    """Have a thing removed; gone is fine, and so is a removal that is under way.
-
-    Args:
-        engine: Where the thing is.
-        doing: What this does, for messages.
-        remove: Removes the thing.
-        look: Raises when the thing is gone.
-    """
-    try:
-        await engine.call(doing, remove, effect=True)
-    except ApplicationError as error:
-        if errors.is_type(error, *errors.MISSING):
-            return
-        if "already in progress" not in error.message:
-            raise
-        end = time.monotonic() + REMOVAL
-        while await there(engine, doing, look) is not None:
-            if time.monotonic() > end:
-                raise
-            await asyncio.sleep(LOOK_EVERY)
 
 
 def own_labels() -> dict[str, str]:
@@ -307,6 +297,31 @@ class Kind:
     async def there(self, engine: Engine, name: str) -> Any:
         """Return what the Engine knows of a thing, None if there is no such thing."""
         return await there(engine, f"inspect {self.what} {name}", lambda docker: self.look(docker, name))
+
+    async def remove(
+        self, engine: Engine, thing: str, remove: Callable[[Any, str], object], *, shown: str = ""
+    ) -> None:
+        """Have a thing removed; gone is fine, and so is a removal that is under way.
+
+        Args:
+            engine: Where the thing is.
+            thing: Its id, or its name.
+            remove: Asks the client for it.
+            shown: What messages call it, if that is another name.
+        """
+        doing = f"remove {self.what} {shown or thing}"
+        try:
+            await engine.call(doing, lambda docker: remove(docker, thing), effect=True)
+        except ApplicationError as error:
+            if errors.is_type(error, *errors.MISSING):
+                return
+            if "already in progress" not in error.message:
+                raise
+            end = time.monotonic() + REMOVAL
+            while await there(engine, doing, lambda docker: self.look(docker, thing)) is not None:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(LOOK_EVERY)
 
     async def made_by(self, engine: Engine, key: str | None) -> list[Any]:
         """Return what the step of a key made, once nothing is being made for it any more."""

@@ -18,27 +18,26 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
     IMAGE,
     IMAGES,
     TIMEOUTS,
     Engine,
+    Family,
     Force,
     Image,
     Key,
+    Removed,
     check_which,
-    remove_and_wait,
 )
 from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import undone_outcome
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 
 Tag = Annotated[
     str,
@@ -110,23 +109,10 @@ class RemoveImageInput:
     force: Force = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageRemoved:
-    """Whether something was removed."""
+class Images(Family):
+    """The activities of this family."""
 
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
-
-
-class Images:
-    """The activities of this family, with one Engine."""
-
-    def __init__(self, engine: Engine | None = None) -> None:
-        """Use this Engine; default: the one that the environment names."""
-        self._engine = engine or Engine()
-
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
-    @activity.defn(name="image.inspect")
-    @checked
+    @built_in("image.inspect", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
     async def inspect(self, parameters: InspectImageInput) -> InspectImageOutput:
         """Return the properties of an image."""
         async with heartbeating():
@@ -143,9 +129,7 @@ class Images:
             size=found.get("Size"),
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
-    @activity.defn(name="image.tag")
-    @checked
+    @built_in("image.tag", extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
     async def tag(self, parameters: TagInput) -> TagOutput:
         """Add a tag to an image.
 
@@ -167,10 +151,8 @@ class Images:
         replaced = before["replaced"]
         return TagOutput(id=found["Id"], tag=tag, replaced=None if replaced == found["Id"] else replaced)
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
-    @activity.defn(name="image.remove")
-    @checked
-    async def remove(self, parameters: RemoveImageInput) -> ImageRemoved:
+    @built_in("image.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    async def remove(self, parameters: RemoveImageInput) -> Removed:
         """Remove an image or a tag. A missing image or tag is not an error.
 
         With ``key``, removes the image with all its tags, but not the images that it was made
@@ -184,13 +166,13 @@ class Images:
                 own = await IMAGES.meant(self._engine, parameters.image, parameters.key)
                 for one in own:
                     await discard(self._engine, one)
-                return ImageRemoved(removed=bool(own))
+                return Removed(removed=bool(own))
             assert parameters.image is not None  # by check_which
             found = await look(self._engine, parameters.image)
             if found is None or not await self._is(found, parameters.of):
-                return ImageRemoved(removed=False)
+                return Removed(removed=False)
             await self._remove(parameters, parameters.image)
-        return ImageRemoved(removed=True)
+        return Removed(removed=True)
 
     async def _is(self, found: Any, of: str | None) -> bool:
         if of is None:
@@ -207,12 +189,8 @@ class Images:
                 # completed step is not undone by that: its tag named the other image before.
                 if not is_type(error, "ImageNotFound") or undone_outcome() == "completed":
                     raise
-        force = parameters.force
-        await remove_and_wait(
-            self._engine,
-            f"remove image {image}",
-            lambda docker: docker.remove_image(image, force=force),
-            lambda docker: docker.inspect_image(image),
+        await IMAGES.remove(
+            self._engine, image, lambda docker, one: docker.remove_image(one, force=parameters.force)
         )
         return None
 
@@ -261,9 +239,4 @@ def remove_image(docker: Any, image: str) -> None:
 
 async def discard(engine: Engine, image: str) -> None:
     """Remove an image with all its tags, and nothing that it was made from; gone is fine."""
-    await remove_and_wait(
-        engine,
-        f"remove image {image[:19]}",
-        lambda docker: remove_image(docker, image),
-        lambda docker: docker.inspect_image(image),
-    )
+    await IMAGES.remove(engine, image, remove_image, shown=image[:19])

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
@@ -15,14 +13,14 @@ from pipeline_runner.activities.docker.engine import (
     NETWORKS,
     TIMEOUTS,
     Container,
-    Engine,
+    Family,
     Force,
     Key,
     Labels,
     Network,
+    Removed,
     has_key,
     own_labels,
-    remove_and_wait,
     texts,
     wait_until_settled,
 )
@@ -30,7 +28,7 @@ from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,23 +98,10 @@ class RemoveNetworkInput:
     key: Key = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkRemoved:
-    """Whether the network was removed."""
+class Networks(Family):
+    """The activities of this family."""
 
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
-
-
-class Networks:
-    """The activities of this family, with one Engine."""
-
-    def __init__(self, engine: Engine | None = None) -> None:
-        """Use this Engine; default: the one that the environment names."""
-        self._engine = engine or Engine()
-
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="network.remove")
-    @activity.defn(name="network.create")
-    @checked
+    @built_in("network.create", extra=EXTRA, timeouts=TIMEOUTS, inverse="network.remove")
     async def create(self, parameters: CreateNetworkInput) -> NetworkCreated:
         """Create a network. A network of the same name that this step did not create is an error."""
         name = parameters.name
@@ -148,9 +133,7 @@ class Networks:
             f"create network {parameters.name}", make, lambda docker, network: docker.remove_network(network)
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="network.disconnect")
-    @activity.defn(name="network.connect")
-    @checked
+    @built_in("network.connect", extra=EXTRA, timeouts=TIMEOUTS, inverse="network.disconnect")
     async def connect(self, parameters: ConnectInput) -> ConnectOutput:
         """Connect a container to a network. An existing connection is not an error."""
         network, container = parameters.network, parameters.container
@@ -170,9 +153,7 @@ class Networks:
                 found = await state.find(self._engine, container)
         return ConnectOutput(address=state.networks(found).get(name, ""), connected=not before["connected"])
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
-    @activity.defn(name="network.disconnect")
-    @checked
+    @built_in("network.disconnect", extra=EXTRA, timeouts=TIMEOUTS)
     async def disconnect(self, parameters: DisconnectInput) -> Disconnected:
         """Disconnect a container from a network. It is not an error if either of them is missing."""
         network, container, force = parameters.network, parameters.container, parameters.force
@@ -199,21 +180,13 @@ class Networks:
         )
         return str(found["Name"])
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
-    @activity.defn(name="network.remove")
-    @checked
-    async def remove(self, parameters: RemoveNetworkInput) -> NetworkRemoved:
+    @built_in("network.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    async def remove(self, parameters: RemoveNetworkInput) -> Removed:
         """Remove a network. A missing network is not an error."""
         async with heartbeating():
             found = await NETWORKS.meant(self._engine, parameters.network, parameters.key)
             for network, name in found.items():
-                await self._remove(network, name)
-        return NetworkRemoved(removed=bool(found))
-
-    async def _remove(self, network: str, name: str) -> None:
-        await remove_and_wait(
-            self._engine,
-            f"remove network {name}",
-            lambda docker: docker.remove_network(network),
-            lambda docker: docker.inspect_network(network),
-        )
+                await NETWORKS.remove(
+                    self._engine, network, lambda docker, one: docker.remove_network(one), shown=name
+                )
+        return Removed(removed=bool(found))

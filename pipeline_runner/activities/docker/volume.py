@@ -4,28 +4,26 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta
-from temporalio import activity
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
     NAME,
     TIMEOUTS,
     VOLUMES,
-    Engine,
+    Family,
     Force,
     Key,
     Labels,
+    Removed,
     has_key,
     own_labels,
-    remove_and_wait,
     texts,
     wait_until_settled,
 )
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +55,10 @@ class RemoveVolumeInput:
     force: Force = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class VolumeRemoved:
-    """Whether the volume was removed."""
+class Volumes(Family):
+    """The activities of this family."""
 
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
-
-
-class Volumes:
-    """The activities of this family, with one Engine."""
-
-    def __init__(self, engine: Engine | None = None) -> None:
-        """Use this Engine; default: the one that the environment names."""
-        self._engine = engine or Engine()
-
-    @describe(extra=EXTRA, timeouts=TIMEOUTS, inverse="volume.remove")
-    @activity.defn(name="volume.create")
-    @checked
+    @built_in("volume.create", extra=EXTRA, timeouts=TIMEOUTS, inverse="volume.remove")
     async def create(self, parameters: CreateVolumeInput) -> VolumeCreated:
         """Create a volume. A volume of the same name that this step did not create is an error."""
         name = parameters.name
@@ -100,21 +85,13 @@ class Volumes:
             remove,
         )
 
-    @describe(extra=EXTRA, timeouts=TIMEOUTS)
-    @activity.defn(name="volume.remove")
-    @checked
-    async def remove(self, parameters: RemoveVolumeInput) -> VolumeRemoved:
+    @built_in("volume.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    async def remove(self, parameters: RemoveVolumeInput) -> Removed:
         """Remove a volume and its content. A missing volume is not an error."""
         async with heartbeating():
             found = await VOLUMES.meant(self._engine, parameters.volume, parameters.key)
             for name in found:
-                await self._remove(name, force=parameters.force)
-        return VolumeRemoved(removed=bool(found))
-
-    async def _remove(self, name: str, *, force: bool) -> None:
-        await remove_and_wait(
-            self._engine,
-            f"remove volume {name}",
-            lambda docker: docker.remove_volume(name, force=force),
-            lambda docker: docker.inspect_volume(name),
-        )
+                await VOLUMES.remove(
+                    self._engine, name, lambda docker, one: docker.remove_volume(one, force=parameters.force)
+                )
+        return Removed(removed=bool(found))

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
-from temporalio import activity
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.files.copying import sync_folder
 from pipeline_runner.activities.files.file import PATH, Key, itself, put_back
 from pipeline_runner.activities.files.kept import Kept, beside, new_name, remove_directory
 from pipeline_runner.activities.toolkit.context import absolute, step_key, working_directory
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import pulse
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 
 Path = Annotated[
     str, Meta(pattern=PATH, description="The directory. Relative paths are relative to the run's directory.")
@@ -70,9 +68,7 @@ class Removed:
     removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
-@describe(inverse="directory.remove")
-@activity.defn(name="directory.create", no_thread_cancel_exception=True)
-@checked
+@built_in("directory.create", inverse="directory.remove")
 def create(parameters: CreateInput) -> Created:
     """Create a directory and its parents. An existing directory is not an error."""
     path = os.path.realpath(absolute(parameters.path))
@@ -88,8 +84,7 @@ def create(parameters: CreateInput) -> Created:
     return Created(path=path, created=bool(made))
 
 
-@activity.defn(name="directory.remove", no_thread_cancel_exception=True)
-@checked
+@built_in("directory.remove")
 def remove(parameters: RemoveInput) -> Removed:
     """Remove a directory, empty unless ``recursive`` is set. A missing directory is not an error.
 

@@ -26,16 +26,14 @@ from datetime import timedelta
 from typing import Annotated, BinaryIO
 
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.files.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
 from pipeline_runner.activities.files.kept import Kept, NothingKeptError, new_name
 from pipeline_runner.activities.toolkit.context import absolute, is_compensation, step_key, undone_outcome
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import pulse
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
 
 _ASK_AGAIN = timedelta(seconds=1)
@@ -139,9 +137,7 @@ class Restored:
     restored: Annotated[bool, Meta(description="False if the step changed nothing, or has been undone.")]
 
 
-@describe(inverse="file.restore")
-@activity.defn(name="file.write", no_thread_cancel_exception=True)
-@checked
+@built_in("file.write", inverse="file.restore")
 def write(parameters: WriteInput) -> Written:
     """Write a text file, or append to one.
 
@@ -163,9 +159,7 @@ def write(parameters: WriteInput) -> Written:
     return Written(path=target, bytes=size, replaced=before.file is not None)
 
 
-@describe(effect_free=True)
-@activity.defn(name="file.read", no_thread_cancel_exception=True)
-@checked
+@built_in("file.read", effect_free=True)
 def read(parameters: PathInput) -> Content:
     """Read a UTF-8 text file of at most 1 MiB."""
     path = followed(named(parameters.path))
@@ -186,9 +180,7 @@ def read(parameters: PathInput) -> Content:
     return Content(path=path, bytes=len(data), content=content)
 
 
-@describe(inverse="file.restore")
-@activity.defn(name="file.copy", no_thread_cancel_exception=True)
-@checked
+@built_in("file.copy", inverse="file.restore")
 def copy(parameters: TransferInput) -> Written:
     """Copy a file of any size. A new file gets the source's mode."""
     source, target = followed(named(parameters.source)), followed(named(parameters.destination))
@@ -203,9 +195,7 @@ def copy(parameters: TransferInput) -> Written:
     return Written(path=target, bytes=size, replaced=before.file is not None)
 
 
-@describe(inverse="file.restore")
-@activity.defn(name="file.move", no_thread_cancel_exception=True)
-@checked
+@built_in("file.move", inverse="file.restore")
 def move(parameters: TransferInput) -> Moved:
     """Move or rename a file, even to another file system.
 
@@ -230,9 +220,7 @@ def move(parameters: TransferInput) -> Moved:
     return Moved(path=target, source=source, bytes=size, replaced=before.file is not None)
 
 
-@describe(inverse="file.restore")
-@activity.defn(name="file.remove", no_thread_cancel_exception=True)
-@checked
+@built_in("file.remove", inverse="file.restore")
 def remove(parameters: PathInput) -> Removed:
     """Remove a file. A missing file is not an error."""
     path, beat = itself(named(parameters.path)), pulse()
@@ -248,8 +236,7 @@ def remove(parameters: PathInput) -> Removed:
     return Removed(path=path, removed=removed)
 
 
-@activity.defn(name="file.restore", no_thread_cancel_exception=True)
-@checked
+@built_in("file.restore")
 def restore(parameters: RestoreInput) -> Restored:
     """Undo a step of the file family, even if it was interrupted.
 

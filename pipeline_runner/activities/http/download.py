@@ -29,10 +29,8 @@ from typing import Annotated, BinaryIO
 import httpx
 import msgspec
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.files.copying import remove_file, sync_folder
 from pipeline_runner.activities.files.file import (
     AbsolutePath,
@@ -55,7 +53,7 @@ from pipeline_runner.activities.http.request import (
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, time_left
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, checked
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
 from pipeline_runner.activities.toolkit.sizes import MIB
 from pipeline_runner.activities.toolkit.threads import PATIENCE, in_thread
 from pipeline_runner.core.model import Timeouts
@@ -108,9 +106,7 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None
 
 
-@describe(timeouts=Timeouts(heartbeat=10.0), inverse="file.restore")
-@activity.defn(name="http.download")
-@checked
+@built_in("http.download", timeouts=Timeouts(heartbeat=10.0), inverse="file.restore")
 async def download(parameters: DownloadInput) -> Downloaded:
     """Download a file of any size. It appears only when it is complete and its checksum matches.
 

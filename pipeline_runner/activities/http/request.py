@@ -21,10 +21,8 @@ from typing import Annotated, Any, Literal
 
 import httpx
 from msgspec import Meta
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.files.file import PATH, check_target, followed, named
 from pipeline_runner.activities.http.answer import Saved, save
 from pipeline_runner.activities.http.arriving import given_up_at_last
@@ -35,7 +33,7 @@ from pipeline_runner.activities.toolkit.context import idempotency_key
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating
 from pipeline_runner.activities.toolkit.json_text import mend, parse
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, checked
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
 from pipeline_runner.core.model import Timeouts
 
@@ -121,9 +119,7 @@ class RequestOutput:
     ] = field(default_factory=Saved)
 
 
-@describe(timeouts=Timeouts(heartbeat=10.0))
-@activity.defn(name="http.request")
-@checked
+@built_in("http.request", timeouts=Timeouts(heartbeat=10.0))
 async def request(parameters: RequestInput) -> RequestOutput:
     """Send an HTTP request.
 

@@ -20,15 +20,13 @@ from datetime import date, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
-from temporalio import activity
 
-from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.sql.call import EXTRA, Call
 from pipeline_runner.activities.sql.text import TOKENS, Statement, literal, split
 from pipeline_runner.activities.toolkit.context import absolute
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating
-from pipeline_runner.activities.toolkit.parameters import checked
+from pipeline_runner.activities.toolkit.parameters import built_in
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
 from pipeline_runner.core.model import Timeouts
 
@@ -119,9 +117,7 @@ class ScriptOutput:
     ]
 
 
-@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
-@activity.defn(name="sql.execute")
-@checked
+@built_in("sql.execute", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
 async def execute(parameters: ExecuteInput) -> ExecuteOutput:
     """Run one SQL statement in its own transaction.
 
@@ -133,9 +129,7 @@ async def execute(parameters: ExecuteInput) -> ExecuteOutput:
         return await call.make(lambda connection: _execute(call, connection, parameters))
 
 
-@describe(extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
-@activity.defn(name="sql.script")
-@checked
+@built_in("sql.script", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
 async def script(parameters: ScriptInput) -> ScriptOutput:
     """Run several SQL statements in one transaction: all of them, or none.
 

@@ -9,11 +9,14 @@ names the parameter and the type, never the value. Imported by implementations o
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 import msgspec
+from temporalio import activity
 
+from pipeline_runner.activities.catalogue.providers import describe
 from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.core.model import Retry, Timeouts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +27,30 @@ Scalar = str | int | float | bool
 def as_text(value: Scalar) -> str:
     """Write a scalar as templates do: booleans are ``true`` and ``false``."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Facts(TypedDict, total=False):
+    """What :func:`describe` takes."""
+
+    timeouts: Timeouts
+    retry: Retry
+    effect_free: bool
+    inverse: str
+    extra: str
+
+
+def built_in(name: str, **facts: Unpack[Facts]) -> Callable[[F], F]:
+    """Make a function or a method a built-in activity: described, registered and :func:`checked`.
+
+    Nothing is raised inside a synchronous one when it is cancelled: it calls ``pulse`` instead.
+    """
+
+    def attach(function: F) -> F:
+        is_sync = not inspect.iscoroutinefunction(function)
+        registered = activity.defn(name=name, no_thread_cancel_exception=is_sync)
+        return describe(**facts)(registered(checked(function)))
+
+    return attach
 
 
 def checked(function: F) -> F:
