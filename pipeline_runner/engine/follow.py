@@ -241,6 +241,8 @@ class Follower:
         handler = getattr(self, f"_on_{kind.lower()}", None)
         if handler is not None:
             handler(watched, event)
+        elif (state := _STATES.get(kind)) is not None:
+            self._finish(watched, event, getattr(event, f"{kind.lower()}_event_attributes"), state)
         if kind == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW":
             watched.run_id = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
             watched.seen = 0
@@ -275,24 +277,6 @@ class Follower:
         if item is not None:
             item.attempt = attributes.attempt
 
-    def _on_activity_task_completed(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(
-            watched, event, event.activity_task_completed_event_attributes.scheduled_event_id, "completed"
-        )
-
-    def _on_activity_task_failed(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.activity_task_failed_event_attributes
-        self._finish(watched, event, attributes.scheduled_event_id, "failed", attributes.failure)
-
-    def _on_activity_task_timed_out(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.activity_task_timed_out_event_attributes
-        self._finish(watched, event, attributes.scheduled_event_id, "failed", attributes.failure)
-
-    def _on_activity_task_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(
-            watched, event, event.activity_task_canceled_event_attributes.scheduled_event_id, "cancelled"
-        )
-
     # Children
 
     def _on_start_child_workflow_execution_initiated(self, watched: _Watched, event: HistoryEvent) -> None:
@@ -314,26 +298,6 @@ class Follower:
             _Watched(execution.workflow_id, execution.run_id, item.path),
         )
 
-    def _on_child_workflow_execution_completed(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.child_workflow_execution_completed_event_attributes
-        self._finish(watched, event, attributes.initiated_event_id, "completed")
-
-    def _on_child_workflow_execution_failed(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.child_workflow_execution_failed_event_attributes
-        self._finish(watched, event, attributes.initiated_event_id, "failed", attributes.failure)
-
-    def _on_child_workflow_execution_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.child_workflow_execution_canceled_event_attributes
-        self._finish(watched, event, attributes.initiated_event_id, "cancelled")
-
-    def _on_child_workflow_execution_terminated(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.child_workflow_execution_terminated_event_attributes
-        self._finish(watched, event, attributes.initiated_event_id, "failed", Failure(message="terminated"))
-
-    def _on_child_workflow_execution_timed_out(self, watched: _Watched, event: HistoryEvent) -> None:
-        attributes = event.child_workflow_execution_timed_out_event_attributes
-        self._finish(watched, event, attributes.initiated_event_id, "failed", Failure(message="timed out"))
-
     # Timers
 
     def _on_timer_started(self, watched: _Watched, event: HistoryEvent) -> None:
@@ -343,12 +307,6 @@ class Follower:
             item = _item(watched, Path.of(name), name, event)
             watched.items[event.event_id] = item
             self._emit(item, "waiting", _time(event))
-
-    def _on_timer_fired(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(watched, event, event.timer_fired_event_attributes.started_event_id, "completed")
-
-    def _on_timer_canceled(self, watched: _Watched, event: HistoryEvent) -> None:
-        self._finish(watched, event, event.timer_canceled_event_attributes.started_event_id, "cancelled")
 
     # What they share
 
@@ -364,12 +322,12 @@ class Follower:
         item = watched.items[event.event_id] = _item(watched, path, name, event, activity_id)
         self._emit(item, "running", item.scheduled)
 
-    def _finish(
-        self, watched: _Watched, event: HistoryEvent, begun: int, state: State, failure: Failure | None = None
-    ) -> None:
+    def _finish(self, watched: _Watched, event: HistoryEvent, attributes: Any, state: State) -> None:
+        begun = next(getattr(attributes, name) for name in _BEGINNINGS if hasattr(attributes, name))
         item = watched.items.pop(begun, None)
         if item is None:
             return
+        failure: Failure | None = getattr(attributes, "failure", _ENDED_BY_SERVER.get(event.event_type))
         if item.undo and item.activity_id is not None:
             self.attempts[item.shown] = item.attempt
             if failure is not None:
@@ -451,6 +409,26 @@ class Follower:
             self._queue.put_nowait(Unserved(queue=queue))
 
 
+_STATES: dict[str, State] = {
+    "ACTIVITY_TASK_COMPLETED": "completed",
+    "ACTIVITY_TASK_FAILED": "failed",
+    "ACTIVITY_TASK_TIMED_OUT": "failed",
+    "ACTIVITY_TASK_CANCELED": "cancelled",
+    "CHILD_WORKFLOW_EXECUTION_COMPLETED": "completed",
+    "CHILD_WORKFLOW_EXECUTION_FAILED": "failed",
+    "CHILD_WORKFLOW_EXECUTION_CANCELED": "cancelled",
+    "CHILD_WORKFLOW_EXECUTION_TERMINATED": "failed",
+    "CHILD_WORKFLOW_EXECUTION_TIMED_OUT": "failed",
+    "TIMER_FIRED": "completed",
+    "TIMER_CANCELED": "cancelled",
+}
+"""How a step has ended, by the event."""
+_BEGINNINGS = ("scheduled_event_id", "initiated_event_id", "started_event_id")
+"""Where an event has the number of the one that it ends; the last of them is a timer's."""
+_ENDED_BY_SERVER = {
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TERMINATED: Failure(message="terminated"),
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_TIMED_OUT: Failure(message="timed out"),
+}
 _ENDS: dict[str, End] = {
     "WORKFLOW_EXECUTION_COMPLETED": "completed",
     "WORKFLOW_EXECUTION_FAILED": "failed",
