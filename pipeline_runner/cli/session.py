@@ -315,15 +315,7 @@ def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
     return found
 
 
-def workers(
-    client: "Client",
-    queues: Iterable[str],
-    activities: list[Callable[..., Any]],
-    bundles: Mapping[str, bytes] | None = None,
-    directory: str | None = None,
-    graceful_shutdown: timedelta = timedelta(0),
-    **settings: Any,
-) -> "list[Worker]":
+def workers(client: "Client", queues: Iterable[str], **settings: Any) -> "list[Worker]":
     """Return a worker for each of these task queues, for :func:`running`.
 
     Unless they get time to finish, running activities are cancelled at once when it ends:
@@ -331,18 +323,8 @@ def workers(
     """
     from pipeline_runner.engine.worker import pipeline_worker
 
-    return [
-        pipeline_worker(
-            client,
-            task_queue=queue,
-            activities=activities,
-            bundles=bundles,
-            directory=directory,
-            graceful_shutdown=graceful_shutdown,
-            **settings,
-        )
-        for queue in dict.fromkeys(queues)
-    ]
+    settings = {"graceful_shutdown": timedelta(0), **settings}
+    return [pipeline_worker(client, task_queue=queue, **settings) for queue in dict.fromkeys(queues)]
 
 
 @contextlib.asynccontextmanager
@@ -411,3 +393,9 @@ def interrupts() -> Iterator[Interrupts]:
     finally:
         for number in names:
             loop.remove_signal_handler(number)
+
+
+async def interruptible(command: Callable[[Interrupts], Coroutine[Any, Any, ExitCode]]) -> ExitCode:
+    """Run a command that gets the signals which ask it to end."""
+    with interrupts() as caught:
+        return await command(caught)

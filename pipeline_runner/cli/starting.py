@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,7 +43,8 @@ def check_and_run(args: argparse.Namespace, server: "Joining | None") -> ExitCod
         options.check_report(args.report)
     console.show_for_now("connecting to Temporal")
     with session.place(args, server) as where:
-        return session.run_loop(_run(args, loaded, pipeline, inputs, workflow_id, where))
+        started = partial(_start_and_follow, args, loaded, pipeline, inputs, workflow_id, where)
+        return session.run_loop(session.interruptible(started))
 
 
 def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str, Any]) -> str:
@@ -50,20 +52,6 @@ def _workflow_id(chosen: str | None, pipeline: model.Pipeline, inputs: dict[str,
         return workflow_id_of(pipeline, inputs, chosen)
     except WorkflowIdError as error:
         raise CommandError(str(error)) from None
-
-
-async def _run(
-    args: argparse.Namespace,
-    loaded: Loaded,
-    pipeline: model.Pipeline,
-    inputs: dict[str, Any],
-    workflow_id: str,
-    where: session.Target,
-) -> ExitCode:
-    logs.follow(verbose=args.verbose)
-    assert loaded.bundle is not None
-    with session.interrupts() as caught:
-        return await _start_and_follow(args, loaded, pipeline, inputs, workflow_id, where, caught)
 
 
 async def _start_and_follow(
@@ -80,6 +68,7 @@ async def _start_and_follow(
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
     from pipeline_runner.engine.workflow.calls import fitting_id
 
+    logs.follow(verbose=args.verbose)
     assert loaded.bundle is not None
     own = where.embedded is not None and not args.detach
     needs = needs_of(loaded)
@@ -107,7 +96,7 @@ async def _start_and_follow(
             return ExitCode.OK
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
     activities = session.activities_of(loaded.modules)
-    workers = session.workers(client, [queue], activities)
+    workers = session.workers(client, [queue], activities=activities)
     caught.check()
     # Before anything is served: an open run of that id may be another one.
     handle = await _started(client, what)

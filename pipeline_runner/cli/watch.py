@@ -6,6 +6,7 @@ Ctrl-C leaves the run as it is; run-pipeline cancel RUN cancels it.
 
 import argparse
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,13 +36,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     if args.report is not None:
         options.check_report(args.report)
     with session.place(args) as where:
-        return session.run_loop(_watch(args, where))
-
-
-async def _watch(args: argparse.Namespace, where: session.Target) -> ExitCode:
-    logs.follow(verbose=args.verbose)
-    with session.interrupts() as caught:
-        return await _find_and_follow(args, where, caught)
+        return session.run_loop(session.interruptible(partial(_find_and_follow, args, where)))
 
 
 async def _find_and_follow(
@@ -50,6 +45,7 @@ async def _find_and_follow(
     from pipeline_runner.cli.following import follow
     from pipeline_runner.engine.client import find
 
+    logs.follow(verbose=args.verbose)
     client = await session.connect(where)
     try:
         handle, description = await find(client, args.run)
@@ -60,7 +56,7 @@ async def _find_and_follow(
     if memo is None:
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
     activities = _activities(memo)
-    async with session.running(session.workers(client, memo["queues"], activities)):
+    async with session.running(session.workers(client, memo["queues"], activities=activities)):
         console.tell(f"run: {args.run}")
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
 

@@ -93,9 +93,9 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Ta
     workers = session.workers(
         client,
         queues,
-        session.activities_of(modules),
-        bundles,
-        None if where.embedded is None else str(Path.cwd()),
+        activities=session.activities_of(modules),
+        bundles=bundles,
+        directory=None if where.embedded is None else str(Path.cwd()),
         graceful_shutdown=GRACE,
         needs={name: need.secrets for name, need in needs.items()},
         allow=limits.allow,

@@ -54,7 +54,7 @@ def built_in(name: str, **facts: Unpack[Facts]) -> Callable[[F], F]:
 
 
 def checked(function: F) -> F:
-    """Convert the one argument of an activity strictly; stands below ``@activity.defn``.
+    """Convert the one argument of an activity strictly.
 
     Works for functions and for methods. Callers may pass the parameters' class itself, or
     the mapping that it is made from.
