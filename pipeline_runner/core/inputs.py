@@ -43,16 +43,16 @@ _LIMITS = {
     "format": "must be a valid {limit}, not {value}",
     "minItems": "must have {limit} or more elements",
     "maxItems": "must have {limit} or fewer elements",
-    "uniqueItems": "must not have the same element twice",
+    "uniqueItems": "must not contain duplicates",
     "minProperties": "must have {limit} or more keys",
     "maxProperties": "must have {limit} or fewer keys",
     "const": "must be {limit}, not {value}",
-    "anyOf": "fits none of the allowed forms",
-    "oneOf": "fits none, or more than one, of the allowed forms",
-    "not": "is a value that is ruled out",
+    "anyOf": "does not match any of the allowed forms",
+    "oneOf": "must match exactly one of the allowed forms",
+    "not": "is a value that is not allowed",
 }
 _SHOWN = 80
-CANNOT = "cannot be judged"
+CANNOT = "cannot be checked"
 """How what nobody can say of a value begins."""
 _PROBES: tuple[Any, ...] = (None, True, 1, "", [], {}, [0], {"": 0})
 
@@ -119,9 +119,9 @@ def misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
     try:
         errors = list(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
     except RecursionError:
-        return [((), "cannot be judged: its schema refers to itself without end")]
+        return [((), "cannot be checked: its schema refers to itself without end")]
     except Unresolvable as error:
-        return [((), f'cannot be judged: its schema refers to "{error.ref}"')]
+        return [((), f'cannot be checked: its schema refers to "{error.ref}"')]
     causes = [cause for error in errors for cause in _causes(error)]
     return [(tuple(cause.absolute_path), _message(cause)) for cause in causes]
 
@@ -150,7 +150,7 @@ def schema_problems(schema: Any) -> list[tuple[Path, str]]:
     if not found:
         # Some references show their fault only when a value is judged.
         probes = [problem.message for value in _PROBES for problem in value_problems(schema, value, "")]
-        found += [((), message) for message in probes if message.startswith("cannot be judged")]
+        found += [((), message) for message in probes if message.startswith("cannot be checked")]
     return sorted(dict.fromkeys(found), key=repr)
 
 
@@ -172,18 +172,21 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
             continue
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):
             if not value.startswith("#"):
-                yield here, f'"{value}" is elsewhere, a schema may only refer to itself: "#/$defs/name"'
+                yield (
+                    here,
+                    f'"{value}" is outside the schema: write a reference inside it, such as "#/$defs/name"',
+                )
             elif value.startswith("#/") and not _leads_somewhere(value, root):
-                yield here, f'"{value}" is not in this schema'
+                yield here, f'"{value}" does not exist in this schema'
         yield from _reference_problems(value, root, here)
 
 
 def _useless(key: str, value: Any, schema: dict[str, Any]) -> str | None:
     """Say why a keyword, valid as it is, cannot be used here; None: it can."""
     if key == "unevaluatedProperties" and "patternProperties" in schema:
-        return 'cannot stand beside "patternProperties": write "additionalProperties"'
+        return 'cannot be combined with "patternProperties": write "additionalProperties"'
     if key == "enum" and value == []:
-        return "must have at least one element, or no value fits"
+        return "must have at least one element, otherwise no value is allowed"
     return None
 
 
@@ -253,12 +256,12 @@ def _others(validator: Any, limit: Any, value: Any, schema: Any) -> Iterator[Any
             yield from validator.descend(value[name], limit, path=name)
     elif not limit and extra:
         help_ = did_you_mean(extra[0], schema.get("properties", ()))
-        names = ", ".join(f'"{name}"' for name in extra)
-        yield ValidationError(f"has no key {names}" + (f", {help_}" if help_ else ""))
+        names = " or ".join(f'"{name}"' for name in extra)
+        yield ValidationError(f"must not have the key {names}" + (f", {help_}" if help_ else ""))
 
 
 def _matching(pattern: str, value: Any) -> list[str]:
-    """Return the keys of a mapping that a pattern matches; one that cannot be judged is none."""
+    """Return the keys of a mapping that a pattern matches; one that cannot be checked is none."""
     found = []
     for name in value if isinstance(value, dict) else ():
         with suppress(PatternError):
@@ -330,7 +333,7 @@ def _schema_message(error: Any) -> str:
         near = did_you_mean(meant or value, _TYPES) if isinstance(value, str) else None
         return f"cannot be {_shown(value)}, {near or f'the types are {listed(_TYPES)}'}"
     if keys[-1:] == ["pattern"] and error.validator == "format":
-        return f"is no pattern: {_pattern_problem(value)}"
+        return f"is not a valid pattern: {_pattern_problem(value)}"
     return _message(error)
 
 

@@ -251,7 +251,7 @@ def decode(data: bytes) -> Bundle:
         for call in _activity_calls(value):
             call.update(policies[call.pop("policy")])
     except (AttributeError, LookupError, TypeError) as error:
-        raise msgspec.ValidationError(f"no bundle: {error}") from None
+        raise msgspec.ValidationError(f"this is not a bundle: {error}") from None
     return msgspec.convert(value, Bundle)
 
 

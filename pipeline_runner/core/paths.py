@@ -189,6 +189,8 @@ def _level(part: str, text: str) -> Level:
 def _segment(part: str, text: str) -> Segment:
     found = _SEGMENT.fullmatch(part)
     if found is None or found["attempt"] in ("0", "1"):
-        raise PathError(f'"{text}" is no path of a step such as checks.api, copy[3], checks#2 or child/step')
+        raise PathError(
+            f'"{text}" is not the path of a step, such as checks.api, copy[3], checks#2 or child/step'
+        )
     name, number, attempt = found.group("name", "number", "attempt")
     return Segment(name, None if number is None else int(number), 1 if attempt is None else int(attempt))

@@ -9,7 +9,7 @@ data (see ``engine/interceptor.py``), and the worker puts the values in.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-_HELP = 'a secret can only be put into text as it is, for example "Bearer {{ secrets.NAME }}"'
+_HELP = 'a secret can only be put into a string unchanged, for example "Bearer {{ secrets.NAME }}"'
 
 
 class SecretMisuse(TypeError):

@@ -145,7 +145,7 @@ def _locked(folder: Path, shown: str, modules: tuple[str, ...]) -> tuple[Activit
         return Activities(catalogue=builtin(), unread=modules), []
     except (OSError, ValueError, RecursionError) as error:
         message = f"the file cannot be used: {getattr(error, 'strerror', None) or error}"
-        help_ = f"write it anew: run-pipeline activities --json > {LOCK}"
+        help_ = f"write it again: run-pipeline activities --json > {LOCK}"
         problem = source.diagnostic(START, "unreadable-file", message, help_)
         return Activities(catalogue=builtin(), unread=modules), [problem]
     return Activities(catalogue=builtin().extended(entries)), []
@@ -166,7 +166,7 @@ def _entries(data: bytes) -> list[Entry]:
         for problem in (
             problem for schema in schemas if schema is not None for problem in schema_problems(schema)
         ):
-            raise ValueError(f'a schema of "{entry.name}" is no JSON Schema: {problem[1]}')
+            raise ValueError(f'a schema of "{entry.name}" is not a valid JSON Schema: {problem[1]}')
     return found
 
 
@@ -220,7 +220,7 @@ def _module_problem(
 
 def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
     dotted = re.sub(r"[/\\]+", ".", re.sub(r"^(\.*[/\\])+|\.py$", "", name))
-    help_ = f"write {dotted}" if _MODULE.fullmatch(dotted) else 'write it as "import" does: shop.activities'
+    help_ = f"write {dotted}" if _MODULE.fullmatch(dotted) else 'write it as in "import": shop.activities'
     return source.diagnostic(node.span, "bad-module", f'"{name}" is not the name of a Python module', help_)
 
 

@@ -28,7 +28,7 @@ def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueErr
     """Return the error of a child file that cannot be read."""
     if os.path.isdir(path):
         return source.diagnostic(
-            call.span, "unknown-child", f'"{call.name}" is a folder, not a pipeline file'
+            call.span, "unknown-child", f'"{call.name}" is a directory, not a pipeline file'
         )
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         message = f'"{call.name}" cannot be read: {getattr(error, "strerror", None) or error}'
@@ -51,7 +51,7 @@ def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagno
     for entry in given or ():
         if entry.name not in child.inputs:
             message = f'"{call.name}" has no input "{entry.name}"'
-            declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it takes none"
+            declared = f"its inputs are {listed(child.inputs)}" if child.inputs else "it has no inputs"
             help_ = did_you_mean(entry.name, child.inputs) or declared
             yield source.diagnostic(entry.key.span, "unknown-child-input", message, help_)
     if needed := child.needed(given):

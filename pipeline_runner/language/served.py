@@ -27,7 +27,7 @@ def same_names(documents: Iterable[Document]) -> Iterator[Diagnostic]:
             paths = [one.path for one, _ in named[name]]
             both = f"{listed(paths[:-1])} and {paths[-1]} are {'all' if others[1:] else 'both'}"
             message = f'{both} named "{name}": no worker can serve more than one of them by name'
-            yield source.diagnostic(node.span, "same-name", message, "change a name")
+            yield source.diagnostic(node.span, "same-name", message, "rename one of them")
 
 
 def same_activities(files: Iterable[Activities]) -> Iterator[Diagnostic]:

@@ -340,7 +340,7 @@ class _Workspace:
         if root is None:
             return
         if not isinstance(root, MappingNode):
-            message = 'a pipeline file is a mapping with "name" and "steps"'
+            message = 'a pipeline file must be a mapping with "name" and "steps"'
             self.diagnostics.append(source.diagnostic(root.span, "wrong-type", message))
             return
         known = self.activities_for(path.parent, source.path)
@@ -374,7 +374,7 @@ class _Workspace:
         child = self.files[path]
         file.children[text] = path
         if child.height == MAX_CHAIN:
-            message = f"more than {MAX_CHAIN} pipelines, each inside the one before"
+            message = f"more than {MAX_CHAIN} pipelines are nested in each other"
             self.diagnostics.append(source.diagnostic(call.span, "too-deep", message))
         if file.height is not None:
             file.height = None if child.height is None else max(file.height, child.height + 1)
@@ -404,7 +404,9 @@ def _key(root: Path, path: Path) -> str:
 
 
 def _no_file(path: str | Path) -> str:
-    return f"{path} is a folder, not a pipeline file" if Path(path).is_dir() else f"there is no file {path}"
+    return (
+        f"{path} is a directory, not a pipeline file" if Path(path).is_dir() else f"there is no file {path}"
+    )
 
 
 def _unreadable(shown: str, error: OSError) -> str:

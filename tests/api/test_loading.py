@@ -117,7 +117,7 @@ def test_a_directory_gives_every_pipeline_in_it(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         load(tmp_path / "a.yaml")
-    with pytest.raises(UsageError, match="is a folder, not a pipeline file"):
+    with pytest.raises(UsageError, match="is a directory, not a pipeline file"):
         load(tmp_path)
     with pytest.raises(UsageError, match="there is no directory"):
         load_directory(tmp_path / "a")

@@ -121,14 +121,14 @@ def test_values_of_operators_and_filters(text: str, value: Any) -> None:
         ("{{ [1, 2] | min < 1e309 }}", "this number is too large"),
         ("{{ -1e999 }}", "this number is too large"),
         ("{{ " + "9" * 400 + ".0 }}", "this number is too large"),
-        ("{{ '1e400' | fromjson }}", "fromjson: this is no JSON: the number '1e400' is too large"),
-        ("{{ 'NaN' | fromjson }}", "fromjson: this is no JSON: NaN is no number"),
-        ("{{ 'inf' | float }}", "float: 'inf' is no number"),
+        ("{{ '1e400' | fromjson }}", "fromjson: this is not valid JSON: the number '1e400' is too large"),
+        ("{{ 'NaN' | fromjson }}", "fromjson: this is not valid JSON: NaN is not a number"),
+        ("{{ 'inf' | float }}", "float: 'inf' is not a number"),
         ("{{ 1 in 2 }}", "argument of type 'int' is not"),
         ("{{ 1 in nothing }}", "'nothing' is undefined"),
         ("{{ nothing == 1 }}", "'nothing' is undefined"),
         ("{{ 1 < 'a' }}", "'<' not supported"),
-        ("{{ {} | dictsort(by='age') }}", 'dictsort: "by" is "key" or "value"'),
+        ("{{ {} | dictsort(by='age') }}", 'dictsort: "by" must be "key" or "value"'),
     ],
 )
 def test_what_has_no_value_is_an_error(text: str, message: str) -> None:

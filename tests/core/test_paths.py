@@ -162,7 +162,7 @@ def test_a_path_tells_its_parts() -> None:
      "a[x]", "a[\u0661]", "a[1][2]", "a#", "a#0", "a#1", "a#01", "a#2#3", "a#2[1]", "a.undo:b", "a\n", " a", "a b", "a[" + "9" * 5000 + "]"],
 )  # fmt: skip
 def test_a_string_that_is_no_path_is_refused(text: str) -> None:
-    with pytest.raises(PathError, match="no path of a step such as"):
+    with pytest.raises(PathError, match="not the path of a step, such as"):
         Path.parse(text)
 
 

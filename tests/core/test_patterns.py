@@ -56,25 +56,28 @@ def test_patterns_mean_what_ecma_262_says(pattern: str, good: list[str], bad: li
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("a)", 'a ")" closes nothing, at character 2 of the pattern'),
+        ("a)", 'a ")" has no matching "(", at character 2 of the pattern'),
         ("(a", 'a "(" is not closed, at character 3 of the pattern'),
         ("[a", "the pattern ends too early, at character 3 of the pattern"),
         ("a\\", "the pattern ends too early, at character 3 of the pattern"),
         ("*a", "there is nothing to repeat, at character 1 of the pattern"),
         ("a++", "there is nothing to repeat, at character 3 of the pattern"),
-        ("^*", "a place cannot be repeated, at character 3 of the pattern"),
+        ("^*", "an assertion cannot be repeated, at character 3 of the pattern"),
         ("a{2,1}", "the bounds of a repeat are out of order"),
         ("[b-a]", "a range of characters is out of order"),
-        ("(?i)a", '"(?" begins no group of ECMA 262: there are no flags, and names are (?<name>…)'),
-        ("(?P<n>a)", '"(?" begins no group of ECMA 262'),
+        (
+            "(?i)a",
+            '"(?" does not begin a group of ECMA 262: there are no flags, and a named group is (?<name>…)',
+        ),
+        ("(?P<n>a)", '"(?" does not begin a group of ECMA 262'),
         ("(a)\\1", "back-references are not available"),
         ("(?<n>a)\\k<n>", "back-references are not available"),
-        ("\\Aa", '"\\A" means nothing in ECMA 262: write ^'),
-        ("a\\Z", '"\\Z" means nothing in ECMA 262: write $'),
+        ("\\Aa", '"\\A" has no meaning in ECMA 262: write ^'),
+        ("a\\Z", '"\\Z" has no meaning in ECMA 262: write $'),
         ("\\x4", "2 hexadecimal digits are missing"),
         ("a{99999999999999}", "the pattern is too large"),
         ("(?:){20001}", "the pattern is too large"),
-        ("\\p{Greek}", 'there is no category of characters "Greek"'),
+        ("\\p{Greek}", 'there is no character category "Greek"'),
         ("(" * 60 + ")" * 60, "the pattern is nested too deeply"),
         ("((a{1,1000}){1,1000}){1,1000}", "the pattern is too large: it repeats too much"),
     ],
@@ -107,7 +110,7 @@ def test_what_would_take_too_long_is_an_error_whatever_was_asked_before() -> Non
     text = "ab" * 2500
     begin = time.process_time()
     for _ in range(2):
-        with pytest.raises(PatternError, match="the pattern takes too long on this text"):
+        with pytest.raises(PatternError, match="the pattern takes too long on this string"):
             pattern.search("".join(c if n % 7 else "a" for n, c in enumerate(text)))
     assert time.process_time() - begin < 3.0
 
@@ -136,7 +139,7 @@ def test_simple_patterns_match_as_in_python(
         (
             {"additionalProperties": False, "patternProperties": {"^x$": {"type": "integer"}}},
             {"x": 1, "x\n": 1},
-            'has no key "x\n"',
+            'must not have the key "x\n"',
         ),
         ({"patternProperties": {"^x$": {"type": "integer"}}}, {"x": "a"}, 'must be an integer, not "a"'),
         ({"patternProperties": {"^x$": {"type": "integer"}}}, {"x\n": "a"}, None),
@@ -145,7 +148,11 @@ def test_simple_patterns_match_as_in_python(
             {"xa": "a", "y": "a"},
             'must be an integer, not "a"',
         ),
-        ({"pattern": "a.{1000}b"}, "ab" * 9000, "cannot be judged: the pattern takes too long on this text"),
+        (
+            {"pattern": "a.{1000}b"},
+            "ab" * 9000,
+            "cannot be checked: the pattern takes too long on this string",
+        ),
     ],
 )
 def test_schemas_judge_by_these_patterns(schema: Any, value: Any, message: str | None) -> None:
@@ -157,7 +164,7 @@ def test_schemas_say_what_is_wrong_with_a_pattern() -> None:
     assert schema_problems({"pattern": "a\\Z"}) == [
         (
             ("pattern",),
-            'is no pattern: "\\Z" means nothing in ECMA 262: write $, at character 4 of the pattern',
+            'is not a valid pattern: "\\Z" has no meaning in ECMA 262: write $, at character 4 of the pattern',
         )
     ]
     with pytest.raises(InvalidInputs, match="must match the pattern"):

@@ -290,7 +290,7 @@ async def test_an_unknown_attempt_is_not_forgotten_when_the_error_after_it_is_to
     ("value", "kind", "message"),
     [
         ("a\udcff", "PipelineFailure", "n a\ufffd: a\ufffd"),
-        (2**70, "ExpressionError", "f: the result has more than the 64 bits of an integer"),
+        (2**70, "ExpressionError", "f: the result is an integer of more than 64 bits"),
         (math.nan, "ExpressionError", "f: the result is not a finite number"),
     ],
     ids=["surrogate", "integer", "nan"],
@@ -331,7 +331,7 @@ async def test_a_big_integer_in_a_childs_undo_log_stops_no_other_undo(pipelines:
     assert [(r.path, r.state) for r in report.undo] == [("c/o", "failed"), ("c/x", "undone"), ("a", "undone")]
     stuck = report.undo[0].error
     assert stuck is not None
-    assert stuck.message == 'the result has more than the 64 bits of an integer, in "{{ step.output }}"'
+    assert stuck.message == 'the result is an integer of more than 64 bits, in "{{ step.output }}"'
     assert report.dirty
     assert pipelines.effects == ["do a", "do x", "undo x", "undo a"]
 

@@ -337,7 +337,7 @@ steps:
     assert record.state == "failed"
     assert record.error is not None
     assert record.error.type == "ExpressionError"
-    assert '"name" is not there' in record.error.message
+    assert 'there is no key "name"' in record.error.message
 
 
 async def test_a_terminated_child_is_uncertain_and_makes_the_run_dirty(pipelines: Pipelines) -> None:

@@ -151,7 +151,7 @@ def test_nothing_is_imported_unless_it_may_be(tmp_path: Path) -> None:
         ("[{}]", "Object missing required field `name` - at `$[0]`"),
         (
             '[{"name": "a", "input": {"type": "strange"}}]',
-            'a schema of "a" is no JSON Schema: cannot be "strange"',
+            'a schema of "a" is not a valid JSON Schema: cannot be "strange"',
         ),
         (" " * 100, "it has more than 50 bytes"),
     ],
@@ -165,7 +165,7 @@ def test_a_lock_file_that_cannot_be_used_is_told(
     (found,) = check_paths([path], imports=False).diagnostics
     assert (os.path.basename(found.path), found.rule) == ("activities.lock.json", "unreadable-file")
     assert found.message.startswith(f"the file cannot be used: {message}")
-    assert found.help == "write it anew: run-pipeline activities --json > activities.lock.json"
+    assert found.help == "write it again: run-pipeline activities --json > activities.lock.json"
 
 
 PIPELINE = "name: p\nsteps: [{id: a, set: {v: 1}}]\n"

@@ -88,15 +88,15 @@ def test_merge_keys() -> None:
 
 def test_merge_of_anything_but_mappings_is_a_mistake() -> None:
     """It would have no meaning."""
-    assert parsed("a: {<<: [1]}")[1] == ['1:10 "<<" takes a mapping or a list of mappings [merge-key]']
+    assert parsed("a: {<<: [1]}")[1] == ['1:10 "<<" requires a mapping or a list of mappings [merge-key]']
 
 
 def test_all_duplicate_keys_are_told_at_once() -> None:
     """Each points at the second and names the line of the first."""
     assert parsed("a: 1\nb: {c: 1, c: 2}\na: 3\na: 4\n")[1] == [
-        '2:11 the key "c" is in this mapping already, in line 2 [duplicate-key]',
-        '3:1 the key "a" is in this mapping already, in line 1 [duplicate-key]',
-        '4:1 the key "a" is in this mapping already, in line 1 [duplicate-key]',
+        '2:11 duplicate key "c": it is already in line 2 [duplicate-key]',
+        '3:1 duplicate key "a": it is already in line 1 [duplicate-key]',
+        '4:1 duplicate key "a": it is already in line 1 [duplicate-key]',
     ]
 
 
@@ -105,20 +105,23 @@ def test_all_duplicate_keys_are_told_at_once() -> None:
     [
         ("", "1:1 the file is empty [empty-file]"),
         ("# nothing\n", "1:1 the file is empty [empty-file]"),
-        ("a: {[1]: 2}", "1:5 a key must be a text, not a list [bad-key]"),
-        ("~: 2", "1:1 a key must be a text, put ~ in quotes [bad-key]"),
+        ("a: {[1]: 2}", "1:5 a key must be a string, not a list [bad-key]"),
+        ("~: 2", "1:1 a key must be a string: put ~ in quotes [bad-key]"),
         ("a: *b", '1:4 there is no anchor "&b" before this [unknown-anchor]'),
-        ("a: &b [1, *b]", '1:11 "*b" stands inside its own "&b" [recursive-alias]'),
+        ("a: &b [1, *b]", '1:11 "*b" is inside its own "&b" [recursive-alias]'),
         ("a: !mine 3", '1:4 the tag "!mine" has no meaning here [unknown-tag]'),
         ("a: !!set {b: }", '1:4 the tag "!!set" has no meaning here [unknown-tag]'),
-        ("a: 1\n---\nb: 1", "2:1 a second document starts here, but a file holds one [yaml-syntax]"),
-        ("a:\n  \tb: 1\n", "2:3 a tab may not indent a line [yaml-syntax]"),
+        (
+            "a: 1\n---\nb: 1",
+            "2:1 a second document begins here, but a file must contain only one [yaml-syntax]",
+        ),
+        ("a:\n  \tb: 1\n", "2:3 tabs are not allowed for indentation [yaml-syntax]"),
         ("a: 'x", "1:4 the quote in line 1 is never closed [yaml-syntax]"),
         ("a: [1,\nb", '1:4 the "[" in line 1 is never closed [yaml-syntax]'),
         ("a: {b: 1\nc", '1:4 the "{" in line 1 is never closed [yaml-syntax]'),
-        ("a: b: c", '1:5 a ":" may not stand here [yaml-syntax]'),
-        ("a: %x", '1:4 a text may not start with "%" here [yaml-syntax]'),
-        ("a: \x00", "1:4 the control character U+0000 may not stand in YAML [yaml-syntax]"),
+        ("a: b: c", '1:5 a ":" is not allowed here [yaml-syntax]'),
+        ("a: %x", '1:4 a string cannot begin with "%" here [yaml-syntax]'),
+        ("a: \x00", "1:4 the control character U+0000 is not allowed in YAML [yaml-syntax]"),
     ],
 )
 def test_mistakes_are_sentences_with_a_place(text: str, message: str) -> None:
@@ -159,7 +162,7 @@ def test_alias_bomb_is_a_mistake() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 20)]
     (message,) = parsed("\n".join(lines))[1]
-    assert message == "5:45 here the file has more than 100,000 values [too-many-values]"
+    assert message == "5:45 the file has more than 100,000 values [too-many-values]"
 
 
 def test_alias_chain_is_no_way_around_the_depth() -> None:
@@ -183,13 +186,13 @@ def test_the_pure_parser_gives_the_same_tree(monkeypatch: pytest.MonkeyPatch) ->
     with_c = parsed(text)
     monkeypatch.setattr(loader, "_PARSER", yaml.SafeLoader)
     assert parsed(text) == with_c
-    assert parsed("a: b: c")[1] == ['1:5 a ":" may not stand here [yaml-syntax]']
+    assert parsed("a: b: c")[1] == ['1:5 a ":" is not allowed here [yaml-syntax]']
 
 
 def test_control_character_after_other_line_breaks() -> None:
     """Lines are counted as everywhere: a carriage return ends one."""
     assert parsed("a: 1\rb: 2\u2028c: \x07")[1] == [
-        "3:4 the control character U+0007 may not stand in YAML [yaml-syntax]"
+        "3:4 the control character U+0007 is not allowed in YAML [yaml-syntax]"
     ]
 
 

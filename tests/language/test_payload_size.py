@@ -23,8 +23,8 @@ def test_file_that_is_too_large_to_be_handed_over(tmp_path: Path) -> None:
     (found,) = told(write(tmp_path / "large.yaml", 600))
     assert (found.rule, found.severity, found.line, found.column) == ("payload-size", "warning", 1, 1)
     assert found.message == (
-        "this pipeline has 600 KiB, its children included, "
-        "which a server is handed as one payload: it warns at 512 KiB and refuses 2,048 KiB"
+        "this pipeline and its children have 600 KiB, sent to the server as one payload: "
+        "it warns at 512 KiB and refuses 2,048 KiB"
     )
 
 

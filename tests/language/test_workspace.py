@@ -162,7 +162,7 @@ def test_wrong_path_is_a_usage_error(tmp_path: Path) -> None:
     """There is no file to point into."""
     with pytest.raises(UsageError, match=r"there is no file .*nope.yaml"):
         load(tmp_path / "nope.yaml")
-    with pytest.raises(UsageError, match="is a folder, not a pipeline file"):
+    with pytest.raises(UsageError, match="is a directory, not a pipeline file"):
         load(tmp_path)
     assert check_paths([tmp_path / "nope"]).unreadable == (f"there is no file {tmp_path}/nope",)
 
@@ -288,8 +288,8 @@ def test_module_that_cannot_be_imported_is_told_where_it_is_named(tmp_path: Path
         ("shop.py", "write shop"),
         ("./shop", "write shop"),
         ("../shop/pay.py", "write shop.pay"),
-        (".shop", 'write it as "import" does: shop.activities'),
-        ("my shop", 'write it as "import" does: shop.activities'),
+        (".shop", 'write it as in "import": shop.activities'),
+        ("my shop", 'write it as in "import": shop.activities'),
     ],
 )
 def test_module_is_named_as_import_names_it(tmp_path: Path, module: str, help_: str) -> None:

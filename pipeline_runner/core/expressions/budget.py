@@ -87,7 +87,7 @@ class Budget:
             BudgetError: It would be too long.
         """
         if length > MAX_TEXT:
-            raise BudgetError("the text is too long")
+            raise BudgetError("the string is too long")
 
     def counted(self, value: Any) -> Any:
         """Count a result; an iterator is counted as it is consumed."""

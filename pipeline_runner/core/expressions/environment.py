@@ -93,7 +93,7 @@ class Environment(SandboxedEnvironment):
         if isinstance(obj, Mapping):
             if isinstance(argument, str) and argument in obj:
                 return obj[argument]
-            return _missing(lambda: f'"{argument}" is not there: {_listed("it has", obj)}')
+            return _missing(lambda: f'there is no key "{argument}": {_listed(obj)}')
         if isinstance(obj, SecretText):
             obj.refuse()
         if isinstance(obj, LoopContext) and argument in _LOOP_ATTRIBUTES:
@@ -102,11 +102,11 @@ class Environment(SandboxedEnvironment):
             try:
                 found = obj[argument]
             except IndexError:
-                return _missing(lambda: f"there is no element {argument}: it has {len(obj)} elements")
+                return _missing(lambda: f"there is no element {argument}: there are {len(obj)} elements")
             if isinstance(argument, slice):
                 budget.spend(found)
             return found
-        return _missing(lambda: f'"{argument}" is not there: {kind_of(obj)} has no such key')
+        return _missing(lambda: f'there is no key "{argument}": the value is {kind_of(obj)}')
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator, within bounds."""
@@ -186,7 +186,7 @@ ENVIRONMENT = Environment()
 """The only one."""
 
 
-def _listed(lead: str, names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     shown = sorted(names)
     more = ", …" if len(shown) > 20 else ""
-    return f"{lead} {', '.join(shown[:20])}{more}" if shown else "it is empty"
+    return f"the keys are {', '.join(shown[:20])}{more}" if shown else "the mapping is empty"

@@ -210,7 +210,7 @@ def _filter(name: str, value: Any, *arguments: nodes.Expr) -> nodes.Filter:
 def _public_text(value: Any, template: str) -> str:
     try:
         if isinstance(value, SecretText):
-            raise SecretMisuse("a secret has no place here")
+            raise SecretMisuse("a secret is not allowed here")
         return text_of(value)
     except (SecretMisuse, ExpressionValueError) as error:
         raise ExpressionError(f"{error.args[0]}, in {shown(template)}") from None

@@ -16,15 +16,15 @@ from pipeline_runner.core.expressions.budget import CALL, MAX_BITS, Budget, curr
 from pipeline_runner.core.expressions.values import ExpressionValueError, defined, plain, text, whole
 
 NOT_DETERMINISTIC = {
-    "now": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
-    "utcnow": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
-    "random": "a workflow is replayed, so it has no random source; use run.run_id, or an activity",
+    "now": "a workflow is replayed, so it has no clock; use run.started_at or an activity",
+    "utcnow": "a workflow is replayed, so it has no clock; use run.started_at or an activity",
+    "random": "a workflow is replayed, so it has no random source; use run.run_id or an activity",
     "shuffle": "a workflow is replayed, so it has no random source",
-    "uuid": "a workflow is replayed, so it has no random source; use run.run_id, or step.key in an undo",
-    "uuid4": "a workflow is replayed, so it has no random source; use run.run_id, or step.key in an undo",
-    "today": "a workflow is replayed, so it has no clock; use run.started_at, or an activity",
-    "env": "a workflow cannot read the environment; use an input, or secrets.NAME",
-    "lookup": "a workflow cannot read files or the environment; use an input, or an activity",
+    "uuid": "a workflow is replayed, so it has no random source; use run.run_id or step.key",
+    "uuid4": "a workflow is replayed, so it has no random source; use run.run_id or step.key",
+    "today": "a workflow is replayed, so it has no clock; use run.started_at or an activity",
+    "env": "a workflow cannot read the environment; use an input or secrets.NAME",
+    "lookup": "a workflow cannot read files or the environment; use an input or an activity",
 }
 
 TESTS = (
@@ -41,7 +41,7 @@ def bounded_range(*arguments: int) -> list[int]:
     """``range()``, of at most 10,000 numbers."""
     numbers = range(*arguments)
     if len(numbers) > _RANGE:
-        raise ExpressionValueError(f"range() gives at most {_RANGE} numbers")
+        raise ExpressionValueError(f"range() returns at most {_RANGE} numbers")
     current().units(len(numbers))
     return list(numbers)
 
@@ -62,7 +62,7 @@ def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
             budget.text(sum(sizes))
         else:
-            raise ExpressionValueError(f'"{operator}" works on numbers, not on text or lists')
+            raise ExpressionValueError(f'"{operator}" requires numbers, not strings or lists')
     elif operator == "**" and (not _small(left) or not _small(right)):
         raise ExpressionValueError("the number is too large for **")
     result = _OPERATORS[operator](left, right)
@@ -129,7 +129,7 @@ def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
 
 def _to_json(value: Any, indent: int | None = None) -> str:
     if indent is not None and not 0 <= indent <= 8:
-        raise ExpressionValueError("tojson: indent is between 0 and 8")
+        raise ExpressionValueError("tojson: indent must be between 0 and 8")
     separators = (",", ":") if indent is None else (",", ": ")
     budget, length = current(), 0
     data = plain(value, budget)
@@ -149,11 +149,11 @@ def _from_json(value: str) -> Any:
     try:
         return json.loads(value, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise ExpressionValueError(f"fromjson: this is no JSON: {error}") from None
+        raise ExpressionValueError(f"fromjson: this is not valid JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -198,7 +198,7 @@ def _int(value: Any, default: int | None = None) -> int:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         if default is None:
-            raise ExpressionValueError(f"int: {_brief(value)} is no number") from None
+            raise ExpressionValueError(f"int: {_brief(value)} is not a number") from None
         return default
 
 
@@ -207,13 +207,13 @@ def _float(value: Any, default: float | None = None) -> float:
         return _finite(value)
     except (TypeError, ValueError, OverflowError):
         if default is None:
-            raise ExpressionValueError(f"float: {_brief(value)} is no number") from None
+            raise ExpressionValueError(f"float: {_brief(value)} is not a number") from None
         return default
 
 
 def _round(value: float, precision: int = 0, method: str = "common") -> float:
     if not 0 <= precision <= 15:
-        raise ExpressionValueError("round: the precision is between 0 and 15")
+        raise ExpressionValueError("round: the precision must be between 0 and 15")
     return jinja.do_round(value, precision, cast("Any", method))
 
 
@@ -222,19 +222,19 @@ def _sum(
     environment: Environment, value: Iterable[Any], attribute: str | None = None, start: float = 0
 ) -> float:
     if isinstance(value, str | Mapping):
-        raise ExpressionValueError(f"sum: {_brief(value)} is no list")
+        raise ExpressionValueError(f"sum: {_brief(value)} is not a list")
     total = start
     for item in value:
         number = item if attribute is None else environment.getitem(item, attribute)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ExpressionValueError(f"sum: {_brief(number)} is no number")
+            raise ExpressionValueError(f"sum: {_brief(number)} is not a number")
         total += number
     return total
 
 
 def _indent(value: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
     if not isinstance(width, int) or not 0 <= width <= 80:
-        raise ExpressionValueError("indent: the width is between 0 and 80")
+        raise ExpressionValueError("indent: the width must be between 0 and 80")
     source = _text(value, "indent")
     current().text(len(source) + (source.count("\n") + 1) * width)
     current().units(source.count("\n"))
@@ -283,7 +283,7 @@ def _dictsort(
 ) -> list[tuple[str, Any]]:
     pairs = _mapping(value, "dictsort")
     if by not in ("key", "value"):
-        raise ExpressionValueError('dictsort: "by" is "key" or "value"')
+        raise ExpressionValueError('dictsort: "by" must be "key" or "value"')
     compared = list(pairs if by == "key" else pairs.values())
     return _ordered(list(pairs.items()), compared, case_sensitive, reverse)
 
@@ -366,7 +366,7 @@ def _identity(value: Any) -> Any:
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     defined(value)
     if not isinstance(value, Mapping):
-        raise ExpressionValueError(f"{name}: {_brief(value)} is no mapping")
+        raise ExpressionValueError(f"{name}: {_brief(value)} is not a mapping")
     return value
 
 
@@ -377,7 +377,7 @@ def _each(name: str) -> Callable[..., Any]:
     @pass_context
     def each(context: Any, value: Any, *arguments: Any, **named: Any) -> Any:
         if isinstance(value, bool | int | float):
-            raise ExpressionValueError(f"{name}: {_brief(value)} is no list")
+            raise ExpressionValueError(f"{name}: {_brief(value)} is not a list")
         return function(context, value, *arguments, **named)
 
     return each
@@ -386,7 +386,7 @@ def _each(name: str) -> Callable[..., Any]:
 def _text(value: Any, name: str) -> str:
     defined(value)
     if not isinstance(value, str):
-        raise ExpressionValueError(f"{name}: {_brief(value)} is no text")
+        raise ExpressionValueError(f"{name}: {_brief(value)} is not a string")
     return value
 
 

@@ -50,11 +50,11 @@ _WORDS: dict[type, str] = {
 }
 """What a text has for a node of another name."""
 _SENTENCES = (
-    (r"unexpected char [\"']['\"][\"'] at .*", "a text is not closed: its second quote is missing"),
-    (r"unexpected char '&' at .*", '"&" is no operator: write "and"'),
-    (r"expected token 'name', got '\|'", '"||" is no operator: write "or"'),
-    (r"unexpected char '!' at .*", '"!" is no operator: write "not"'),
-    (r"unexpected char '\?' at .*", '"?" is no operator: write "a if condition else b"'),
+    (r"unexpected char [\"']['\"][\"'] at .*", "a string is not closed: its closing quote is missing"),
+    (r"unexpected char '&' at .*", '"&" is not an operator: write "and"'),
+    (r"expected token 'name', got '\|'", '"||" is not an operator: write "or"'),
+    (r"unexpected char '!' at .*", '"!" is not an operator: write "not"'),
+    (r"unexpected char '\?' at .*", '"?" is not an operator: write "a if condition else b"'),
     (r"expected token '(end of [a-z ]+|,|\))', got '='", '"=" does not compare: write "=="'),
     (r"unexpected '='", '"=" does not compare: write "=="'),
     (r".*(unexpected|got) 'end of (print statement|statement block)'", "the expression ends too early"),
@@ -64,15 +64,15 @@ _SENTENCES = (
         r"expected token ':', got '}'",
         'a "{" in an expression begins a mapping, {KEY: VALUE}: a template has two braces on each side',
     ),
-    (r"unexpected '}'", 'a "}" stands alone: a template ends with "}}"'),
-    (r"unexpected '\.'", 'a name is missing before ".": for braces in the text, write "{{ \'{{\' }}"'),
-    (r"Missing end of comment tag", '"{#" begins a comment: for it in the text, write "{{ \'{#\' }}"'),
-    (r"expected token 'end of statement block', got 'if'", 'another condition is "{% elif … %}"'),
+    (r"unexpected '}'", 'a single "}" is not allowed here: a template ends with "}}"'),
+    (r"unexpected '\.'", 'a name is missing before ".": for literal braces, write "{{ \'{{\' }}"'),
+    (r"Missing end of comment tag", '"{#" begins a comment: for a literal one, write "{{ \'{#\' }}"'),
+    (r"expected token 'end of statement block', got 'if'", 'write "{% elif … %}" for another condition'),
     (
         r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
         r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
     ),
-    (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" belongs to nothing before it'),
+    (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" has no matching statement before it'),
     (
         r"Encountered unknown tag '(\w+)'\..*",
         r'"\1" is not available here: only {% if %} and {% for %} are',
@@ -81,7 +81,7 @@ _SENTENCES = (
 """Patterns of what Jinja says, compiled when it says something, and what is said instead."""
 _TOKENS = {
     '"end of print statement"': '"}}"',
-    "end of template": "end of the text",
+    "end of template": "end of the string",
     '"end of statement block"': '"%}"',
     'token "name"': "a name",
 }
@@ -180,7 +180,7 @@ def allowed(text: str, *, bare: bool = False) -> Parsed:
 
 def not_one(text: str) -> ExpressionError:
     """Return the error of a text that should be one bare expression."""
-    return ExpressionError(f"one expression without braces was expected, not {shown(text)}")
+    return ExpressionError(f"write one expression without braces, not {shown(text)}")
 
 
 def _parse(text: str) -> nodes.Template:

@@ -58,12 +58,12 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if value is None:
-        raise ExpressionValueError("null has no place in text, use default('') or a condition")
+        raise ExpressionValueError("null cannot be put into a string: use default('') or a condition")
     return json.dumps(plain(value, current()), ensure_ascii=False, separators=(",", ":"), default=_no_secret)
 
 
 def _no_secret(_: Any) -> Any:
-    raise SecretMisuse("a secret cannot stand inside a list or mapping that is put into text")
+    raise SecretMisuse("a list or mapping that contains a secret cannot be put into a string")
 
 
 def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
@@ -82,7 +82,7 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise ExpressionValueError("the result has more than the 64 bits of an integer")
+            raise ExpressionValueError("the result is an integer of more than 64 bits")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -93,7 +93,7 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
         return {_key(key): plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | range | Iterator):
         return [plain(item, budget, depth + 1) for item in value]
-    raise ExpressionValueError(f"the result is no JSON value but {kind_of(value)}")
+    raise ExpressionValueError(f"the result must be a JSON value, not {kind_of(value)}")
 
 
 def _key(key: Any) -> str:

@@ -122,7 +122,7 @@ class _Parser:
     def whole(self) -> Any:
         node = self._either()
         if self._at < len(self._text):
-            self._fail('a ")" closes nothing')
+            self._fail('a ")" has no matching "("')
         return node
 
     def _fail(self, what: str) -> NoReturn:
@@ -192,9 +192,11 @@ class _Parser:
             if self._take(sign):
                 return Look(None, behind, negative)
         if not self._take("<"):
-            self._fail('"(?" begins no group of ECMA 262: there are no flags, and names are (?<name>…)')
+            self._fail(
+                '"(?" does not begin a group of ECMA 262: there are no flags, and a named group is (?<name>…)'
+            )
         if not self._until(">").isidentifier():
-            self._fail("this is no name of a group")
+            self._fail("this is not a valid group name")
         return None
 
     def _until(self, end: str) -> str:
@@ -209,7 +211,7 @@ class _Parser:
         if bounds is None:
             return node
         if isinstance(node, Edge):
-            self._fail("a place cannot be repeated")
+            self._fail("an assertion cannot be repeated")
         self._take("?")  # which way is tried first makes no difference here
         low, high = bounds
         if high is not None and high < low:
@@ -260,7 +262,7 @@ class _Parser:
             return 8
         found = self._escape()
         if isinstance(found, Edge):
-            self._fail("a place is no character")
+            self._fail("an assertion is not a character")
         code = found.ranges[0][0] if found.ranges else -1
         return code if found == _one(code) else found
 
@@ -289,7 +291,7 @@ class _Parser:
             self._fail("back-references are not available")
         if character.isascii() and character.isalpha():
             instead = {"A": ": write ^", "Z": ": write $", "z": ": write $"}.get(character, "")
-            self._fail(f'"\\{character}" means nothing in ECMA 262{instead}')
+            self._fail(f'"\\{character}" has no meaning in ECMA 262{instead}')
         return ord(character)
 
     def _code(self, length: int) -> int:
@@ -303,7 +305,7 @@ class _Parser:
         if self._take("{"):
             digits = self._until("}")
             if not 0 < len(digits) <= 6 or not set(digits) <= _HEX or int(digits, 16) > 0x10FFFF:
-                self._fail("this is no code of a character")
+                self._fail("this is not a character code")
             return int(digits, 16)
         code = self._code(4)
         if 0xD800 <= code < 0xDC00 and self._text.startswith("\\u", self._at):
@@ -320,7 +322,7 @@ class _Parser:
         name = self._until("}").removeprefix("gc=").removeprefix("General_Category=")
         category = _LONG_NAMES.get(name, name)
         if category not in _CATEGORIES:
-            self._fail(f'there is no category of characters "{name}"')
+            self._fail(f'there is no character category "{name}"')
         return Characters((), (category,), negated=negated)
 
 
@@ -501,7 +503,7 @@ class _Search:
                 waiting += automaton.after[state]
         self._work += len(seen) + len(states)
         if self._work > MAX_WORK:
-            raise PatternError("the pattern takes too long on this text")
+            raise PatternError("the pattern takes too long on this string")
         return frozenset(one for one in seen if automaton.characters[one] is not None or one == ACCEPT)
 
     def _holds(self, condition: Any, place: int) -> bool:

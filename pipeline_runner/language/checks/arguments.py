@@ -17,7 +17,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
     for call in document.calls:
         args = call.node.entry("args")
         if args and "with" in call.node:
-            message = '"args" and "with" are two ways to give the input, use one'
+            message = '"args" and "with" both pass the input: use only one of them'
             yield source.diagnostic(args.key.span, "key-conflict", message)
     for step in document.steps:
         yield from _check_step(document, step)
@@ -27,13 +27,13 @@ def _check_step(document: Document, step: Step) -> Iterator[Diagnostic]:
     source, node = document.source, step.node
     wait = node.get("wait_for_completion")
     if isinstance(wait, Scalar) and wait.value is False and node.text("parent_close_policy") != "abandon":
-        message = '"wait_for_completion: false" leaves the child to itself'
+        message = '"wait_for_completion: false" requires a child that outlives its parent'
         yield source.diagnostic(wait.span, "key-conflict", message, 'add "parent_close_policy: abandon"')
     if (limit := node.entry("max_concurrency")) and not ("for_each" in node or "parallel" in node):
-        message = '"max_concurrency" goes with "for_each" or "parallel"'
+        message = '"max_concurrency" is only allowed with "for_each" or "parallel"'
         yield source.diagnostic(limit.key.span, "key-conflict", message)
     if step.place is Place.FINALLY:
         for key in ("compensate", "pivot"):
             if entry := node.entry(key):
-                message = f'a step in "finally" has no "{key}": what finally does is never undone'
+                message = f'a step in "finally" cannot have "{key}": it is never undone'
                 yield source.diagnostic(entry.key.span, "key-conflict", message)

@@ -29,5 +29,5 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 continue
             span = use.at(document.source, data.lineno - 1 + match.start(), match[0])
             inner = match[0].strip("{}").strip()
-            message = "this is taken for text: a template begins with two braces"
+            message = "this is a plain string: a template begins with two braces"
             yield document.source.diagnostic(span, "lost-brace", message, f"write {{{{ {inner} }}}}")

@@ -25,7 +25,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         expected = types.of_catalogue(activity.input)
         keys = expected.keys if isinstance(expected, types.Map) else {}
         for node in (one for entry in found for one in _texts(entry.value, keys.get(entry.name, types.ANY))):
-            message = f"this is a number, and becomes {json.dumps(_shown(node))} as a string"
+            message = f"this number becomes the string {json.dumps(_shown(node))}"
             help_ = f"put it in quotes: {json.dumps(node.text)}"
             yield document.source.diagnostic(node.span, "changed-number", message, help_)
 

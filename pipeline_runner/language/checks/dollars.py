@@ -17,6 +17,6 @@ def check(document: Document) -> Iterator[Diagnostic]:
         if use.bare or _FOREIGN not in use.text or use.tree is None:
             continue
         span = use.at(document.source, use.text.index(_FOREIGN), _FOREIGN)
-        message = 'the "$" stays in the text: a template begins with two braces alone'
-        help_ = 'write {{ … }}; a "$" that is meant is {{ "$" }}'
+        message = 'the "$" is not part of the template and remains in the string'
+        help_ = 'write {{ … }}, or {{ "$" }} for a literal "$"'
         yield document.source.diagnostic(span, "dollar-template", message, help_)

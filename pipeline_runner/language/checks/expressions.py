@@ -32,7 +32,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
         if use.errors and use.bare and "{{" in use.text:
             inner = _BRACES.sub("", use.text).strip()
             help_ = f"write {inner}" if _is_expression(inner) else None
-            message = "this is an expression already, and takes no braces"
+            message = "this is already an expression, so it must not have braces"
             yield source.diagnostic(use.node.span, "expression-syntax", message, help_)
             continue
         for error in use.errors:

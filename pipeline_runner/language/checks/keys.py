@@ -10,7 +10,7 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document
 from pipeline_runner.language.yaml.nodes import MappingNode, SequenceNode
 
-_HELP = "a key that is computed needs an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
+_HELP = "to compute a key, write an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
 
 _TEMPLATED = frozenset(["with", "args", "set", "output", "for_each", "search_attributes"])
 """Keys of what is full of templates."""
@@ -31,5 +31,5 @@ def check(document: Document) -> Iterator[Diagnostic]:
             for name, entry in node.by_name.items():
                 waiting.append(entry.value)
                 if contains_template(name):
-                    message = "a template in a key is taken literally"
+                    message = "a template in a key is not rendered"
                     yield document.source.diagnostic(entry.key.span, "template-key", message, _HELP)

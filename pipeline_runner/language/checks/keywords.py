@@ -34,15 +34,17 @@ _OTHERS = frozenset(
 KEYWORDS = _BY_NAME | _OF_SCHEMAS | _OTHERS
 """Those of JSON Schema 2020-12, and ``definitions``, where references of older schemas lead to."""
 
-_OPTIONAL = 'a key may be left out unless "required" lists it, an input if it has a "default"'
-_BOUNDS = 'write "{0}imum" for numbers, "{0}Length" for texts, "{0}Items" for lists'
-_LENGTHS = 'write "minLength" and "maxLength", of lists "minItems" and "maxItems"'
+_OPTIONAL = 'a key is optional unless "required" lists it; an input is optional if it has a "default"'
+_BOUNDS = 'write "{0}imum" for numbers, "{0}Length" for strings, "{0}Items" for lists'
+_LENGTHS = 'write "minLength" and "maxLength", or "minItems" and "maxItems" for lists'
 _FOREIGN = {
     **dict.fromkeys(("optional", "mandatory"), _OPTIONAL),
     **dict.fromkeys(("allowed", "choices", "options", "values"), 'write "enum"'),
     **dict.fromkeys(("match", "matches", "regex", "regexp"), 'write "pattern"'),
     **dict.fromkeys(("attributes", "fields", "keys"), 'write "properties"'),
-    **dict.fromkeys(("password", "secret", "sensitive"), 'a secret is no input: list its name in "secrets"'),
+    **dict.fromkeys(
+        ("password", "secret", "sensitive"), 'a secret is not an input: list its name in "secrets"'
+    ),
     **dict.fromkeys(("doc", "help"), 'write "description"'),
     **dict.fromkeys(("length", "size"), _LENGTHS),
     "min": _BOUNDS.format("min"),
@@ -82,29 +84,29 @@ def check(source: Source, schema: MappingNode) -> Iterator[Diagnostic]:
         elif name in _OF_SCHEMAS:
             yield from _check(source, entry.value)
         elif name not in _OTHERS and not name.startswith("x-"):
-            message = f'JSON Schema has no keyword "{name}": it does nothing'
+            message = f'JSON Schema has no keyword "{name}": it has no effect'
             yield source.diagnostic(entry.key.span, "unknown-schema-keyword", message, _help(name))
 
 
 def _pattern(source: Source, node: Node) -> Iterator[Diagnostic]:
     if isinstance(node, Scalar) and isinstance(node.value, str) and is_slow(node.value):
-        message = "this pattern may take for ever: there are too many ways to match the same text"
-        help_ = "repeat what matches in one way only: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
+        message = "this pattern may take for ever: it can match the same string in too many ways"
+        help_ = "repeat only what matches in one way: ^a+$, not ^(a+)+$; ^a+( a+)*$, not ^(a+ ?)+$"
         yield source.diagnostic(node.span, "slow-pattern", message, help_)
 
 
 def _format(source: Source, node: Node) -> Iterator[Diagnostic]:
     if isinstance(node, Scalar) and isinstance(node.value, str) and node.value not in FORMATS:
-        message = f'nothing checks the format "{node.value}": every string fits'
+        message = f'the format "{node.value}" is not checked: every string is accepted'
         near = did_you_mean(node.value, FORMATS)
-        help_ = near or f'checked are {listed(FORMATS)}; a "pattern" says any other'
+        help_ = near or f'the checked formats are {listed(FORMATS)}; use "pattern" for others'
         yield source.diagnostic(node.span, "unchecked-format", message, help_)
 
 
 def _help(name: str) -> str:
     near = nearest(name, (*KEYWORDS, *_FOREIGN))
     if near is None:
-        return f'a note of your own is "x-{name}"'
+        return f'for a note of your own, write "x-{name}"'
     return _FOREIGN.get(near) or f'did you mean "{near}"?'
 
 

@@ -51,22 +51,20 @@ def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
     ]
     if heartbeat and limits.heartbeat and ends and limits.heartbeat >= min(ends)[0]:
         message = (
-            f"a heartbeat timeout of {spell(limits.heartbeat)} is never noticed: "
-            f"the attempt ends after {spell(min(ends)[0])}, by {min(ends)[1]}"
+            f"a heartbeat timeout of {spell(limits.heartbeat)} has no effect: "
+            f"{min(ends)[1]} ends the attempt after {spell(min(ends)[0])}"
         )
-        yield document.source.diagnostic(
-            heartbeat.span, "heartbeat-timeout", message, "make it the shorter one"
-        )
+        yield document.source.diagnostic(heartbeat.span, "heartbeat-timeout", message, "make it shorter")
     if not whole or not one or not limits.schedule_to_close or not limits.start_to_close:
         return
     if of_one >= of_whole and limits.schedule_to_close < limits.start_to_close:
         message = (
-            f"schedule_to_close {spell(limits.schedule_to_close)} limits all attempts together, "
-            f"and is shorter than start_to_close {spell(limits.start_to_close)}"
+            f"schedule_to_close ({spell(limits.schedule_to_close)}), the limit of all attempts together, "
+            f"is shorter than start_to_close ({spell(limits.start_to_close)}), the limit of one"
         )
         place = one if of_one > of_whole else whole
         yield document.source.diagnostic(
-            place.span, "timeout-order", message, "make schedule_to_close the longer one"
+            place.span, "timeout-order", message, "make schedule_to_close longer"
         )
 
 
@@ -81,7 +79,7 @@ def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
     else:
         limited, name = policies.call_child_timeouts(document, call).execution, "execution"
     if limited is None:
-        message = "what always fails is tried for ever: the run would never end"
+        message = "this is retried for ever: if it always fails, the run never ends"
         yield document.source.diagnostic(
             attempts.span, "unlimited-retries", message, f"set {name}, or a number of attempts"
         )
@@ -94,8 +92,8 @@ def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:
         return
     if call.activity and own.by_name and policies.call_retry(document, call).maximum_attempts == 1:
         place = next(iter(own.by_name.values())).value
-        message = f"{call.activity.name} is tried once by default: this retry changes nothing"
-        help_ = "say how often with maximum_attempts, if it may run twice, or leave the retry out"
+        message = f"{call.activity.name} has one attempt by default, so this retry has no effect"
+        help_ = "set maximum_attempts if it may run more than once, or remove the retry"
         yield document.source.diagnostic(place.span, "useless-retry", message, help_)
 
 
@@ -115,6 +113,6 @@ def _policies(document: Document) -> Iterator[Diagnostic]:
         others = CHILD_TIMEOUTS if kind == "activity" else ACTIVITY_TIMEOUTS
         if names and all(one in others.fields for one in names):
             what = "activities" if kind == "activity" else "a child pipeline"
-            message = f'the policy "{name}" has nothing for {what}: {", ".join(names)}'
-            help_ = f"its timeouts are those of {'children' if kind == 'activity' else 'activities'}"
+            message = f'the policy "{name}" has no setting for {what}, only {", ".join(names)}'
+            help_ = f"these are timeouts of {'children' if kind == 'activity' else 'activities'}"
             yield document.source.diagnostic(value.span, "useless-policy", message, help_)

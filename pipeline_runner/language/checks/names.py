@@ -40,10 +40,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
             span = use.span(document.source, reference)
             message = f'there is no "{name}" {_WHERE[use.place]}'
             if name in _ELSEWHERE:
-                message += f", only {_ELSEWHERE[name]}"
+                message += f": it only exists {_ELSEWHERE[name]}"
             compared = _compared(use) if compared is None else compared
-            text = f"a text stands in quotes: '{name}'" if name in compared else None
-            help_ = did_you_mean(name, known) or text or f"there are {listed(known)}"
+            text = f"put a string in quotes: '{name}'" if name in compared else None
+            help_ = did_you_mean(name, known) or text or f"the names here are {listed(known)}"
             yield document.source.diagnostic(span, "unknown-name", message, help_)
 
 

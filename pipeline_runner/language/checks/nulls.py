@@ -16,7 +16,7 @@ from pipeline_runner.language.typing.guards import Known, Look, expression_of, f
 from pipeline_runner.language.typing.inference import Inference
 from pipeline_runner.language.yaml.nodes import Scalar, scalars
 
-_HELP = "use default(…), or a condition"
+_HELP = "use default(…) or a condition"
 _ERROR = jinja.Name("error", "load")
 _STATUS = jinja.Getattr(jinja.Name("run", "load"), "status", "load")
 _COMPLETED = frozenset(
@@ -107,7 +107,7 @@ def _by_schema(
     path = look.reference.path
     for place in _nullable(document, inferred, use, path):
         if len(path) + look.needed > place and not known.asks(*path[:place]):
-            return place - 1, f'"{".".join(path[:place])}" may be null, as its schema says'
+            return place - 1, f'"{".".join(path[:place])}" may be null according to its schema'
     return None
 
 
@@ -144,10 +144,10 @@ def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, s
     if path[2] == "error":
         return 2, f'"steps.{step.id}.error" is null unless the step failed'
     if last and not step.in_finally and not known.facts & _COMPLETED:
-        return 1, f'step "{step.id}" may not have run when "finally" does, its output is null then'
+        return 1, f'the output of step "{step.id}" is null if the step did not run before "finally"'
     # A loop that skips elements has null in its list, which is there all the same.
     if "for_each" not in step.node and not all(map(known.implies, _whens(document, [step]))):
-        return 1, f'step "{step.id}" may have been skipped, its output is null then'
+        return 1, f'the output of step "{step.id}" is null if the step was skipped'
     return None
 
 

@@ -48,7 +48,7 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
                 continue
             message = f'"{call.name}" has no parameter "{name}"'
             meant = _meant(name, known)
-            help_ = f'did you mean "{meant}"?' if meant else f"it takes {listed(known)}"
+            help_ = f'did you mean "{meant}"?' if meant else f"its parameters are {listed(known)}"
             # What it is meant for is not missing as well; but a warning must not hide that it is.
             is_missing = meant in missing
             if schema.get("additionalProperties") is False:

@@ -22,15 +22,19 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
         if taken is None or ("with" in call.node and "args" in call.node):
             continue
         if "with" in call.node and len(taken) != 1 and "args" not in call.node:
-            names = listed([one.name for one in taken], "no arguments")
             span = (entry := call.node.entry("with")) and entry.key.span
-            message = f'"{call.name}" takes {names}, and "with" is one mapping'
-            help_ = 'give them as "args"' if taken else 'leave "with" out'
+            message = f'"{call.name}" takes {_arguments(taken)}, but "with" passes one mapping'
+            help_ = 'pass them as "args"' if taken else 'remove "with"'
             yield document.source.diagnostic(span or call.span, "unknown-argument", message, help_)
             continue
         given = call.node.get("args")
         if isinstance(given, SequenceNode) or (given is None and "with" not in call.node):
             yield from _check(document, inferred, call, given, taken)
+
+
+def _arguments(taken: tuple[Argument, ...]) -> str:
+    names = listed(one.name for one in taken)
+    return f"the argument{'s' if taken[1:] else ''} {names}" if taken else "no arguments"
 
 
 def _taken(call: Call) -> tuple[Argument, ...] | None:
@@ -56,15 +60,20 @@ def _check(
     source, items = document.source, given.items if given else ()
     activity = call.activity
     named = activity is not None and activity.arguments is not None
-    names = listed([one.name for one in taken], "no arguments") if named else "one argument"
     missing = [one.name for one in taken[len(items) :] if one.required]
     if missing:
         needs = ", ".join(f'"{name}"' for name in missing) if named else "its one argument"
         message = f'"{call.name}" needs {needs} in its "args"'
-        help_ = f"it takes {names}, in this order" if named else 'write "args: [VALUE]"'
+        help_ = (
+            f"the arguments are {listed(one.name for one in taken)}, in this order"
+            if named
+            else 'write "args: [VALUE]"'
+        )
         yield source.diagnostic(given.span if given else call.span, "missing-argument", message, help_)
     for item in items[len(taken) :]:
-        message = f'"{call.name}" takes {"no more than " if taken else ""}{names}'
+        message = (
+            f'"{call.name}" takes {"only " if taken else ""}{_arguments(taken) if named else "one argument"}'
+        )
         yield source.diagnostic(item.span, "unknown-argument", message, "remove it")
     for item, one in zip(items, taken, strict=False):
         if one.schema is not None:

@@ -32,9 +32,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 continue
             if not contains_template(value.text):
                 message = (
-                    "this key is the same in every run: a server takes the second run for a repetition"
+                    "this key is the same in every run: a server treats the second run as a repetition"
                     if value.text.strip()
-                    else "without a key, a request that is tried again may take effect twice"
+                    else "without a key, a retried request may take effect twice"
                 )
-                help_ = "leave the header out: the step's own key is sent"
+                help_ = "remove the header: the step's own key is then sent"
                 yield document.source.diagnostic(value.span, "idempotency-key", message, help_)

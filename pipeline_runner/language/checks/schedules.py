@@ -50,13 +50,15 @@ def _schedule(document: Document, entry: Entry, node: MappingNode) -> Iterator[D
         message = f'the schedule "{entry.name}" never starts a run: it needs "cron" or "every"'
         yield source.diagnostic(entry.key.span, "missing-key", message)
     if (offset := node.entry("offset")) and "every" not in node:
-        yield source.diagnostic(offset.key.span, "key-conflict", '"offset" shifts the interval of "every"')
+        yield source.diagnostic(offset.key.span, "key-conflict", '"offset" is only allowed with "every"')
     cron = node.get("cron")
     for text in cron.items if isinstance(cron, SequenceNode) else [cron]:
         value = text.value if isinstance(text, Scalar) else None
         if text and isinstance(value, str) and value.strip() and (problem := _cron_problem(value)):
             help_ = f"the words are {listed([*_WORDS, '@every'])}" if value.startswith("@") else _CRON
-            yield source.diagnostic(text.span, "bad-cron", f'"{value}" is no cron text: {problem}', help_)
+            yield source.diagnostic(
+                text.span, "bad-cron", f'"{value}" is not a cron expression: {problem}', help_
+            )
     yield from _time_zone(document, node.get("time_zone"))
     yield from _inputs(document, entry, node)
 
@@ -65,7 +67,7 @@ def _cron_problem(text: str) -> str | None:
     """Return what is wrong with a cron text."""
     text = re.sub(r"^(CRON_)?TZ=\S+\s+", "", text.strip()).split("#")[0].strip()
     if text.startswith("@every"):
-        return None if _INTERVAL.fullmatch(text) else "an interval comes after @every, such as 30m"
+        return None if _INTERVAL.fullmatch(text) else "@every needs an interval, such as 30m"
     if text.startswith("@"):
         return None if text in _WORDS else f"there is no {text}"
     fields = text.split()
@@ -83,7 +85,7 @@ def _item_problem(name: str, item: str) -> str | None:
     low, high, words, letters = _FIELDS[name]
     match = _ITEM.fullmatch(item)
     if match is None:
-        return f'"{item}" is no {name}'
+        return f'"{item}" is not a {name}'
     bounds = []
     for text in match.groups()[:2]:
         if text is None:
@@ -94,13 +96,13 @@ def _item_problem(name: str, item: str) -> str | None:
         elif named and len(text) >= letters:
             value = named[0]
         else:
-            return f'"{text}" is no {name}'
+            return f'"{text}" is not a {name}'
         if not low <= value <= high:
             return f"the {name} {text} is not between {low} and {high}"
         bounds.append(value)
     if len(bounds) == 2 and bounds[0] > bounds[1]:
         return f"{item} ends before it begins"
-    return "a step of 0 never comes" if match[3] is not None and int(match[3]) == 0 else None
+    return "a step of 0 never occurs" if match[3] is not None and int(match[3]) == 0 else None
 
 
 def _time_zone(document: Document, node: Node | None) -> Iterator[Diagnostic]:
@@ -123,7 +125,11 @@ def _inputs(document: Document, entry: Entry, node: MappingNode) -> Iterator[Dia
     for one in given or ():
         schema = document.inputs.get(one.name)
         if schema is None:
-            declared = f"the inputs are {listed(document.inputs)}" if document.inputs else "there are none"
+            declared = (
+                f"the inputs are {listed(document.inputs)}"
+                if document.inputs
+                else "the file declares no inputs"
+            )
             help_ = did_you_mean(one.name, document.inputs) or declared
             yield source.diagnostic(one.key.span, "unknown-input", f'there is no input "{one.name}"', help_)
         elif not schema_problems(plain(schema)):
@@ -131,5 +137,5 @@ def _inputs(document: Document, entry: Entry, node: MappingNode) -> Iterator[Dia
                 yield source.diagnostic(at(one.value, path).span, "bad-value", f'"{one.name}" {message}')
     if needed := document.needed(given):
         names = ", ".join(f'"{name}"' for name in needed)
-        message = f'the runs of the schedule "{entry.name}" need {names} in "inputs"'
+        message = f'the schedule "{entry.name}" needs {names} in its "inputs"'
         yield source.diagnostic(entry.key.span, "missing-input", message)

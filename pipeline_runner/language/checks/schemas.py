@@ -27,7 +27,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
             continue
         for path, problem in quick_misfits(plain(node), plain(default)):
             part = at(default, path)
-            message = f"the default does not fit: {name}{dotted(path)}: {problem}"
+            message = f"the default is not valid: {name}{dotted(path)}: {problem}"
             help_ = boolean_help(part) if "true or false" in problem else None
             yield document.source.diagnostic(part.span, "bad-default", message, help_)
     for step in document.steps:
@@ -43,15 +43,17 @@ def check_schema(source: Source, node: MappingNode) -> Iterator[Diagnostic]:
         where = f'"{keys[-1]}" ' if keys else ""
         part = at(node, path)
         help_ = _required_help(part) if keys[-1:] == ["required"] else None
-        yield source.diagnostic(part.span, "bad-schema", f"this is no JSON Schema: {where}{message}", help_)
+        yield source.diagnostic(
+            part.span, "bad-schema", f"this is not a valid JSON Schema: {where}{message}", help_
+        )
     yield from keywords.check(source, node)
 
 
 def _required_help(node: Node) -> str | None:
     if not isinstance(node, Scalar) or not isinstance(node.value, bool):
         return None
-    says = "leave it out" if node.value else 'give it a "default", which may be null'
-    return f'an input without a "default" must be given: {says}; of an object, "required" lists its keys'
+    says = "remove it" if node.value else 'give it a "default", which may be null'
+    return f'an input without a "default" is required: {says}; for an object, "required" is a list of keys'
 
 
 def quick_misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:

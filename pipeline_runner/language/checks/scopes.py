@@ -29,7 +29,7 @@ def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
             node = after.node.get("id") or after.node
             name = f'step "{after.id}"' if after.id else "this step"
             message = f'{name} never runs: step "{step.id}" before it always fails'
-            help_ = f'give "{step.id}" a "when", or remove what comes after it'
+            help_ = f'add a "when" to "{step.id}", or remove the steps after it'
             yield document.source.diagnostic(node.span, "unreachable-step", message, help_)
             break
     for step in scope.steps:
@@ -42,10 +42,9 @@ def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
     if step.place is Place.FINALLY:
         return  # there it has no place at all, which is told
     if pivot and step.scope.owner and isinstance(pivot.value, Scalar) and pivot.value.value is True:
-        message = (
-            f'a point of no return is one of the pipeline\'s own steps, not inside "{step.scope.owner.id}"'
-        )
-        help_ = f'give it to "{[*step.around][-1].id}", or to a step after that'
+        owner = step.scope.owner.id
+        message = f'a point of no return must be one of the pipeline\'s own steps, not inside "{owner}"'
+        help_ = f'set it on "{[*step.around][-1].id}" or a later step'
         yield document.source.diagnostic(pivot.key.span, "pivot-place", message, help_)
 
 
@@ -57,7 +56,7 @@ def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
         if not isinstance(handler, MappingNode):
             continue
         types = {node.text for node in handler.items("types") if isinstance(node, Scalar)}
-        message = "this handler never runs: one before it takes these errors"
+        message = "this handler never runs: one before it handles these errors"
         if everything:
             help_ = "put it before that one"
             yield document.source.diagnostic(handler.span, "unreachable-catch", message, help_)

@@ -31,10 +31,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 continue
             span = use.span(source, reference, 0 if name is None else 1)
             if not use.takes_secrets:
-                message = 'a secret may only stand in "with" or "args" of an activity'
+                message = 'a secret is only allowed in "with" or "args" of an activity'
                 yield source.diagnostic(span, "secret-place", message)
             elif name is None:
-                yield source.diagnostic(span, "secret-place", "a secret is used by its name: secrets.NAME")
+                yield source.diagnostic(span, "secret-place", "refer to a secret by its name: secrets.NAME")
             if name is not None and name not in document.secrets:
                 add = (
                     'add it to "secrets"'
@@ -58,10 +58,8 @@ def check_elsewhere(document: Document, inferred: Inference) -> Iterator[Diagnos
         name = elsewhere.get((id(use.step), use.place is Place.COMPENSATION))
         if name is None or not use.takes_secrets or not _holds_secret(inferred.of(use)):
             continue
-        message = (
-            f'"{name}" is served elsewhere: its worker would take the reference to the secret for its value'
-        )
-        help_ = f'if it is a worker of this package, say "secrets: true" of {name} in activities.yaml'
+        message = f'"{name}" is served elsewhere: its worker would get a reference instead of the secret'
+        help_ = f'if its worker uses this package, add "secrets: true" to {name} in activities.yaml'
         yield document.source.diagnostic(_span(document, use), "secret-elsewhere", message, help_)
 
 

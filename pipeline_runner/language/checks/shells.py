@@ -28,8 +28,8 @@ _HARMLESS = frozenset([("run", "run_id"), ("run", "started_at"), ("step", "key")
 """Texts of letters, digits and a few signs that mean nothing to a shell."""
 _OWN_ARGUMENT = re.compile(r"-.*|[0-9].*|\w+=.*", re.DOTALL)
 """Of a command that runs another: an option, a time, a variable."""
-_HELP = 'hand it over as an argument: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
-_HELP_SSH = 'hand it over on standard input: [ssh, HOST, \'read -r x; … "$x"\'], with "stdin"'
+_HELP = 'pass it as an argument: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
+_HELP_SSH = 'pass it on standard input: [ssh, HOST, \'read -r x; … "$x"\'], with "stdin"'
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
@@ -44,7 +44,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
             (use, reference), source = first, document.source
             path = reference.path
             span = use.span(source, reference).to(use.span(source, reference, len(path) - 1))
-            message = f'"{".".join(path)}" becomes a part of the program that the shell reads'
+            message = f'"{".".join(path)}" becomes a part of the program that the shell runs'
             yield source.diagnostic(span, "shell-template", message, help_)
 
 

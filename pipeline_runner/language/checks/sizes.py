@@ -47,10 +47,10 @@ def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
     events = _events(document, step)
     if events > MAX_EVENTS:
         message = (
-            f'step "{step.id}" makes about {events:,} events, '
-            f"and a server warns at {MAX_EVENTS:,} and ends the run at 51,200"
+            f'step "{step.id}" produces about {events:,} events, '
+            f"but a server warns at {MAX_EVENTS:,} and terminates the run at 51,200"
         )
-        help_ = "put a part of the work into a child pipeline, which has a history of its own"
+        help_ = "move a part of the work into a child pipeline, which has its own history"
         yield document.source.diagnostic(entry.key.span, "history-size", message, help_)
 
 
@@ -58,7 +58,7 @@ def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
     limit = step.node.get("max_concurrency")
     at_once = limit.value if isinstance(limit, Scalar) and isinstance(limit.value, int) else 1
     if limit and min(_elements(document, step), at_once) > MAX_AT_ONCE:
-        message = f"a run can have {MAX_AT_ONCE:,} activities at a time, and not {at_once:,}"
+        message = f"a run can have at most {MAX_AT_ONCE:,} activities at a time, not {at_once:,}"
         yield document.source.diagnostic(limit.span, "history-size", message, "500 is a safe limit")
 
 
@@ -109,8 +109,8 @@ def _payload(document: Document) -> Iterator[Diagnostic]:
     size = sum(len(json.dumps(plain(one.root), ensure_ascii=False).encode()) for one in files.values())
     if size > MAX_BYTES:
         message = (
-            f"this pipeline has {size // 1024:,} KiB, its children included, "
-            "which a server is handed as one payload: it warns at 512 KiB and refuses 2,048 KiB"
+            f"this pipeline and its children have {size // 1024:,} KiB, sent to the server as one payload: "
+            "it warns at 512 KiB and refuses 2,048 KiB"
         )
-        help_ = "put long texts into files that the steps read, or use fewer steps"
+        help_ = "put long strings into files that the steps read, or use fewer steps"
         yield document.source.diagnostic(START, "payload-size", message, help_)

@@ -23,7 +23,7 @@ def check_ids(document: Document) -> Iterator[Diagnostic]:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             continue
         if node.value in lines:
-            message = f'the id "{node.value}" is in this file already, in line {lines[node.value]}'
+            message = f'the id "{node.value}" is already used in line {lines[node.value]}'
             yield document.source.diagnostic(node.span, "duplicate-step-id", message)
         lines.setdefault(node.value, node.span.line)
 
@@ -57,20 +57,20 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     span = use.span(source, reference, 1)
     if use.step and name == use.step.id:
         help_ = _OF_UNDONE if use.place is Place.COMPENSATION else None
-        return source.diagnostic(span, "step-order", f'step "{name}" cannot see its own output', help_)
+        return source.diagnostic(span, "step-order", f'step "{name}" cannot use its own output', help_)
     step = document.ids.get(name)
     if step is None:
         help_ = did_you_mean(name, visible) or _seen(visible)
         return source.diagnostic(span, "unknown-step", f'there is no step "{name}"', help_)
     if use.step and step in use.step.around:
-        message = f'step "{name}" is what this stands in, and has no output yet'
+        message = f'step "{name}" contains this, so it has no output yet'
         return source.diagnostic(span, "step-order", message, _seen(visible))
     if hidden := _hidden(step, use):
         message, help_ = hidden
         return source.diagnostic(span, "step-scope", message, help_)
-    message = f'step "{name}" runs later than this'
+    message = f'step "{name}" runs later'
     if step.in_finally and not (use.step and use.step.in_finally):
-        message = f'"{name}" is a step of "finally", and runs later than this'
+        message = f'"{name}" is a step of "finally", which runs later'
     return source.diagnostic(span, "step-order", message, _seen(visible))
 
 
@@ -83,11 +83,11 @@ def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:
         if owner in around:
             part = next((one for one in use.scopes if one.owner is owner), None)
             if part is None and use.place is Place.COMPENSATION:
-                return f'step "{step.id}" is inside the step "{owner.id}", and seen only there', _OF_UNDONE
+                return f'step "{step.id}" is inside step "{owner.id}" and can only be used there', _OF_UNDONE
             return _apart(step, owner, scope, part) if part else None
         if owner.scope.owner is None or owner.scope in use.scopes:
             path = f"steps.{owner.id}.output" + (f".{scope.name}" if scope.kind == "branch" else "")
-            message = f'step "{step.id}" is inside the step "{owner.id}", and seen only there'
+            message = f'step "{step.id}" is inside step "{owner.id}" and can only be used there'
             return message, f'outside, use "{path}"' if use.sees(owner) else None
         scope = owner.scope
     return None
@@ -97,12 +97,14 @@ def _apart(step: Step, owner: Step, scope: Scope, part: Scope) -> tuple[str, str
     """Return why one part of a step does not see into another; None: that runs later."""
     match scope.kind, part.kind:
         case "branch", "branch":
-            message = f'step "{step.id}" is in another branch: branches do not see each other'
+            message = (
+                f'step "{step.id}" is in another branch, and branches cannot use the steps of each other'
+            )
             return message, f'after "{owner.id}", its outputs are in "steps.{owner.id}.output"'
         case "catch", "catch":
             return f'step "{step.id}" is in another handler of "{owner.id}", and only one of them runs', None
         case _, "catch":
-            return f'step "{step.id}" is in the part of "{owner.id}" that failed, and is undone by now', None
+            return f'step "{step.id}" is in the part of "{owner.id}" that failed, and has been undone', None
     return None
 
 

@@ -14,7 +14,7 @@ from pipeline_runner.language.typing.inference import Inference
 _LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
 """What binds less tightly than a comparison."""
 
-_VARIABLE = "use an input, or leave it out"
+_VARIABLE = "use an input or a result, or remove it"
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
@@ -34,20 +34,20 @@ def _result(document: Document, inferred: Inference, use: Use) -> Iterator[Diagn
     match use.key:
         case "when":
             if any(misfits(kind, BOOLEAN)):
-                message = f'"when" is true or false, and this is {words(kind)}'
+                message = f'"when" must be true or false, but this is {words(kind)}'
                 yield source.diagnostic(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
             elif not use.references and not inferred.problems(use):
                 message = "this condition is always the same"
                 yield source.diagnostic(use.node.span, "constant-condition", message, _VARIABLE)
         case "for_each" if use.bare:
             if any(misfits(kind, ANY_LIST)):
-                message = f'"for_each" goes through a list, and this is {words(kind)}'
+                message = f'"for_each" must be a list, but this is {words(kind)}'
                 yield source.diagnostic(use.node.span, "not-a-list", message)
         case "wait":
             if any(misfits(kind, STRING)):
                 until = use.step is not None and use.step.node.mapping("wait") is not None
-                what = '"until" takes a time' if until else '"wait" takes a duration such as "30s"'
-                message = f"{what}, and this is {words(kind)}"
+                what = '"until" must be a time' if until else '"wait" must be a duration such as "30s"'
+                message = f"{what}, but this is {words(kind)}"
                 help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" and not until else None
                 yield source.diagnostic(use.node.span, "type-mismatch", message, help_)
 

@@ -46,8 +46,10 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
         if _side(finals, step) not in undone:
             continue
         entry = step.node.get("activity")
-        message = f'step "{step.id}" is not undone when the pipeline fails, and other steps are'
-        help_ = f'add "compensate" with "activity: {known.inverse}", or "compensate: none" if that is meant'
+        message = f'step "{step.id}" is not undone when the pipeline fails, but other steps are'
+        help_ = (
+            f'add "compensate" with "activity: {known.inverse}", or "compensate: none" if that is intended'
+        )
         yield document.source.diagnostic(
             entry.span if entry else step.node.span, "missing-undo", message, help_
         )
@@ -81,9 +83,11 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
                 continue
             if any(look.known.asks("step", key) for key in ("output", "outcome", "error")):
                 continue
-            how = "ended without a known outcome" if after == "uncertain" else "failed"
-            message = f'"step.output" is null if the step {how}: its undo would fail, and the run be dirty'
-            help_ = 'use what was known before, such as "step.input", or default(…), or "after: completed"'
+            how = "has an unknown outcome" if after == "uncertain" else "failed"
+            message = (
+                f'"step.output" is null if the step {how}: its undo would fail, and the run would end dirty'
+            )
+            help_ = 'use "step.input", default(…) or "after: completed"'
             span = use.span(document.source, look.reference, 1)
             yield document.source.diagnostic(span, "undo-output", message, help_)
 
@@ -100,6 +104,6 @@ def _inputs(document: Document) -> Iterator[Diagnostic]:
         names = list(schema.get("properties") or ())
         if schema.get("required") or not names:
             continue  # a missing parameter is told
-        message = f'"{call.name}" is not told what to undo'
-        help_ = f'say it in "with", by "step.input" or "step.key": it takes {listed(names)}'
+        message = f'"{call.name}" gets no input, so it does not know what to undo'
+        help_ = f'add "with", using "step.input" or "step.key": the parameters are {listed(names)}'
         yield document.source.diagnostic(call.span, "undo-input", message, help_)

@@ -51,8 +51,8 @@ def _check_activity(
 ) -> Iterator[Diagnostic]:
     expected = types.of_catalogue(schema)
     if not isinstance(expected, types.Map) and any(types.misfits(types.ANY_MAP, expected)):
-        message = f'"{call.name}" takes {types.words(expected)}, and "with" is a mapping'
-        help_ = 'give it as "args": [VALUE]'
+        message = f'"{call.name}" takes {types.words(expected)}, but "with" is a mapping'
+        help_ = 'write "args: [VALUE]"'
         yield document.source.diagnostic(given.span, "type-mismatch", message, help_)
         return
     values = _of_values(schema)
@@ -99,20 +99,24 @@ def mismatches(
         what = where + dotted(path)
         values = [one.values for one in (found, wanted) if isinstance(one, types.Plain) and one.values]
         if types.words(found) == types.words(wanted) and len(values) == 2:
-            message = f'"{what}" is one of {types.shown(values[1])}, and this is {types.shown(values[0])}'
+            message = f'"{what}" must be {_one_of(values[1])}, but this is {_one_of(values[0])}'
         else:
             message = (
-                f'"{what}" of "{call.name}" takes {types.words(wanted)}, and this is {types.words(found)}'
+                f'"{what}" of "{call.name}" must be {types.words(wanted)}, but this is {types.words(found)}'
             )
         help_ = None if path else _help(node, found, wanted)
         yield document.source.diagnostic(node.span, "type-mismatch", message, help_)
+
+
+def _one_of(values: tuple[Any, ...]) -> str:
+    return f"{'one of ' if len(values) > 1 else ''}{types.shown(values)}"
 
 
 def meant(node: Node, message: str) -> str | None:
     """Return how a value of the wrong type would be written."""
     expected = message.removeprefix("must be ").partition(",")[0]
     if isinstance(node, MappingNode | SequenceNode) and expected == "a string":
-        return 'a value becomes JSON by "{{ VALUE | tojson }}", or write the JSON in quotes'
+        return 'write "{{ VALUE | tojson }}" for a value as JSON, or put the JSON in quotes'
     if not isinstance(node, Scalar):
         return None
     if expected == "a string" and isinstance(node.value, int | float):
@@ -161,7 +165,7 @@ def _as_list(text: str) -> str | None:
     rest = iter(marks)
     plain_text = _TEMPLATE.sub(lambda _: next(rest), text)
     if _FOR_A_SHELL.search(plain_text):
-        return 'a shell gets its values as arguments: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
+        return 'pass values to the shell as arguments: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
     words = _words(plain_text)
     if words == [plain_text] and " " in plain_text:  # a quote that is not closed
         return None

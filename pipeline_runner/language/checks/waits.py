@@ -42,7 +42,7 @@ def _reason(year: int, month: int, day: int, hour: int, minute: int, second: int
     for value, limit, name in ((hour, 23, "hour"), (minute, 59, "minute"), (second, 59, "second")):
         if value > limit:
             return f"there is no {name} {value}"
-    return "there is no year 0" if not year else "its distance from UTC is too large"
+    return "there is no year 0" if not year else "its offset from UTC is too large"
 
 
 def _is_time(text: str) -> bool:

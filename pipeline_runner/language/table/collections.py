@@ -45,7 +45,9 @@ class ListOf(Shape, frozen=True, kw_only=True):
             if self.unique and isinstance(item, Scalar):
                 if item.text in seen:
                     found.append(
-                        source.diagnostic(item.span, "duplicate-entry", f'"{item.text}" is in {what} already')
+                        source.diagnostic(
+                            item.span, "duplicate-entry", f'{what} already contains "{item.text}"'
+                        )
                     )
                 seen.add(item.text)
         return found
@@ -305,7 +307,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
     def _not_one(self, node: MappingNode, source: Source, present: list[Entry]) -> Diagnostic:
         rule = f"{self.name}-kind"
         if not present:
-            message = f"{self.title} does exactly one thing, but this one has none of {', '.join(self.kinds)}"
+            message = f"{self.title} needs one of {', '.join(self.kinds)}"
             return source.diagnostic(node.span, rule, message)
         has = " and ".join(f'"{entry.name}"' for entry in present)
         message = f"{self.title} does exactly one thing, but this one has {has}"
@@ -318,7 +320,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         if not owners:
             return unknown_key(entry, source, self.title, fields, _hint(entry.name, self.hints))
         with_ = " or ".join(f'"{owner}"' for owner in owners)
-        message = f'"{entry.name}" goes with {with_}, but this {self.title.removeprefix("a ")} has'
+        message = f'"{entry.name}" is only allowed with {with_}, but this {self.title.removeprefix("a ")} has'
         return source.diagnostic(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
 
     def schema(self, defs: Schema) -> Schema:
@@ -381,7 +383,7 @@ def unknown_key(
 ) -> Diagnostic:
     """Return the diagnostic of a key that a mapping does not have."""
     near = _meant(entry.name, known)
-    help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"it may have {', '.join(known)}"
+    help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"the keys are {', '.join(known)}"
     return source.diagnostic(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 

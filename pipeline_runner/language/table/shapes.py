@@ -88,11 +88,11 @@ class Text(Single, frozen=True, kw_only=True):
             if isinstance(value, bool) and self.mode is Mode.EXPRESSION:
                 return None
             help_ = "put it in quotes" if isinstance(node, Scalar) and value is not None else None
-            return wrong_type(node, source, what, "a text", help_)
+            return wrong_type(node, source, what, "a string", help_)
         if not value.strip():
             return source.diagnostic(node.span, "empty-text", f"{what} must not be empty")
         if "{{" in value and self.mode is Mode.LITERAL:
-            message = f"{what} is taken literally, a template cannot stand here"
+            message = f"{what} is used literally: a template is not allowed here"
             return source.diagnostic(node.span, "literal-text", message)
         if value in self.reserved:
             message = f'{what} cannot be "{value}", which is a reserved word'
@@ -194,7 +194,7 @@ class Number(Single, frozen=True, kw_only=True):
         value = node.value if isinstance(node, Scalar) else None
         kinds = (int,) if self.whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            return wrong_type(node, source, what, "a whole number" if self.whole else "a number")
+            return wrong_type(node, source, what, "an integer" if self.whole else "a number")
         if value < self.minimum:
             limit = f"{self.minimum} or more"
         elif self.maximum is not None and value > self.maximum:
@@ -260,10 +260,10 @@ class JsonSchema(Single, frozen=True, kw_only=True):
             return None
         if isinstance(node, Scalar) and isinstance(node.value, bool) and self.boolean:
             return None
-        help_ = "write {type: string}, or the like"
+        help_ = "write for example {type: string}"
         if isinstance(node, Scalar) and node.value in _JSON_TYPES:
             help_ = f"write {{type: {node.value}}}"
-        return wrong_type(node, source, what, "a JSON Schema, which is a mapping", help_)
+        return wrong_type(node, source, what, "a JSON Schema mapping", help_)
 
     def schema(self, defs: Schema) -> Schema:
         return {"$ref": "https://json-schema.org/draft/2020-12/schema"}
@@ -300,7 +300,7 @@ def spelt(node: Scalar) -> str:
 
 def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:
     """Return the diagnostic of what this version reads but does not run."""
-    message = f"{what} is not run by this version yet"
+    message = f"{what} is not supported by this version yet"
     return source.diagnostic(node.span, "not-supported-yet", message)
 
 

@@ -150,7 +150,7 @@ class Evaluation:
             self._insert(node, self._inserted)
         if kind == NULL:
             self._report(
-                "null-in-text", node, f"{named(node)} is null, which has no place in text",
+                "null-in-text", node, f"{named(node)} is null, which cannot be put into a string",
                 "use default('') or a condition",
             )  # fmt: skip
         return kind
@@ -328,9 +328,11 @@ class Evaluation:
         known = [name for option in options(kind) if isinstance(option, Map) for name in option.keys]
         near = did_you_mean(key, known) if isinstance(key, str) else None
         if any(isinstance(option, Map) for option in options(kind)):
-            message = f'"{key}" is not in {what}: it has {listed(known)}' if known else f"{what} is empty"
+            message = (
+                f'{what} has no key "{key}": the keys are {listed(known)}' if known else f"{what} is empty"
+            )
         else:
-            message = f'"{key}" is not in {what}, which is {words(kind)}'
+            message = f'{what} has no key "{key}": it is {words(kind)}'
         help_ = near
         if not known and not near and key in FILTERS:
             help_ = f'write "| {key}"'
@@ -392,7 +394,7 @@ class Evaluation:
         takes = signatures.takes(node.name, given)
         if takes and not may_be(kind, takes):
             fact = f"{named(node.node)} is {words(kind)}"
-            message = f'the filter "{node.name}" takes {words(union(takes))}, and {fact}'
+            message = f'the filter "{node.name}" requires {words(union(takes))}, but {fact}'
             self._report("filter-type", node, message, filter_help(node, kind, takes), node.name)
         self._attribute(node, kind)
         return signatures.result(node.name, kind, given)
@@ -410,7 +412,7 @@ class Evaluation:
                 for key in (part.strip().partition(".")[0] for part in path.split(",")):
                     if key not in element.keys and not key.isdecimal():
                         what = f"an element of {named(node.node)}"
-                        message = f'"{key}" is not in {what}: it has {listed(element.keys)}'
+                        message = f'{what} has no key "{key}": the keys are {listed(element.keys)}'
                         near = did_you_mean(key, element.keys)
                         self._report("undeclared-attribute", node, message, near, key)
 
@@ -422,8 +424,8 @@ class Evaluation:
             return False
         if not self._use.takes_secrets:
             return True  # it has no place here at all, which is told already
-        message = f"a secret is known on the worker only: {by or 'an expression'} cannot look at it"
-        self._report("secret-use", node, message, "hand it to the activity as it is")
+        message = f"{by or 'an expression'} cannot inspect a secret: only the worker knows its value"
+        self._report("secret-use", node, message, "pass it to the activity unchanged")
         return True
 
     def _tell(self, mistake: Mistake | None) -> None:

@@ -58,7 +58,7 @@ def plus_help(left: Type, right: Type) -> str | None:
     if isinstance(left, Map) and isinstance(right, Map):
         return 'write "| combine(…)"'
     in_text = (STRING, NUMBER, BOOLEAN)
-    return 'write "~" to join texts' if base(left) in in_text and base(right) in in_text else None
+    return 'write "~" to join strings' if base(left) in in_text and base(right) in in_text else None
 
 
 def filter_help(node: jinja.Filter, kind: Type, takes: Sequence[Type]) -> str | None:

@@ -48,7 +48,7 @@ def sign(node: jinja.UnaryExpr, kind: Type) -> Mistake | None:
     """Return what is wrong with the sign of a value."""
     if may_be(kind, _NUMBERS):
         return None
-    return Mistake("operand-type", node, f"{named(node.node)} is {words(kind)}, and has no sign")
+    return Mistake("operand-type", node, f"a sign requires a number, but {named(node.node)} is {words(kind)}")
 
 
 def arithmetic(node: jinja.BinExpr, left: Type, right: Type) -> tuple[Type, Mistake | None]:
@@ -57,7 +57,7 @@ def arithmetic(node: jinja.BinExpr, left: Type, right: Type) -> tuple[Type, Mist
         return _sum(node, left, right)
     for side, kind in ((node.left, left), (node.right, right)):
         if not may_be(kind, _NUMBERS):
-            message = f'"{node.operator}" works on numbers, and {named(side)} is {words(kind)}'
+            message = f'"{node.operator}" requires numbers, but {named(side)} is {words(kind)}'
             return NUMBER, Mistake("operand-type", side, message)
     return NUMBER, None
 
@@ -70,7 +70,7 @@ def _sum(node: jinja.Add, left: Type, right: Type) -> tuple[Type, Mistake | None
     if fitting:
         return (fitting[0] if len(fitting) == 1 else ANY), None
     lost = not any(may_be(left, kinds) for _, kinds in alike)
-    message = f'"+" does not add {words(right)} to {words(left)}'
+    message = f'"+" cannot add {words(right)} to {words(left)}'
     return ANY, Mistake("operand-type", node.left if lost else node.right, message, plus_help(left, right))
 
 
@@ -85,18 +85,20 @@ def _order(left: Operand, op: str, right: Operand) -> Mistake | None:
     fits = (_NUMBERS, (STRING,), (ANY_LIST,))
     if any(may_be(left[1], kinds) and may_be(right[1], kinds) for kinds in fits):
         return None
-    sides = f"{named(left[0])} is {words(left[1])} and {named(right[0])} {words(right[1])}"
+    sides = f"{named(left[0])} is {words(left[1])} and {named(right[0])} is {words(right[1])}"
     return Mistake("not-comparable", left[0], f'"{_ORDERS[op]}" cannot compare these: {sides}')
 
 
 def _membership(left: Operand, op: str, right: Operand) -> Mistake | None:
     (left_node, left_kind), (right_node, right_kind) = left, right
     if not may_be(right_kind, (ANY_LIST, ANY_MAP, STRING)):
-        message = f'"in" looks into a list, a mapping or a string: {named(right_node)} is {words(right_kind)}'
+        message = (
+            f'"in" searches a list, a mapping or a string, but {named(right_node)} is {words(right_kind)}'
+        )
         return Mistake("not-comparable", right_node, message)
     if base(right_kind) == STRING and not may_be(left_kind, (STRING,)):
-        message = f"{named(right_node)} is a string, and {named(left_node)} is {words(left_kind)}"
-        return Mistake("not-comparable", left_node, f'"in" cannot compare these: {message}')
+        sides = f"{named(right_node)} for a string, but {named(left_node)} is {words(left_kind)}"
+        return Mistake("not-comparable", left_node, f'"in" searches {sides}')
     if isinstance(right_kind, List) and isinstance(left_node, jinja.Const):
         return _equality(left, op, (right_node, right_kind.item))
     return None
@@ -112,7 +114,7 @@ def _equality(left: Operand, op: str, right: Operand) -> Mistake | None:
         return None
     always = "true" if op in ("ne", "notin") else "false"
     if base(left_kind) != base(right_kind):
-        sides = f"{named(left_node)} is {words(left_kind)}, {named(right_node)} {words(right_kind)}"
+        sides = f"{named(left_node)} is {words(left_kind)}, but {named(right_node)} is {words(right_kind)}"
         return Mistake("constant-comparison", left_node, f"this is always {always}: {sides}")
     constant, (other_node, other) = (
         (left_node, right) if isinstance(left_node, jinja.Const) else (right_node, left)

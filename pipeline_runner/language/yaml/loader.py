@@ -37,7 +37,7 @@ _PARSER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 # What JSON writes for characters beyond U+FFFF; any other escape is passed by in one piece.
 _PAIR = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|.)", re.IGNORECASE)
-_TEMPLATE_HELP = 'put a text with a template in quotes: "{{ … }}"'
+_TEMPLATE_HELP = 'put a string that contains a template in quotes: "{{ … }}"'
 
 
 class _StopError(Exception):
@@ -85,7 +85,7 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
     if bad := _UNPRINTABLE.search(source.text):
         lines = lines_of(source.text[: bad.start()])
         at = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
-        message = f"the control character U+{ord(bad.group()):04X} may not stand in YAML"
+        message = f"the control character U+{ord(bad.group()):04X} is not allowed in YAML"
         return source, [source.diagnostic(at, "yaml-syntax", message)]
     return source, []
 
@@ -207,7 +207,7 @@ class _Composer:
                 continue
             count += size
             if count > MAX_NODES:
-                raise self._stop(at, "too-many-values", f"here the file has more than {MAX_NODES:,} values")
+                raise self._stop(at, "too-many-values", f"the file has more than {MAX_NODES:,} values")
             if anchor:
                 self._anchors[anchor] = node
             if stack:
@@ -217,7 +217,7 @@ class _Composer:
 
     def _check_document(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            message = "a second document starts here, but a file holds one"
+            message = "a second document begins here, but a file must contain only one"
             raise self._stop(_span(event), "yaml-syntax", message)
 
     def _scalar(self, event: Any) -> Scalar:
@@ -247,7 +247,7 @@ class _Composer:
         if event.tag not in (None, "!", f"tag:yaml.org,2002:{'map' if mapping else 'seq'}"):
             self._unknown_tag(_span(event), event.tag)
         if len(self._stack) >= MAX_DEPTH:
-            raise self._stop(_span(event), "too-deep", f"nested deeper than {MAX_DEPTH} levels")
+            raise self._stop(_span(event), "too-deep", f"this is nested deeper than {MAX_DEPTH} levels")
         if event.anchor:
             self._anchors[event.anchor] = None
         self._stack.append(_Frame(event.start_mark, event.anchor, mapping=mapping))
@@ -271,7 +271,7 @@ class _Composer:
         for merged in frame.merges:
             for source in merged.items if isinstance(merged, SequenceNode) else [merged]:
                 if not isinstance(source, MappingNode):
-                    self._error(source.span, "merge-key", '"<<" takes a mapping or a list of mappings')
+                    self._error(source.span, "merge-key", '"<<" requires a mapping or a list of mappings')
                     continue
                 for entry in source:
                     entries.setdefault(entry.name, entry)
@@ -287,7 +287,7 @@ class _Composer:
             raise self._stop(_span(event), "unknown-anchor", f'there is no anchor "&{name}" before this')
         node = self._anchors[name]
         if node is None:
-            raise self._stop(_span(event), "recursive-alias", f'"*{name}" stands inside its own "&{name}"')
+            raise self._stop(_span(event), "recursive-alias", f'"*{name}" is inside its own "&{name}"')
         if len(self._stack) + node.height > MAX_DEPTH:
             message = f'"*{name}" nests deeper than {MAX_DEPTH} levels'
             raise self._stop(_span(event), "too-deep", message)
@@ -314,7 +314,7 @@ class _Composer:
                 frame.merging = False
             elif name in frame.entries:
                 line = frame.entries[name].key.span.line
-                message = f'the key "{name}" is in this mapping already, in line {line}'
+                message = f'duplicate key "{name}": it is already in line {line}'
                 self._error(key.span, "duplicate-key", message)
             else:
                 frame.entries[name] = Entry(key, node)
@@ -325,18 +325,18 @@ class _Composer:
     def _no_text(self, node: Node, at: Span) -> Scalar:
         """Report a key that is no text, and return what stands for it."""
         if isinstance(node, Scalar):
-            self._error(at, "bad-key", f"a key must be a text, put {node.text or 'it'} in quotes")
+            self._error(at, "bad-key", f"a key must be a string: put {node.text or 'it'} in quotes")
             return node
         template = self._source.lines[at.line - 1][max(0, at.column - 2) : at.column] == "{{"
         what = "mapping" if isinstance(node, MappingNode) else "list"
         help_ = _TEMPLATE_HELP if template else None
-        self._error(at, "bad-key", f"a key must be a text, not a {what}", help_)
+        self._error(at, "bad-key", f"a key must be a string, not a {what}", help_)
         # Unique, so that a second mistake of this kind is not taken for a duplicate.
         return Scalar(at, None, f"{at.line}:{at.column}")
 
     def _unknown_tag(self, span: Span, tag: str) -> None:
         name = tag.replace("tag:yaml.org,2002:", "!!")
-        self._error(span, "unknown-tag", f'the tag "{name}" has no meaning here', "leave it out")
+        self._error(span, "unknown-tag", f'the tag "{name}" has no meaning here', "remove it")
 
     def _error(self, span: Span, rule: str, message: str, help_: str | None = None) -> None:
         self.diagnostics.append(self._source.diagnostic(span, rule, message, help_))

@@ -152,7 +152,7 @@ def kind_of(node: Node) -> str:
         case Scalar(value=bool()):
             return f"the boolean {node.text}"
         case Scalar(value=str()):
-            return "a text"
+            return "a string"
         case _:
             return f"the number {node.text}"
 

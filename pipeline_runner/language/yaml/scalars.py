@@ -63,7 +63,7 @@ def resolve(text: str) -> str | int | float | bool | None:
             if not math.isfinite(value):
                 raise ScalarError(f"{_short(text)} is too large for a number")
             return value
-    raise ScalarError(f"{text} is no number that JSON can hold")
+    raise ScalarError(f"{text} is not a number that JSON can represent")
 
 
 def tagged(text: str, tag: str) -> str | int | float | bool | None:
@@ -86,7 +86,7 @@ def tagged(text: str, tag: str) -> str | int | float | bool | None:
 def _bounded(text: str, digits: str, base: int) -> int:
     # 64 bits is what every SDK's JSON holds; the length keeps int() itself cheap.
     if len(digits) > _MAX_DIGITS or not -(2**63) <= (value := int(digits, base)) < 2**63:
-        raise ScalarError(f"{_short(text)} does not fit into 64 bits, put it in quotes to keep its digits")
+        raise ScalarError(f"{_short(text)} does not fit into 64 bits: put it in quotes to keep its digits")
     return value
 
 

@@ -5,31 +5,31 @@ import yaml
 from pipeline_runner.language.diagnostics import lines_of
 from pipeline_runner.language.yaml.nodes import Source, Span
 
-_QUOTE = "put the text in quotes"
+_QUOTE = "put the string in quotes"
 _SENTENCES = {
     "mapping values are not allowed": (
-        'a ":" may not stand here',
-        'put a text with ": " in it in quotes, or check the indentation',
+        'a ":" is not allowed here',
+        'put a string that contains ": " in quotes, or check the indentation',
     ),
-    "found a tab character": ("a tab may not indent a line", "indent with spaces"),
+    "found a tab character": ("tabs are not allowed for indentation", "indent with spaces"),
     "found unknown escape character": (
-        'this "\\" starts no known escape',
+        'this "\\" does not begin a known escape sequence',
         'write "\\\\", or use single quotes',
     ),
-    "found undefined tag handle": ("this tag has no meaning here", "leave it out"),
+    "found undefined tag handle": ("this tag has no meaning here", "remove it"),
     "found incompatible YAML document": ("only YAML 1.x can be read", None),
-    "did not find expected <document start>": ("the document has ended before this", None),
-    "expected '<document start>'": ("the document has ended before this", None),
+    "did not find expected <document start>": ("the document already ended before this", None),
+    "expected '<document start>'": ("the document already ended before this", None),
     "did not find expected comment or line break": (
-        'nothing but a comment may follow "|" or ">" on its line',
+        'only a comment may follow "|" or ">" on its line',
         None,
     ),
     "did not find expected '-' indicator": (
-        "this line is no element of the list that starts in line {context}",
+        "this line is not an element of the list that begins in line {context}",
         'start it with "- " or check the indentation',
     ),
     "could not find expected ':'": ('a ":" is missing after the key in line {context}', None),
-    "block sequence entries are not allowed": ("a list may not start here", "start it on a line of its own"),
+    "block sequence entries are not allowed": ("a list is not allowed here", "begin it on a new line"),
     "did not find expected ',' or ']'": ('the "[" in line {context} is not closed before this', None),
     "expected ',' or ']'": ('the "[" in line {context} is not closed before this', None),
     "did not find expected ',' or '}'": ('the "{{" in line {context} is not closed before this', None),
@@ -37,21 +37,21 @@ _SENTENCES = {
     "found unexpected end of stream": ("the quote in line {context} is never closed", None),
     "did not find expected alphabetic or numeric": (
         'a name must follow "*" or "&"',
-        "put the text in quotes if it only starts with that character",
+        "put the string in quotes if it merely begins with that character",
     ),
     "expected alphabetic or numeric": (
         'a name must follow "*" or "&"',
-        "put the text in quotes if it only starts with that character",
+        "put the string in quotes if it merely begins with that character",
     ),
     "did not find expected node content": ("a value was expected here", None),
     "expected the node content": ("a value was expected here", None),
     "did not find expected key": (
-        "this fits nothing that is open here, the mapping in line {context} goes on with a key",
-        "put the whole text in quotes, or check the indentation",
+        "this does not belong here: the mapping in line {context} continues with a key",
+        "put the whole string in quotes, or check the indentation",
     ),
     "expected <block end>": (
-        "this fits nothing that is open here, the mapping in line {context} goes on with a key",
-        "put the whole text in quotes, or check the indentation",
+        "this does not belong here: the mapping in line {context} continues with a key",
+        "put the whole string in quotes, or check the indentation",
     ),
 }
 
@@ -80,7 +80,7 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str
         message = message.replace("is not closed before this", "is never closed")
     context = error.context_mark.line + 1 if error.context_mark else line
     if "{{" in _before(source, span) and not message.startswith('the "['):
-        help_ = 'put a text with a template in quotes: "{{ … }}"'
+        help_ = 'put a string that contains a template in quotes: "{{ … }}"'
     return span, message.format(context=context), help_
 
 
@@ -101,7 +101,7 @@ def _element(source: Source, line: int) -> tuple[str, str] | None:
         return None
     indent, number = min(others)
     mine = f"is indented by {_spaces(own)}" if own else "is not indented"
-    message = f"this element {mine}, those of the list before it by {_spaces(indent)}"
+    message = f"this element {mine}, but the elements before it by {_spaces(indent)}"
     return message, f"indent it like line {number}"
 
 
@@ -120,11 +120,11 @@ def _sentence(problem: str, character: str) -> tuple[str, str | None]:
     if "cannot start any token" in problem:
         if character == "\t":
             return _SENTENCES["found a tab character"]
-        return f'a text may not start with "{character}" here', _QUOTE
+        return f'a string cannot begin with "{character}" here', _QUOTE
     for start, sentence in _SENTENCES.items():
         if problem.startswith(start):
             return sentence
-    return "this is not YAML: " + problem.replace("{", "{{").replace("}", "}}"), None
+    return "this is not valid YAML: " + problem.replace("{", "{{").replace("}", "}}"), None
 
 
 def _end(source: Source) -> tuple[int, int]:
