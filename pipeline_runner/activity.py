@@ -5,6 +5,7 @@ Temporal's own ``@activity.defn``. Importing this module does not import tempora
 """
 
 from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.toolkit.context import (
     absolute,
     idempotency_key,
@@ -16,6 +17,7 @@ from pipeline_runner.core.model import Retry, Timeouts
 __all__ = [
     "Retry",
     "Timeouts",
+    "Undo",
     "absolute",
     "describe",
     "idempotency_key",

@@ -1,6 +1,7 @@
 """List the activities that a step can name, with what goes in and what comes out."""
 
 import argparse
+import json
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.catalogue.entries import Entry
 from pipeline_runner.activities.catalogue.providers import ProviderError
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError
@@ -67,9 +69,17 @@ def _full(entry: Entry) -> str:
         lines.append(f"    {argument.name} ({_type(argument.schema or {})}{needed})")
     if entry.extra:
         lines.append(f"  needs: {extras.remedy(entry.extra)}")
-    if entry.inverse:
-        lines.append(f"  undone by: {entry.inverse}")
+    if isinstance(entry.undo, Undo):
+        lines += _undo(entry.undo)
     return "\n".join(lines) + "\n"
+
+
+def _undo(undo: Undo) -> list[str]:
+    given = [*(undo.input or {}).items(), *enumerate(undo.args or (), 1)]
+    lines = [f"    {key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in given]
+    when = "" if undo.given is None else f', if "{undo.given}" is given'
+    only = ", only if the step completed" if undo.after == "completed" else ""
+    return [f"  undone by: {undo.activity}{only}{when}", *lines]
 
 
 def _type(schema: dict[str, object]) -> str:

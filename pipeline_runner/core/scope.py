@@ -9,6 +9,8 @@ class Place(StrEnum):
     STEP = "step"
     """In a step of a pipeline's ``steps``: its ``when``, ``name``, ``with``, …"""
     COMPENSATION = "compensation"
+    CATALOGUE = "catalogue"
+    """In the undo that the catalogue declares for an activity, of whatever pipeline."""
     CATCH = "catch"
     """In a handler of a step's ``catch``: in its steps or its ``output``."""
     FINALLY = "finally"
@@ -23,6 +25,7 @@ _COMMON = frozenset(["inputs", "steps", "run", "secrets"])
 _ROOTS = {
     Place.STEP: _COMMON,
     Place.COMPENSATION: _COMMON | {"step", "error"},
+    Place.CATALOGUE: frozenset(["run", "step", "error"]),
     Place.CATCH: _COMMON | {"error"},
     Place.FINALLY: _COMMON | {"error"},
     Place.OUTPUT: _COMMON,

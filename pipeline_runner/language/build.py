@@ -42,7 +42,7 @@ def build(document: Document, child_key: ChildKey) -> Pipeline:
 
 
 def _steps(document: Document, place: Place, child_key: ChildKey) -> tuple[Step, ...]:
-    calls = {(id(call.step), call.compensates): call for call in document.calls}
+    calls = {(id(call.step), call.compensates): call for call in (*document.calls, *document.declared)}
     first, last = document.scopes
     return tuple(
         Step(

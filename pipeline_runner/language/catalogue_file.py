@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from pipeline_runner.activities.catalogue import providers
 from pipeline_runner.activities.catalogue.entries import Catalogue, Entry, builtin
 from pipeline_runner.activities.catalogue.providers import Activity, Provider
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.core.inputs import schema_problems
 from pipeline_runner.language import policies
+from pipeline_runner.language.checks import undos
 from pipeline_runner.language.checks.schemas import check_schema
 from pipeline_runner.language.diagnostics import Diagnostic, has_errors
 from pipeline_runner.language.table.fields import ACTIVITIES_FILE
@@ -110,9 +112,13 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
     else:
         whole, more = _locked(path.parent, shown, tuple(one.module for one in own))
         problems += more
-    declared = _declared(root, whole.catalogue, sound=not has_errors(diagnostics))
+    sound = not has_errors(diagnostics)
+    catalogue = whole.catalogue.extended(_declared(root, whole.catalogue, sound=sound))
+    if sound:
+        complete = not whole.unread and not has_errors(problems)
+        problems += undos.check(root, source, path, catalogue, complete=complete)
     return Activities(
-        catalogue=whole.catalogue.extended(declared),
+        catalogue=catalogue,
         modules=whole.modules,
         unread=whole.unread,
         sources=(source,),
@@ -233,9 +239,13 @@ def _declared(root: MappingNode, below: Catalogue, *, sound: bool) -> Iterator[E
         entry = below.get(name) or Entry(name=name)
         said: dict[str, Any] = {
             key: plain(node.get(key) or node)
-            for key in ("description", "task_queue", "input", "output", "effect_free", "inverse", "secrets")
+            for key in ("description", "task_queue", "input", "output", "effect_free", "secrets")
             if key in node
         }
+        if "undo" in node:
+            said["undo"] = _undo(node.get("undo"))
+        elif said.get("effect_free"):  # then what is known of the code's undo counts no more
+            said["undo"] = None
         if "input" in said:  # then it takes one argument, whatever the code says
             said["arguments"] = None
         yield msgspec.structs.replace(
@@ -244,6 +254,19 @@ def _declared(root: MappingNode, below: Catalogue, *, sound: bool) -> Iterator[E
             retry=policies.merged(entry.retry, policies.retry(node.get("retry"))),
             **said,
         )
+
+
+def _undo(node: Node | None) -> Undo | Literal["none"]:
+    if not isinstance(node, MappingNode):
+        return "none"
+    said = {key: plain(value) for key in ("args", "after", "task_queue") if (value := node.get(key))}
+    return Undo(
+        activity=node.text("activity") or "",
+        input=plain(given) if (given := node.get("with")) else None,
+        timeouts=policies.timeouts(node.get("timeouts")),
+        retry=policies.retry(node.get("retry")),
+        **said,
+    )
 
 
 def shown_path(path: Path, beside: str) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline_runner.activities.catalogue.entries import Catalogue
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.core.expressions import parsing
 from pipeline_runner.core.expressions.fast_path import Reference
 from pipeline_runner.core.expressions.parsing import ExpressionError
@@ -21,7 +22,16 @@ from pipeline_runner.language.table.collections import Field
 from pipeline_runner.language.table.fields import CATCH, COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.table.shapes import Mode
 from pipeline_runner.language.types import ANY, Type
-from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source, Span
+from pipeline_runner.language.yaml.nodes import (
+    Entry,
+    MappingNode,
+    Node,
+    Scalar,
+    SequenceNode,
+    Source,
+    Span,
+    made,
+)
 from pipeline_runner.language.yaml.positions import part_of
 
 if TYPE_CHECKING:
@@ -199,11 +209,32 @@ class Use:
         return min(max(0, offset - _BRACES if self.bare else offset), max(0, len(self.text) - 1))
 
 
+class DeclaredUse(Use):
+    """A template in an undo of the catalogue, which stands nowhere in the file: its step is told instead."""
+
+    __slots__ = ()
+
+    def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
+        """Return where the step names its activity."""
+        return self.node.span
+
+    def at(self, source: Source, offset: int, word: str = "") -> Span:
+        """Return where the step names its activity."""
+        return self.node.span
+
+
 class Call:
     """An activity or a child pipeline that a step, or its compensation, calls."""
 
     def __init__(
-        self, node: MappingNode, step: Step, kind: str, catalogue: Catalogue, *, compensates: bool
+        self,
+        node: MappingNode,
+        step: Step,
+        kind: str,
+        catalogue: Catalogue,
+        *,
+        compensates: bool,
+        declared: Undo | None = None,
     ) -> None:
         self.node = node
         """The mapping with ``activity`` or ``pipeline``, and ``with``."""
@@ -216,6 +247,8 @@ class Call:
         self.activity = catalogue.get(self.name) if kind == "activity" and self.name else None
         """What is known of the activity."""
         self.compensates = compensates
+        self.declared = declared
+        """The undo of the catalogue that it is, None where the step says it itself."""
         self.parts: list[MappingNode] | None = None
         """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
         self.said: dict[str, dict[str, tuple[Node, int]]] = {}
@@ -310,13 +343,35 @@ class Document:
         return calls
 
     @cached_property
+    def declared(self) -> list[Call]:
+        """The undos that the catalogue declares for the steps that say nothing, in the steps' order."""
+        found = []
+        for step in self.steps:
+            if undo := declared_undo(step, self.catalogue):
+                name = step.node.get("activity")
+                node = made(_of_undo(undo, step, self.catalogue), name.span if name else step.node.span)
+                if isinstance(node, MappingNode):
+                    found.append(
+                        Call(node, step, "activity", self.catalogue, compensates=True, declared=undo)
+                    )
+        return found
+
+    @cached_property
+    def declared_uses(self) -> list[Use]:
+        """The templates of the undos that the catalogue declares."""
+        return [use for call in self.declared for use in _call_uses(call.step, call.node, DeclaredUse)]
+
+    @cached_property
     def uses(self) -> list[Use]:
         """Every template and expression of the file."""
         return [*self._top_level_uses(), *chain.from_iterable(map(_step_uses, self.steps))]
 
     @cached_property
     def _use_at(self) -> dict[tuple[int, int, bool], Use]:
-        return {(id(use.node), id(use.step), use.place is Place.COMPENSATION): use for use in self.uses}
+        return {
+            (id(use.node), id(use.step), use.place is Place.COMPENSATION): use
+            for use in (*self.uses, *self.declared_uses)
+        }
 
     def use_at(self, node: Scalar, step: Step | None, *, compensates: bool = False) -> Use | None:
         """Return the template that a node of a step, or of its compensation, is; None: it is none."""
@@ -327,7 +382,7 @@ class Document:
 
         Who asks for it again has it worked out again.
         """
-        for name in ("uses", "_use_at", "calls"):
+        for name in ("uses", "_use_at", "calls", "declared", "declared_uses"):
             self.__dict__.pop(name, None)
 
     def _names(self, key: str) -> dict[str, Node]:
@@ -403,12 +458,49 @@ def _step_uses(step: Step) -> list[Use]:
         if output := handler.entry("output"):
             found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     if undo := step.compensation:
-        fields = COMPENSATION.templated(undo)
-        for name, entry in undo.by_name.items():
-            if name in fields:
-                secret = "activity" in undo and name in ("with", "args")
-                found += _uses(step, fields[name], entry, Place.COMPENSATION, takes_secrets=secret)
+        found += _call_uses(step, undo, Use)
     return found
+
+
+def _call_uses(step: Step, undo: MappingNode, kind: type[Use]) -> Iterator[Use]:
+    """Yield the uses in how a step is undone."""
+    fields = COMPENSATION.templated(undo)
+    for name, entry in undo.by_name.items():
+        if name in fields:
+            secret = "activity" in undo and name in ("with", "args")
+            yield from _uses(step, fields[name], entry, Place.COMPENSATION, takes_secrets=secret, kind=kind)
+
+
+def declared_undo(step: Step, catalogue: Catalogue) -> Undo | None:
+    """Return the undo that counts for a step because the catalogue declares it, None without one."""
+    if step.kind != "activity" or step.in_finally or "compensate" in step.node:
+        return None
+    activity = catalogue.get(step.node.text("activity") or "")
+    undo = activity.undo if activity else None
+    if not isinstance(undo, Undo):
+        return None
+    if undo.given is None:
+        return undo
+    given = step.node.mapping("with")
+    value = given.get(undo.given) if given else None
+    return None if value is None or (isinstance(value, Scalar) and value.value is None) else undo
+
+
+def _of_undo(undo: Undo, step: Step, catalogue: Catalogue) -> dict[str, Any]:
+    """Return an undo as a step would say it, without its limits, which are weaker than those of a step."""
+    queue = (
+        undo.task_queue
+        or step.node.text("task_queue")
+        or catalogue[step.node.text("activity") or ""].task_queue
+    )
+    parts = {
+        "activity": undo.activity,
+        "with": undo.input,
+        "args": undo.args,
+        "after": undo.after,
+        "task_queue": queue,
+    }
+    return {key: value for key, value in parts.items() if value is not None}
 
 
 def _uses(
@@ -419,12 +511,13 @@ def _uses(
     inside: Scope | None = None,
     *,
     takes_secrets: bool = False,
+    kind: type[Use] = Use,
 ) -> list[Use]:
     """Make the uses in one entry; ``inside`` is the scope that has run before it is looked at."""
     scope = inside or step.scope
     before = len(inside.steps) if inside else step.index
     return [
-        Use(
+        kind(
             node, mode, place=place, key=entry.name, step=step, scope=scope, before=before,
             takes_secrets=takes_secrets,
         )

@@ -1,9 +1,9 @@
 """Retry and timeouts of a call, merged field by field from everybody who says something.
 
-The order, weakest first: the language, the catalogue, the pipeline's ``defaults`` (their
-policy, then their own fields), the step's policy, the step's own fields. Children are
-touched by neither the catalogue nor ``defaults``. What is not well-formed counts as not
-said: the structure check has reported it.
+The order, weakest first: the language, the catalogue (what it says of the activity, then of
+the undo), the pipeline's ``defaults`` (their policy, then their own fields), the step's
+policy, the step's own fields. Children are touched by neither the catalogue nor ``defaults``.
+What is not well-formed counts as not said: the structure check has reported it.
 """
 
 from typing import TypeVar
@@ -80,6 +80,8 @@ def said_retry(document: Document, call: Call) -> Retry:
     if call.compensates:
         # An undo must try hard, however often its activity is tried as a step.
         own = msgspec.structs.replace(own, maximum_attempts=None)
+    if call.declared:
+        own = merged(own, call.declared.retry)
     return merged(own, *(retry(part.get("retry")) for part in _parts(document, call)))
 
 
@@ -129,7 +131,8 @@ def call_timeouts(document: Document, call: Call) -> Timeouts:
     """Return the timeouts of an activity."""
     activity = call.activity
     layers = [timeouts(part.get("timeouts")) for part in _parts(document, call)]
-    said = merged(activity.timeouts if activity else Timeouts(), *layers)
+    declared = call.declared.timeouts if call.declared else Timeouts()
+    said = merged(activity.timeouts if activity else Timeouts(), declared, *layers)
     if said.start_to_close is not None:
         return said
     if said.schedule_to_close is not None and said.schedule_to_close < START_TO_CLOSE:
@@ -145,14 +148,27 @@ def call_child_timeouts(document: Document, call: Call) -> ChildTimeouts:
 
 def task_queue(document: Document, call: Call) -> str | None:
     """Return the task queue of an activity: the call's, the catalogue's, ``defaults``', the pipeline's."""
-    activity = call.activity
-    defaults = _defaults(document, call)
+    layers = [_defaults(document, call), document.root.mapping("defaults") if call.declared else None]
     return (
-        call.node.text("task_queue")
-        or (activity.task_queue if activity else None)
-        or (defaults.text("task_queue") if defaults else None)
+        _own_queue(document, call)
+        or next((queue for layer in layers if layer and (queue := layer.text("task_queue"))), None)
         or document.root.text("task_queue")
     )
+
+
+def _own_queue(document: Document, call: Call) -> str | None:
+    """Return the task queue that a call, or the catalogue, names.
+
+    What the catalogue undoes is undone where it was done: the files or the Engine that a step has
+    changed may be there alone.
+    """
+    known = call.activity.task_queue if call.activity else None
+    if not call.declared:
+        return call.node.text("task_queue") or known
+    step = document.catalogue.get(call.step.node.text("activity") or "")
+    of_step = step.task_queue if step else None
+    chosen = call.step.node.text("task_queue") if known in (None, of_step) else None
+    return call.declared.task_queue or chosen or known or of_step
 
 
 def _parts(document: Document, call: Call) -> list[MappingNode]:

@@ -47,6 +47,7 @@ class Container:
     status: str = "created"
     exit_code: int = 0
     started: str = NEVER
+    finished: str = NEVER
     created: str = field(default_factory=now)
     log: list[tuple[int, bytes]] = field(default_factory=list)
     ports: dict[str, Any] = field(default_factory=dict)
@@ -185,6 +186,7 @@ class FakeContainers(FakeNetworks):
                 "ExitCode": found.exit_code,
                 "Error": "",
                 "StartedAt": found.started,
+                "FinishedAt": found.finished,
             },
             "NetworkSettings": {"Networks": self._endpoints(found), "Ports": found.ports},
         }
@@ -194,7 +196,11 @@ class FakeContainers(FakeNetworks):
 
     def _endpoints(self, container: Container) -> dict[str, Any]:
         found = {
-            network.name: {"NetworkID": network.id, "IPAddress": network.members[container.id]}
+            network.name: {
+                "NetworkID": network.id,
+                "IPAddress": network.members[container.id],
+                "DriverOpts": network.options.get(container.id),
+            }
             for network in self._networks.values()
             if container.id in network.members
         }
@@ -324,8 +330,10 @@ class FakeContainers(FakeNetworks):
 
     def _end(self, container: Container, code: int) -> None:
         container.status, container.exit_code, container.ports = "exited", code, {}
+        container.finished = now()
         for network in self._networks.values():
             network.members.pop(container.id, None)
+            network.options.pop(container.id, None)
         for running in self._execs.values():
             if running.container is container and running.running:
                 running.end(KILLED)

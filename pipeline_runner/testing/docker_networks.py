@@ -19,6 +19,8 @@ class Network:
     internal: bool = False
     prefix: str = "172.18.0"
     members: dict[str, str] = field(default_factory=dict)
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of the connections of some of them."""
 
     def join(self, container: str) -> None:
         """Give a container an address."""
@@ -113,7 +115,7 @@ class FakeNetworks(FakeImages):
 
     @operation(changes=True)
     def connect_container_to_network(
-        self, container: str, net_id: str, aliases: list[str] | None = None, **_: Any
+        self, container: str, net_id: str, aliases: list[str] | None = None, driver_opt: Any = None, **_: Any
     ) -> None:
         """Connect a container to a network."""
         network, member = self.network(net_id), self.full_id(container)
@@ -122,6 +124,7 @@ class FakeNetworks(FakeImages):
                 403, f"endpoint with name {self.shown(member)} already exists in network {network.name}"
             )
         network.join(member)
+        network.options[member] = dict(driver_opt or {})
 
     @operation(changes=True)
     def disconnect_container_from_network(self, container: str, net_id: str, force: bool = False) -> None:
@@ -129,6 +132,7 @@ class FakeNetworks(FakeImages):
         network, member = self.network(net_id), self.full_id(container)
         if network.members.pop(member, None) is None:
             raise answer(500, f"container {member} is not connected to network {network.name}")
+        network.options.pop(member, None)
 
     def add_volume(
         self, name: str, *, labels: dict[str, str] | None = None, driver: str | None = None

@@ -56,9 +56,9 @@ def test_inspect_image(world: World, run: Run) -> None:
 
 def test_tag(world: World, run: Run) -> None:
     image = world.tags()[IMAGE]
-    for _ in range(2):  # again is fine
+    for before in (None, image):  # again is fine
         result = run(world.images.tag, image=IMAGE, tag="app")
-        assert (result.id, result.tag, result.replaced) == (image, "app:latest", None)
+        assert (result.id, result.tag, result.replaced) == (image, "app:latest", before)
     assert world.tags() == {IMAGE: image, "app:latest": image}
 
 
@@ -198,6 +198,21 @@ def test_connect_and_disconnect(world: World, run: Run) -> None:
     assert result.connected is True
     assert run(world.networks.disconnect, network="back", container="web").disconnected is True
     assert run(world.networks.disconnect, network="back", container="web").disconnected is False
+    assert set(world.api.inspect_container("web")["NetworkSettings"]["Networks"]) == {"front"}
+
+
+def test_a_key_disconnects_what_its_step_has_connected(world: World, run: Run, key: str) -> None:
+    for network in ("front", "back"):
+        world.api.create_network(network)
+    world.add("web", HostConfig={"NetworkMode": "front"})
+    # It was in there before the step, which another attempt of the step does not change.
+    assert run(world.networks.connect, network="front", container="web").connected is False
+    assert run(world.networks.disconnect, network="front", container="web", key=key).disconnected is False
+    for _ in range(2):  # the second attempt knows by the key that the first has connected it
+        assert run(world.networks.connect, network="back", container="web").connected is True
+    assert run(world.networks.disconnect, network="back", container="web", key=OTHER).disconnected is False
+    assert set(world.api.inspect_container("web")["NetworkSettings"]["Networks"]) == {"front", "back"}
+    assert run(world.networks.disconnect, network="back", container="web", key=key).disconnected is True
     assert set(world.api.inspect_container("web")["NetworkSettings"]["Networks"]) == {"front"}
 
 

@@ -4,6 +4,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -227,6 +228,40 @@ def test_stop_and_start(world: World, run: Run) -> None:
     assert (result.id, result.name, result.started) == (made, "web", True)
     assert world.states() == {"web": "running"}
     assert run(world.containers.start, container="web").started is False
+
+
+def in_time(minutes: int) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
+
+
+def test_an_undo_starts_only_what_its_step_has_stopped(world: World, run: Run) -> None:
+    """``changed`` is what the step said; if it said nothing, the time when it ended decides."""
+    world.add("web", running=False)
+    never = {"container": "web", "since": in_time(-1)}
+    assert run(world.containers.start, **never).started is False
+    world.api.start("web")
+    world.api.stop("web", timeout=0)
+    for given in ({"changed": False}, {"changed": False, "since": in_time(-1)}, {"since": in_time(1)}):
+        assert run(world.containers.start, container="web", **given).started is False
+        assert world.states()["web"] == "exited"
+    assert run(world.containers.start, container="web", since=in_time(-1)).started is True
+    world.api.stop("web", timeout=0)
+    assert run(world.containers.start, container="web", changed=True, since=in_time(1)).started is True
+    error = failure(run, world.containers.start, container="web", since="now")
+    assert told(error) == ("since is not a time such as 2030-01-31T12:00:00Z", "InvalidInput", False)
+
+
+def test_an_undo_stops_only_what_its_step_has_started(world: World, run: Run) -> None:
+    world.add("web")
+    for given in ({"changed": False}, {"since": in_time(1)}):
+        assert run(world.containers.stop, container="web", grace="0s", **given).stopped is False
+        assert world.states()["web"] == "running"
+    assert run(world.containers.stop, container="web", grace="0s", since=in_time(-1)).stopped is True
+    world.api.start("web")
+    assert (
+        run(world.containers.stop, container="web", grace="0s", changed=True, since=in_time(1)).stopped
+        is True
+    )
 
 
 def test_start_watches_a_container_that_is_being_stopped(world: World, run: Run) -> None:

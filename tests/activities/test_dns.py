@@ -28,6 +28,7 @@ from temporalio.testing import ActivityEnvironment
 
 from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.catalogue.providers import catalogue_of
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.dns import server as dns_server
 from pipeline_runner.activities.dns.records import lookup, remove, upsert
 from pipeline_runner.activities.toolkit import heartbeat
@@ -161,7 +162,7 @@ def test_what_is_as_wanted_is_left_alone(run: Run, knot: NameServer) -> None:
     made = run(upsert, **at(knot, "old", "A", values=["192.0.2.2", "192.0.2.1", "192.0.2.1"], ttl=60))
     assert (made.changed, plain(made.replaced)) == (False, OLD)
     gone = run(remove, **at(knot, "nothing", "A"))
-    assert plain(gone) == {"name": f"nothing.{ZONE}", "type": "A", "removed": EMPTY}
+    assert plain(gone) == {"name": f"nothing.{ZONE}", "type": "A", "removed": EMPTY, "replaced": EMPTY}
     assert run(upsert, **at(knot, "nothing", "A", values=[])).changed is False
     assert serial() == before
 
@@ -184,6 +185,7 @@ def test_a_record_set_is_removed_and_restored(run: Run, knot: NameServer) -> Non
 def test_some_values_are_removed(run: Run, knot: NameServer) -> None:
     gone = run(remove, **at(knot, "old", "A", values=["192.0.2.2", "192.0.2.77"]))
     assert plain(gone.removed) == {"values": ["192.0.2.2"], "ttl": 60}
+    assert plain(gone.replaced) == OLD
     assert content(knot)["old", "A"] == (60, ["192.0.2.1"])
     assert plain(run(remove, **at(knot, "old", "A", values=["192.0.2.2"])).removed) == EMPTY
     run(remove, **at(knot, "old", "A", values=["192.0.2.1"]))
@@ -464,7 +466,13 @@ def test_messages_and_logs_hold_no_secrets(
 def test_what_the_catalogue_is_told() -> None:
     entries = {entry.name: entry for entry in catalogue_of("pipeline_runner.activities.dns.records")}
     assert {
-        name: (e.effect_free, e.inverse, e.extra, e.timeouts.heartbeat) for name, e in entries.items()
+        name: (
+            e.effect_free,
+            e.undo.activity if isinstance(e.undo, Undo) else None,
+            e.extra,
+            e.timeouts.heartbeat,
+        )
+        for name, e in entries.items()
     } == {
         "dns.lookup": (True, None, "dns", 10.0),
         "dns.remove": (False, "dns.upsert", "dns", 10.0),
@@ -912,3 +920,49 @@ async def test_an_update_that_was_never_answered_is_undone(pipelines: Pipelines,
     assert report is not None
     assert [(undone.outcome, undone.state) for undone in report.undo] == [("uncertain", "undone")]
     assert content(knot) == before
+
+
+UNSAID = """
+version: 1
+name: dns
+steps:
+  - id: point
+    activity: dns.upsert
+    with: {name: old.example.test, type: A, values: [192.0.2.3, 192.0.2.4], server: 127.0.0.1, port: PORT, tsig: DNS_KEY}
+  - {id: new, activity: dns.upsert, with: {name: new.example.test, type: A, values: [192.0.2.9], server: 127.0.0.1, port: PORT, tsig: DNS_KEY}}
+  - {id: some, activity: dns.remove, with: {name: old.example.test, type: A, values: [192.0.2.3], server: 127.0.0.1, port: PORT, tsig: DNS_KEY}}
+  - {id: all, activity: dns.remove, with: {name: old.example.test, type: A, server: 127.0.0.1, port: PORT, tsig: DNS_KEY}}
+  - {id: stop, fail: {message: enough}}
+"""
+
+
+async def test_what_no_step_says_is_undone_by_what_each_replaced(
+    pipelines: Pipelines, knot: NameServer
+) -> None:
+    before = content(knot)
+    async with pipelines.worker(upsert, remove):
+        bundle = pipelines.bundle(UNSAID.replace("PORT", str(knot.port)))
+        _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert [(undone.path, undone.state) for undone in report.undo] == [
+        (name, "undone") for name in ("all", "some", "new", "point")
+    ]
+    assert content(knot) == before
+
+
+async def test_without_an_answer_nobody_knows_what_to_put_back(
+    pipelines: Pipelines, knot: NameServer
+) -> None:
+    """Then the run is dirty and tells it; who has looked before says it in a compensation."""
+    async with Proxy.serve(knot, lambda _: "drop") as (_, port):
+        text = STEPS.replace("QUEUE", pipelines.queue).replace("DIRECT", str(knot.port))
+        text = text.replace("PORT", str(port)).replace("ATTEMPTS", "1")
+        start, end = text.index("    compensate:"), text.index("  - {id: stop")
+        bundle = pipelines.bundle(text[:start] + text[end:])
+        async with pipelines.worker(lookup, upsert):
+            _, report = await failure(await pipelines.start(bundle))
+    assert report is not None
+    assert report.dirty
+    assert [(undone.path, undone.outcome, undone.state) for undone in report.undo] == [
+        ("point", "uncertain", "not undone")
+    ]

@@ -16,6 +16,7 @@ from pipeline_runner.activities.catalogue import entries as catalogue
 from pipeline_runner.activities.catalogue import generate, importing, providers
 from pipeline_runner.activities.catalogue.entries import Argument, Entry
 from pipeline_runner.activities.catalogue.providers import ProviderError, activities_of, catalogue_of
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.core.model import Retry, Timeouts
 
 Module = Callable[[str], str]
@@ -24,7 +25,7 @@ HEAD = """
 from dataclasses import dataclass
 from typing import Any, TypedDict
 from temporalio import activity
-from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activity import Undo, describe
 from pipeline_runner.core.model import Retry, Timeouts
 """
 
@@ -168,7 +169,7 @@ def test_a_function_is_called_when_nothing_else_is_known(module: Module) -> None
 def test_facts_are_attached_above_or_below(module: Module) -> None:
     name = module("""
         facts = describe(timeouts=Timeouts(heartbeat=5.0), retry=Retry(maximum_attempts=2),
-                         effect_free=True, inverse="undo")
+                         undo=Undo("undo", {"key": "{{ step.key }}"}))
         @facts
         @activity.defn
         def above(): ...
@@ -183,7 +184,29 @@ def test_facts_are_attached_above_or_below(module: Module) -> None:
     for entry in _entries(name).values():
         assert entry.timeouts == Timeouts(heartbeat=5.0)
         assert entry.retry == Retry(maximum_attempts=2)
-        assert (entry.effect_free, entry.inverse) == (True, "undo")
+        assert (entry.effect_free, entry.undo) == (False, Undo("undo", {"key": "{{ step.key }}"}))
+
+
+@pytest.mark.parametrize(
+    ("undo", "message"),
+    [
+        ('Undo("back", {"key": "{{ step.key }"})', 'a single "}" is not allowed'),
+        ('Undo("back", args=["{{ inputs.name }}"])', 'there is no "inputs", there are error, run, step'),
+        ('Undo("back", {"a": [{"b": "{{ secrets.T }}"}]})', 'there is no "secrets"'),
+        ('Undo("back", {}, [])', '"input" and "args" are two ways'),
+        ('Undo("back"), effect_free=True', "an activity that is effect-free has none"),
+    ],
+)
+def test_an_undo_that_cannot_work_is_refused_with_its_line(module: Module, undo: str, message: str) -> None:
+    name = module(f"""
+        @describe(undo={undo})
+        @activity.defn
+        def one(): ...
+    """)
+    with pytest.raises(providers.ProviderError) as caught:
+        _entries(name)
+    assert 'the undo by "back": ' + message in str(caught.value)
+    assert f"{name}.py, line " in str(caught.value)
 
 
 def test_schemas_come_from_type_hints(module: Module) -> None:
@@ -605,7 +628,8 @@ def test_the_builtin_catalogue_is_fresh() -> None:
 def test_the_builtin_catalogue_says_what_the_code_says() -> None:
     entries = {e.name: e for module in providers.BUILTIN_MODULES for e in catalogue_of(module)}
     assert dict(catalogue.builtin()) == entries
-    assert {name: entry.inverse for name, entry in entries.items() if entry.inverse} == {
+    undos = {name: entry.undo for name, entry in entries.items() if isinstance(entry.undo, Undo)}
+    assert {name: undo.activity for name, undo in undos.items()} == {
         "container.commit": "image.remove",
         "container.run": "container.remove",
         "container.start": "container.stop",
@@ -618,12 +642,16 @@ def test_the_builtin_catalogue_says_what_the_code_says() -> None:
         "file.remove": "file.restore",
         "file.write": "file.restore",
         "http.download": "file.restore",
+        "http.request": "file.restore",
         "image.tag": "image.remove",
         "network.connect": "network.disconnect",
         "network.create": "network.remove",
         "volume.create": "volume.remove",
     }
-    assert all(entry.inverse in entries for entry in entries.values() if entry.inverse)
+    assert {undo.activity for undo in undos.values()} <= set(entries)
+    assert [name for name, undo in undos.items() if undo.after == "completed"] == [
+        "image.tag", "dns.remove", "dns.upsert",
+    ]  # fmt: skip
     assert sorted(name for name, entry in entries.items() if entry.effect_free) == [
         "container.inspect", "container.logs", "dns.lookup", "file.read", "image.inspect",
     ]  # fmt: skip

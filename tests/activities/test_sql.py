@@ -903,9 +903,7 @@ def test_other_databases_get_the_text_as_it_is(run: Run, lite: Lite, monkeypatch
 
 def test_what_the_catalogue_is_told() -> None:
     entries = {entry.name: entry for entry in catalogue_of("pipeline_runner.activities.sql.statements")}
-    assert {
-        name: (e.effect_free, e.inverse, e.extra, e.timeouts.heartbeat) for name, e in entries.items()
-    } == {
+    assert {name: (e.effect_free, e.undo, e.extra, e.timeouts.heartbeat) for name, e in entries.items()} == {
         "sql.execute": (False, None, "sql", 10.0),
         "sql.script": (False, None, "sql", 10.0),
     }

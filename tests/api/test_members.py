@@ -40,6 +40,7 @@ PUBLIC = {
     "pipeline_runner.activity": [
         "Retry",
         "Timeouts",
+        "Undo",
         "absolute",
         "describe",
         "idempotency_key",

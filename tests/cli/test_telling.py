@@ -128,6 +128,7 @@ def read_all(terminal: int) -> str:
 def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "activities.yaml").write_text(
         "activities:\n  payment.charge: {task_queue: payments-go, description: Charge a card.}\n"
+        "  payment.hold: {undo: {activity: payment.charge, args: ['{{ step.key }}', 3], task_queue: go}}\n"
     )
     done = run(tmp_path, "activities")
     assert done.code == 0, done.err
@@ -139,7 +140,20 @@ def test_activities_lists_the_catalogue(tmp_path: Path) -> None:
     assert shell[0]["timeouts"] == {"heartbeat": 10.0}
     assert "command (array, required)" in run(tmp_path, "activities", "shell.run").out
     needs = '  needs: pip install "pipeline-runner[dns]"\n'
-    assert needs in run(tmp_path, "activities", "dns.upsert").out
+    told = run(tmp_path, "activities", "dns.upsert", "payment.hold", "http.request").out
+    assert needs in told
+    assert "  undone by: dns.upsert, only if the step completed\n    name: {{ step.input.name }}\n" in told
+    assert "  undone by: payment.charge\n    1: {{ step.key }}\n    2: 3\n" in told
+    assert '  undone by: file.restore, if "save_as" is given\n' in told
+    hold = run(tmp_path, "activities", "payment.hold", "--json").json
+    undo = {
+        "activity": "payment.charge",
+        "args": ["{{ step.key }}", 3],
+        "task_queue": "go",
+        "timeouts": {},
+        "retry": {},
+    }
+    assert hold[0]["undo"] == undo
     unknown = run(tmp_path, "activities", "shell.rnu")
     assert (unknown.code, unknown.err) == (1, "run-pipeline: there is no activity shell.rnu\n")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline_runner.activities.catalogue.entries import Entry, builtin
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.core import errors
 from pipeline_runner.core.expressions import filters
@@ -81,7 +82,10 @@ def test_every_parameter_is_told_as_the_code_tells_it(entry: Entry) -> None:
         for schema in (entry.input, entry.output)
         for key, value in (schema or {})["properties"].items()
     ]
-    assert (f"`{entry.inverse}`" in section) == (entry.inverse is not None)
+    undo = entry.undo
+    assert re.findall(r"(?i)undone by `(\S+)`\.$", section, re.MULTILINE) == (
+        [undo.activity] if isinstance(undo, Undo) else []
+    )
 
 
 def test_every_key_of_the_language_is_in_the_reference() -> None:

@@ -10,9 +10,10 @@ from pipeline_runner.language.workspace import load
 
 CATALOGUE = """
 activities:
-  bare: {}
+  bare: {undo: none}
   known:
     task_queue: from-catalogue
+    undo: none
     timeouts: {heartbeat: 7s}
     retry: {maximum_attempts: 7, backoff_coefficient: 3}
 """

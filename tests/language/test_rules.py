@@ -15,6 +15,7 @@ UNSHOWN = {
     "bad-module": "a Python module",
     "file-too-large": "a file of 1 MiB",
     "missing-extra": "another installation",
+    "missing-undo": "an activities.yaml",
     "not-utf8": "bytes",
     "payload-size": "512 KiB of text",
     "same-activity": "two folders with modules",

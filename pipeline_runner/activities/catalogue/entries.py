@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.core.model import Retry, Struct, Timeouts
 
 
@@ -39,8 +40,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """JSON Schema of its result; None: unknown. Where it refuses further keys, there are none."""
     effect_free: bool = False
     """True: nothing to undo, may be repeated freely."""
-    inverse: str | None = None
-    """The activity that usually undoes this one."""
+    undo: Undo | Literal["none"] | None = None
+    """How a step that says nothing is undone; "none": there is nothing to undo; None: not known."""
     task_queue: str | None = None
     """Where its worker listens; None: on the run's own task queue."""
     secrets: bool = False

@@ -14,7 +14,7 @@ A *provider* is an importable module. What it offers:
 
 What the code cannot say by type hints is added by :func:`describe`::
 
-    @describe(timeouts=Timeouts(heartbeat=10), inverse="mail.recall")
+    @describe(timeouts=Timeouts(heartbeat=10), undo=Undo("mail.recall", {"key": "{{ step.key }}"}))
     @activity.defn(name="mail.send")
     async def send(mail: Mail) -> Receipt: ...
 
@@ -34,13 +34,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
 from pipeline_runner.activities.catalogue import importing
 from pipeline_runner.activities.catalogue.entries import Argument, Entry
 from pipeline_runner.activities.catalogue.type_schemas import schema_of
+from pipeline_runner.activities.catalogue.undo import Undo, check
 from pipeline_runner.core.model import Retry, Timeouts
 
 GROUP = "pipeline_runner.activities"
@@ -91,7 +92,7 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     effect_free: bool = False
-    inverse: str | None = None
+    undo: Undo | Literal["none"] | None = None
     extra: str | None = None
 
 
@@ -103,7 +104,7 @@ def describe(
     timeouts: Timeouts = _UNSAID.timeouts,
     retry: Retry = _UNSAID.retry,
     effect_free: bool = False,
-    inverse: str | None = None,
+    undo: Undo | Literal["none"] | None = None,
     extra: str | None = None,
 ) -> Callable[[F], F]:
     """Tell the catalogue about an activity; above or below ``@activity.defn``.
@@ -112,10 +113,15 @@ def describe(
         timeouts: Defaults in seconds, for steps that say nothing.
         retry: Defaults, for steps that say nothing.
         effect_free: True if there is nothing to undo and it may be repeated freely.
-        inverse: The activity that usually undoes this one.
+        undo: How a step that says nothing is undone; "none": there is nothing to undo.
         extra: The optional part of this package that a built-in one needs.
+
+    Raises:
+        ValueError: The undo has a template that cannot work, or is one of an activity without effects.
     """
-    facts = _Facts(timeouts=timeouts, retry=retry, effect_free=effect_free, inverse=inverse, extra=extra)
+    if isinstance(undo, Undo):
+        check(undo, effect_free=effect_free)
+    facts = _Facts(timeouts=timeouts, retry=retry, effect_free=effect_free, undo=undo, extra=extra)
 
     def attach(function: F) -> F:
         function.__pipeline_facts__ = facts  # type: ignore[attr-defined]  # that is the point
@@ -256,7 +262,7 @@ def _import_error(name: str, error: BaseException) -> ProviderError:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<", __file__, importing.__file__, *libraries))
+        if not frame.filename.startswith(("<", str(Path(__file__).parent), *libraries))
     ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return ProviderError(f'the module "{name}" cannot be imported: {type(error).__name__}: {error}{where}')
@@ -391,7 +397,7 @@ def _entry(activity: Activity) -> Entry:
         arguments=None if parameters is None or needed else tuple(_argument(hints, p) for p in parameters),
         output=schema_of(hints.get("return", Any), "serialization"),
         effect_free=facts.effect_free,
-        inverse=facts.inverse,
+        undo=facts.undo,
         extra=facts.extra,
         timeouts=facts.timeouts,
         retry=facts.retry,

@@ -18,6 +18,7 @@ from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.catalogue import extras
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.dns.server import Server, ask_system, key_of, plain, uncertain
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
@@ -166,6 +167,9 @@ class RemoveOutput:
         RecordSet,
         Meta(description="The values that the step removed, in any attempt. Empty if it removed none."),
     ]
+    replaced: Annotated[
+        RecordSet, Meta(description="The set before the step, regardless of which attempt changed it.")
+    ]
 
 
 @built_in("dns.lookup", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), effect_free=True)
@@ -203,12 +207,29 @@ async def lookup(parameters: LookupInput) -> LookupOutput:
     )
 
 
-@built_in("dns.upsert", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
+_RESTORE = Undo(
+    "dns.upsert",
+    {
+        "name": "{{ step.input.name }}",
+        "type": "{{ step.input.type }}",
+        "values": "{{ step.output.replaced['values'] }}",
+        "ttl": "{{ step.output.replaced.ttl }}",
+        "server": "{{ step.input.server }}",
+        "port": "{{ step.input.port | default(53) }}",
+        "zone": "{{ step.input.zone | default(none) }}",
+        "tsig": "{{ step.input.tsig | default(none) }}",
+    },
+    after="completed",
+)
+"""Only a completed step knows what there was before it."""
+
+
+@built_in("dns.upsert", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), undo=_RESTORE)
 async def upsert(parameters: UpsertInput) -> UpsertOutput:
     """Set a record set to exactly these values, in one dynamic update.
 
-    To undo it, use the same activity with the previous values and TTL: those of a
-    `dns.lookup` step, or `step.output.replaced`.
+    Undone by `dns.upsert` with the previous values and TTL. They are unknown if the outcome
+    of the step is unknown: then look them up in an earlier step, and use them in `compensate`.
     """
     async with heartbeating() as heart:
         change = await in_thread(lambda: _Change(heart, "dns.upsert", "set", parameters))
@@ -226,12 +247,12 @@ async def upsert(parameters: UpsertInput) -> UpsertOutput:
     )
 
 
-@built_in("dns.remove", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), inverse="dns.upsert")
+@built_in("dns.remove", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), undo=_RESTORE)
 async def remove(parameters: RemoveInput) -> RemoveOutput:
     """Remove a record set, or some of its values. Missing values are not an error.
 
-    To undo it, use `dns.upsert` with the previous values and TTL: those of a `dns.lookup`
-    step, or `step.output.removed` if the whole set was removed.
+    Undone by `dns.upsert` with the previous values and TTL. They are unknown if the outcome
+    of the step is unknown: then look them up in an earlier step, and use them in `compensate`.
     """
     async with heartbeating() as heart:
         change = await in_thread(lambda: _Change(heart, "dns.remove", "remove", parameters))
@@ -243,8 +264,13 @@ async def remove(parameters: RemoveInput) -> RemoveOutput:
         def left(before: _Set) -> _Set:
             return before.only(before.records - taken(before).records)
 
-        await change.make(left, note=taken)
-    return RemoveOutput(name=plain(change.name), type=change.kind.name, removed=change.noted.shown)
+        await change.make(left, note=lambda before: before)
+    return RemoveOutput(
+        name=plain(change.name),
+        type=change.kind.name,
+        removed=taken(change.noted).shown,
+        replaced=change.noted.shown,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,29 +2,21 @@
 
 Read are ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, as Docker's own
 command does. What a step makes carries its idempotency key in the label
-``pipeline-runner.key``; the undo finds it by that, whatever became of the step::
-
-    compensate:
-      activity: container.remove
-      with: {key: "{{ step.key }}"}
+``pipeline-runner.key``; the undo finds it by that, whatever became of the step.
 
 A container that was stopped is started again by its undo. When the stop was cut off, the
 Engine may still be about to stop it, so the undo watches it for a little longer than the
-grace::
-
-    compensate:
-      activity: container.start
-      with:
-        container: "{{ step.input.container }}"
-        settle: "{{ '12s' if step.outcome == 'uncertain' else '0s' }}"
+grace. An undo does nothing where its step changed nothing: see ``changed`` and ``since``.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.container_commit import CommitInput, CommitOutput, commit
 from pipeline_runner.activities.docker.container_exec import ExecInput, ExecOutput, execute
@@ -42,6 +34,7 @@ from pipeline_runner.activities.docker.engine import (
     whole_seconds,
 )
 from pipeline_runner.activities.docker.errors import is_type, uncertain
+from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
 from pipeline_runner.activities.toolkit.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
 from pipeline_runner.activities.toolkit.parameters import built_in
@@ -49,6 +42,18 @@ from pipeline_runner.activities.toolkit.sizes import clip
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.model import Retry
 
+_SLACK = 2.0
+"""Seconds that the Engine may take beyond the grace to end a container."""
+_CLOCKS = timedelta(seconds=5)
+"""How far the clocks of the Engine and of the server may differ."""
+
+Changed = Annotated[
+    bool | None,
+    Meta(
+        description="For an undo: whether the step changed anything. False: do nothing. Null: unknown, and"
+        " `since` decides."
+    ),
+]
 Id = Annotated[str, Meta(description="The container's id.")]
 Name = Annotated[str, Meta(description="The container's name.")]
 
@@ -105,6 +110,14 @@ class StartInput:
             " To undo a stop that was interrupted, set a little more than its `grace`.",
         ),
     ] = "0s"
+    changed: Changed = None
+    since: Annotated[
+        str | None,
+        Meta(
+            description="For an undo: start it only if it exited after this time (RFC 3339), give or take"
+            " five seconds. It is then watched for two seconds longer than `settle`."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +141,14 @@ class StopInput:
             description="The time between the request to stop and the kill, rounded up to whole seconds.",
         ),
     ] = "10s"
+    changed: Changed = None
+    since: Annotated[
+        str | None,
+        Meta(
+            description="For an undo: stop it only if it was started after this time (RFC 3339), give or take"
+            " five seconds."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +203,12 @@ class LogsOutput:
 class Containers(Family):
     """The activities of this family."""
 
-    @built_in("container.run", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.remove")
+    @built_in(
+        "container.run",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo("container.remove", {"key": "{{ step.key }}"}),
+    )
     async def run(self, parameters: RunInput) -> RunOutput:
         """Run a long-running container: create it, start it, and check that it keeps running.
 
@@ -215,15 +241,31 @@ class Containers(Family):
             created=found["Created"],
         )
 
-    @built_in("container.start", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.stop")
+    @built_in(
+        "container.start",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo(
+            "container.stop",
+            {
+                "container": "{{ step.input.container }}",
+                "changed": "{{ step.output.started | default(none) }}",
+                "since": "{{ run.started_at }}",
+            },
+        ),
+    )
     async def start(self, parameters: StartInput) -> StartOutput:
         """Start a container. A running container is not an error."""
         settle = seconds(parameters.settle, "settle")
+        if parameters.since is not None:
+            settle += _SLACK
         async with heartbeating() as heart:
             found = await state.find(self._engine, parameters.container)
             steady = state.runs(found)
-            if steady:
+            if steady and parameters.changed is not False:
                 found, steady = await state.watch(self._engine, found, settle)
+            if not _is_due(parameters, found["State"]["FinishedAt"]):
+                return StartOutput(id=found["Id"], name=state.name_of(found), started=False)
             started = await _change(heart, "started", due=not steady)
             if not steady and not state.runs(found):
                 container = found["Id"]
@@ -234,7 +276,21 @@ class Containers(Family):
                 )
         return StartOutput(id=found["Id"], name=state.name_of(found), started=started)
 
-    @built_in("container.stop", extra=EXTRA, timeouts=TIMEOUTS, inverse="container.start")
+    @built_in(
+        "container.stop",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo(
+            "container.start",
+            {
+                "container": "{{ step.input.container }}",
+                # A stop that was cut off: the Engine goes on with it until the grace is over.
+                "settle": "{{ step.input.grace | default('10s') if step.outcome == 'uncertain' else '0s' }}",
+                "changed": "{{ step.output.stopped | default(none) }}",
+                "since": "{{ run.started_at }}",
+            },
+        ),
+    )
     async def stop(self, parameters: StopInput) -> StopOutput:
         """Stop a container. A container that is not running is not an error.
 
@@ -245,6 +301,8 @@ class Containers(Family):
         async with heartbeating() as heart:
             found = await state.find(self._engine, parameters.container)
             container = found["Id"]
+            if not _is_due(parameters, found["State"]["StartedAt"]):
+                return _stopped(found, changed=False)
             stopped = await _change(heart, "stopped", due=found["State"]["Running"])
             if found["State"]["Running"]:
                 doing = f"stop container {state.name_of(found)}"
@@ -256,9 +314,7 @@ class Containers(Family):
                     # The Engine has asked it to end, and does not know whether it did.
                     raise (uncertain(error) if is_type(error, "DockerError") else error) from None
                 found = await state.find(self._engine, container)
-        return StopOutput(
-            id=container, name=state.name_of(found), stopped=stopped, exit_code=found["State"]["ExitCode"]
-        )
+        return _stopped(found, changed=stopped)
 
     @built_in("container.exec", extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
     async def exec(self, parameters: ExecInput) -> ExecOutput:
@@ -271,7 +327,12 @@ class Containers(Family):
         async with heartbeating():
             return await execute(self._engine, parameters)
 
-    @built_in("container.commit", extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
+    @built_in(
+        "container.commit",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo("image.remove", {"key": "{{ step.key }}"}),
+    )
     async def commit(self, parameters: CommitInput) -> CommitOutput:
         """Create an image from the current files of a container, without its volumes."""
         async with heartbeating():
@@ -335,3 +396,20 @@ async def _change(heart: Heart, what: str, *, due: bool) -> bool:
         return bool(before[what])
     await heart.remember({what: due})
     return due
+
+
+def _stopped(found: Any, *, changed: bool) -> StopOutput:
+    return StopOutput(
+        id=found["Id"], name=state.name_of(found), stopped=changed, exit_code=found["State"]["ExitCode"]
+    )
+
+
+def _is_due(parameters: StartInput | StopInput, at: str) -> bool:
+    """Tell whether an undo has anything to do, by when the container began to be as it is."""
+    if parameters.changed is not None or parameters.since is None:
+        return parameters.changed is not False
+    try:
+        since = datetime.fromisoformat(parameters.since)
+        return datetime.fromisoformat(at) >= since - _CLOCKS
+    except (TypeError, ValueError):
+        raise refused("since is not a time such as 2030-01-31T12:00:00Z", "InvalidInput") from None

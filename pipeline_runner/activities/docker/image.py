@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
     IMAGE,
@@ -85,7 +86,10 @@ class TagOutput:
     tag: Annotated[str, Meta(description="The full tag.")]
     replaced: Annotated[
         str | None,
-        Meta(description="The id of the image that had the tag before the step. Null if none had it."),
+        Meta(
+            description="The id of the image that had the tag before the step, which may be the same"
+            " image. Null if none had it."
+        ),
     ]
 
 
@@ -129,12 +133,27 @@ class Images(Family):
             size=found.get("Size"),
         )
 
-    @built_in("image.tag", extra=EXTRA, timeouts=TIMEOUTS, inverse="image.remove")
+    @built_in(
+        "image.tag",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        # Which image had the tag is known of a completed step alone.
+        undo=Undo(
+            "image.remove",
+            {
+                "image": "{{ step.output.tag }}",
+                "of": "{{ step.output.id }}",
+                "restore": "{{ step.output.replaced }}",
+            },
+            after="completed",
+        ),
+    )
     async def tag(self, parameters: TagInput) -> TagOutput:
         """Add a tag to an image.
 
-        A tag that names another image is moved only with ``replace``. For the undo, see ``of``
-        and ``restore`` of ``image.remove``.
+        A tag that names another image is moved only with ``replace``, and moved back by the
+        undo. Which image had it is unknown if the outcome of the step is unknown: then inspect
+        it in an earlier step, and use ``of`` and ``restore`` of ``image.remove``.
         """
         async with heartbeating() as heart:
             image, tag = parameters.image, full(parameters.tag)
@@ -148,8 +167,7 @@ class Images(Family):
             if other is None or other["Id"] != found["Id"]:
                 await heart.remember(before)
                 await apply(self._engine, found["Id"], tag)
-        replaced = before["replaced"]
-        return TagOutput(id=found["Id"], tag=tag, replaced=None if replaced == found["Id"] else replaced)
+        return TagOutput(id=found["Id"], tag=tag, replaced=before["replaced"])
 
     @built_in("image.remove", extra=EXTRA, timeouts=TIMEOUTS)
     async def remove(self, parameters: RemoveImageInput) -> Removed:

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
+    KEY_LABEL,
     NAME,
     NETWORKS,
     TIMEOUTS,
@@ -78,6 +80,7 @@ class DisconnectInput:
 
     network: Network
     container: Container
+    key: Key = None
     force: Force = False
 
 
@@ -85,7 +88,9 @@ class DisconnectInput:
 class Disconnected:
     """Whether the container was disconnected."""
 
-    disconnected: Annotated[bool, Meta(description="False if it was not connected.")]
+    disconnected: Annotated[
+        bool, Meta(description="False if it was not connected, or not by the step with this `key`.")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,12 @@ class RemoveNetworkInput:
 class Networks(Family):
     """The activities of this family."""
 
-    @built_in("network.create", extra=EXTRA, timeouts=TIMEOUTS, inverse="network.remove")
+    @built_in(
+        "network.create",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo("network.remove", {"key": "{{ step.key }}"}),
+    )
     async def create(self, parameters: CreateNetworkInput) -> NetworkCreated:
         """Create a network. A network of the same name that this step did not create is an error."""
         name = parameters.name
@@ -133,20 +143,34 @@ class Networks(Family):
             f"create network {parameters.name}", make, lambda docker, network: docker.remove_network(network)
         )
 
-    @built_in("network.connect", extra=EXTRA, timeouts=TIMEOUTS, inverse="network.disconnect")
+    @built_in(
+        "network.connect",
+        extra=EXTRA,
+        timeouts=TIMEOUTS,
+        undo=Undo(
+            "network.disconnect",
+            {
+                "network": "{{ step.input.network }}",
+                "container": "{{ step.input.container }}",
+                "key": "{{ step.key }}",
+            },
+        ),
+    )
     async def connect(self, parameters: ConnectInput) -> ConnectOutput:
         """Connect a container to a network. An existing connection is not an error."""
         network, container = parameters.network, parameters.container
         async with heartbeating() as heart:
             name = await self._name(network)
             found = await state.find(self._engine, container)
-            before: Any = remembered() or {"connected": name in state.networks(found)}
+            before: Any = remembered() or {
+                "connected": name in state.networks(found) and not _is_connected_by(found, name, step_key())
+            }
             if name not in state.networks(found):
                 await heart.remember(before)
                 await self._engine.call(
                     f"connect container {container} to network {network}",
                     lambda docker: docker.connect_container_to_network(
-                        container, name, aliases=parameters.aliases or None
+                        container, name, aliases=parameters.aliases or None, driver_opt=own_labels() or None
                     ),
                     effect=True,
                 )
@@ -161,7 +185,8 @@ class Networks(Family):
             try:
                 name = await self._name(network)
                 found = await state.find(self._engine, container)
-                if name not in state.networks(found):
+                ours = parameters.key is None or _is_connected_by(found, name, parameters.key)
+                if name not in state.networks(found) or not ours:
                     return Disconnected(disconnected=False)
                 await self._engine.call(
                     f"disconnect container {container} from network {network}",
@@ -190,3 +215,9 @@ class Networks(Family):
                     self._engine, network, lambda docker, one: docker.remove_network(one), shown=name
                 )
         return Removed(removed=bool(found))
+
+
+def _is_connected_by(found: Any, network: str, key: str | None) -> bool:
+    """Tell whether the step of a key connected a container to a network."""
+    endpoint = (found["NetworkSettings"].get("Networks") or {}).get(network) or {}
+    return key is not None and (endpoint.get("DriverOpts") or {}).get(KEY_LABEL) == key

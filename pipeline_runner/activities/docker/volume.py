@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker.engine import (
     EXTRA,
     NAME,
@@ -58,7 +59,9 @@ class RemoveVolumeInput:
 class Volumes(Family):
     """The activities of this family."""
 
-    @built_in("volume.create", extra=EXTRA, timeouts=TIMEOUTS, inverse="volume.remove")
+    @built_in(
+        "volume.create", extra=EXTRA, timeouts=TIMEOUTS, undo=Undo("volume.remove", {"key": "{{ step.key }}"})
+    )
     async def create(self, parameters: CreateVolumeInput) -> VolumeCreated:
         """Create a volume. A volume of the same name that this step did not create is an error."""
         name = parameters.name

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.files.copying import sync_folder
 from pipeline_runner.activities.files.file import PATH, Key, itself, put_back
 from pipeline_runner.activities.files.kept import Kept, beside, new_name, remove_directory
@@ -68,7 +69,10 @@ class Removed:
     removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
 
 
-@built_in("directory.create", inverse="directory.remove")
+@built_in(
+    "directory.create",
+    undo=Undo("directory.remove", {"path": "{{ step.input.path }}", "key": "{{ step.key }}"}),
+)
 def create(parameters: CreateInput) -> Created:
     """Create a directory and its parents. An existing directory is not an error."""
     path = os.path.realpath(absolute(parameters.path))

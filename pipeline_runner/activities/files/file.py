@@ -28,6 +28,7 @@ from typing import Annotated, BinaryIO
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.files.copying import Beat, adopt, link_or_copy, pour, remove_file, sync_folder
 from pipeline_runner.activities.files.kept import Kept, NothingKeptError, new_name
 from pipeline_runner.activities.toolkit.context import absolute, is_compensation, step_key, undone_outcome
@@ -89,7 +90,10 @@ class TransferInput:
 class RestoreInput:
     """The file to restore."""
 
-    path: Path
+    path: Annotated[
+        Annotated[str, Meta(pattern=PATH)] | None,
+        Meta(description="The file. Relative paths are relative to the run's directory. Null: do nothing."),
+    ]
     key: Key
 
 
@@ -133,11 +137,16 @@ class Removed:
 class Restored:
     """Whether the file was restored."""
 
-    path: AbsolutePath
+    path: Annotated[str | None, Meta(description="The file's absolute path. Null if there is none.")]
     restored: Annotated[bool, Meta(description="False if the step changed nothing, or has been undone.")]
 
 
-@built_in("file.write", inverse="file.restore")
+def _restores(parameter: str) -> Undo:
+    """Return the undo of what a step does to the file that this parameter names."""
+    return Undo("file.restore", {"path": f"{{{{ step.input.{parameter} }}}}", "key": "{{ step.key }}"})
+
+
+@built_in("file.write", undo=_restores("path"))
 def write(parameters: WriteInput) -> Written:
     """Write a text file, or append to one.
 
@@ -180,7 +189,7 @@ def read(parameters: PathInput) -> Content:
     return Content(path=path, bytes=len(data), content=content)
 
 
-@built_in("file.copy", inverse="file.restore")
+@built_in("file.copy", undo=_restores("destination"))
 def copy(parameters: TransferInput) -> Written:
     """Copy a file of any size. A new file gets the source's mode."""
     source, target = followed(named(parameters.source)), followed(named(parameters.destination))
@@ -195,7 +204,7 @@ def copy(parameters: TransferInput) -> Written:
     return Written(path=target, bytes=size, replaced=before.file is not None)
 
 
-@built_in("file.move", inverse="file.restore")
+@built_in("file.move", undo=_restores("destination"))
 def move(parameters: TransferInput) -> Moved:
     """Move or rename a file, even to another file system.
 
@@ -220,7 +229,7 @@ def move(parameters: TransferInput) -> Moved:
     return Moved(path=target, source=source, bytes=size, replaced=before.file is not None)
 
 
-@built_in("file.remove", inverse="file.restore")
+@built_in("file.remove", undo=_restores("path"))
 def remove(parameters: PathInput) -> Removed:
     """Remove a file. A missing file is not an error."""
     path, beat = itself(named(parameters.path)), pulse()
@@ -243,6 +252,8 @@ def restore(parameters: RestoreInput) -> Restored:
     Does nothing if the step changed nothing, or has been undone. Fails with `NothingKept` if
     the step completed and nothing is kept of it here.
     """
+    if parameters.path is None:
+        return Restored(path=None, restored=False)
     path, beat = itself(parameters.path), pulse()
     doing = f"restore {path}"
     with explain_errors(doing):

@@ -31,6 +31,7 @@ import msgspec
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.files.copying import remove_file, sync_folder
 from pipeline_runner.activities.files.file import (
     AbsolutePath,
@@ -106,7 +107,11 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None
 
 
-@built_in("http.download", timeouts=Timeouts(heartbeat=10.0), inverse="file.restore")
+@built_in(
+    "http.download",
+    timeouts=Timeouts(heartbeat=10.0),
+    undo=Undo("file.restore", {"path": "{{ step.input.path }}", "key": "{{ step.key }}"}),
+)
 async def download(parameters: DownloadInput) -> Downloaded:
     """Download a file of any size. It appears only when it is complete and its checksum matches.
 

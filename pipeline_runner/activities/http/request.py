@@ -23,6 +23,7 @@ import httpx
 from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.files.file import PATH, check_target, followed, named
 from pipeline_runner.activities.http.answer import Saved, save
 from pipeline_runner.activities.http.arriving import given_up_at_last
@@ -119,7 +120,11 @@ class RequestOutput:
     ] = field(default_factory=Saved)
 
 
-@built_in("http.request", timeouts=Timeouts(heartbeat=10.0))
+@built_in(
+    "http.request",
+    timeouts=Timeouts(heartbeat=10.0),
+    undo=Undo("file.restore", {"path": "{{ step.input.save_as }}", "key": "{{ step.key }}"}, given="save_as"),
+)
 async def request(parameters: RequestInput) -> RequestOutput:
     """Send an HTTP request.
 

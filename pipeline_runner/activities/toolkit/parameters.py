@@ -9,12 +9,13 @@ names the parameter and the type, never the value. Imported by implementations o
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_type_hints
 
 import msgspec
 from temporalio import activity
 
 from pipeline_runner.activities.catalogue.providers import describe
+from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.core.model import Retry, Timeouts
 
@@ -35,7 +36,7 @@ class Facts(TypedDict, total=False):
     timeouts: Timeouts
     retry: Retry
     effect_free: bool
-    inverse: str
+    undo: Undo | Literal["none"]
     extra: str
 
 

@@ -35,6 +35,7 @@ from pipeline_runner.language.checks import (
     structure,
     types,
     undo,
+    undos,
     unused,
     values,
     waits,
@@ -78,6 +79,7 @@ OF_TYPES: tuple[Callable[[Document, Inference], Iterator[Diagnostic]], ...] = (
     values.check,
     nulls.check,
     shells.check,
+    undos.check_steps,
 )
 
 

@@ -1,12 +1,13 @@
 """``missing-undo``, ``undo-output``, ``undo-input``: what was done can be undone.
 
-Bad: ``{activity: network.create, with: {name: x}}`` beside steps that are undone; good: with
-``compensate: {activity: network.remove, with: {name: x}}``, or ``compensate: none``.
+Bad: ``{activity: payment.charge, with: {amount: 5}}`` beside steps that are undone, with nothing about its
+undo in the catalogue; good: an ``undo`` there, ``compensate`` in the step, or ``none``.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator
 
+from pipeline_runner.activities.catalogue.entries import builtin
 from pipeline_runner.core.scope import Place
 from pipeline_runner.core.suggest import listed
 from pipeline_runner.language.checks.parameters import resolved
@@ -24,16 +25,13 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def _missing(document: Document) -> Iterator[Diagnostic]:
-    """Yield steps without an undo where others have one, and the catalogue knows what it would be."""
+    """Yield steps without an undo where others have one, and neither they nor the catalogue say why."""
     if document.root.text("on_failure") == "keep":
         return
     # What came before a point of no return is undone no more: the others are those on the same side.
     finals = [index for index, step in enumerate(document.scopes[0].steps) if _is_final(step)]
     undone = {_side(finals, step) for step in document.steps if step.compensation}
-    # What "finally" or a handler takes back is not left behind.
-    cleaned = {
-        step.node.text("activity") for step in document.steps if step.in_finally or step.place is Place.CATCH
-    }
+    undone |= {_side(finals, call.step) for call in document.declared}
     for step in document.steps:
         if step.kind != "activity" or step.in_finally or _is_final(step):
             continue
@@ -41,14 +39,14 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
             continue
         name = step.node.text("activity") or ""
         known = document.catalogue.get(name)
-        if known is None or known.inverse is None or known.effect_free or known.inverse in cleaned:
-            continue
+        if known is None or known.undo is not None or known.effect_free or name in builtin():
+            continue  # of what comes with the product all is known
         if _side(finals, step) not in undone:
             continue
         entry = step.node.get("activity")
         message = f'step "{step.id}" is not undone when the pipeline fails, but other steps are'
         help_ = (
-            f'add "compensate" with "activity: {known.inverse}", or "compensate: none" if that is intended'
+            f'declare "undo" (or "undo: none") for "{name}" in the catalogue, or add "compensate" to the step'
         )
         yield document.source.diagnostic(
             entry.span if entry else step.node.span, "missing-undo", message, help_

@@ -447,6 +447,25 @@ PIPELINE = Fields(
     },
 )
 
+_AS_UNDO = "write {activity: NAME, with: …}"
+_UNDO_FIELDS = Fields(
+    name="undo",
+    title="an undo",
+    fields={
+        "activity": _ACTIVITY,
+        "with": _WITH,
+        "args": _ARGS,
+        "after": COMPENSATION.common["after"],
+        "retry": _RETRY,
+        "timeouts": _TIMEOUTS,
+        "task_queue": Field(
+            _NAME, "Where it runs. Default: where its own entry says, else where the step ran."
+        ),
+    },
+    required=("activity",),
+    hints={"policy": 'policies belong to a pipeline: write "retry" and "timeouts"'},
+)
+
 ACTIVITIES_FILE = Fields(
     name="activities_file",
     title="activities.yaml",
@@ -468,13 +487,22 @@ ACTIVITIES_FILE = Fields(
                         "input": Field(JsonSchema(boolean=False), "JSON Schema of its argument."),
                         "output": Field(JsonSchema(boolean=False), "JSON Schema of its result."),
                         "effect_free": Field(Boolean(), "True: nothing to undo, may be repeated freely."),
-                        "inverse": Field(_NAME, "The activity that usually undoes this one."),
+                        "undo": Field(
+                            Forms(
+                                expected="none or a mapping",
+                                scalar=Choice(values=("none",), expected="none or a mapping", hint=_AS_UNDO),
+                                mapping=_UNDO_FIELDS,
+                                hint=_AS_UNDO,
+                            ),
+                            "How a step that says nothing is undone; none: there is nothing to undo.",
+                        ),
                         "secrets": Field(
                             Boolean(), "True: its worker is one of this package, and resolves secrets."
                         ),
                         "timeouts": Field(ACTIVITY_TIMEOUTS, "Defaults below the pipeline's."),
                         "retry": Field(RETRY, "Defaults below the pipeline's."),
                     },
+                    hints=dict.fromkeys(("inverse", "compensate"), 'write "undo: {activity: NAME, with: …}"'),
                 ),
             ),
             "Activities by registered name, served by workers in any language.",

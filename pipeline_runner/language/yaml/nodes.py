@@ -4,8 +4,9 @@ Positions count from 1, columns in characters; an end is the column after the la
 character. Imports no parser: the loader builds these nodes, everything else reads them.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -124,6 +125,25 @@ def plain(node: Node) -> Any:
             return [plain(item) for item in items]
         case MappingNode(entries=entries):
             return {entry.name: plain(entry.value) for entry in entries}
+
+
+def made(value: Any, span: Span) -> Node:
+    """Return plain data as a tree, all of which stands at one place."""
+    match value:
+        case dict():
+            by_name = {key: Entry(Scalar(span, key, key), made(one, span)) for key, one in value.items()}
+            inner = [entry.value for entry in by_name.values()]
+            return MappingNode(span, by_name, *_extent(inner))
+        case list() | tuple():
+            items = tuple(made(one, span) for one in value)
+            return SequenceNode(span, items, *_extent(items))
+        case _:
+            return Scalar(span, value, value if isinstance(value, str) else json.dumps(value))
+
+
+def _extent(inner: Collection[Node]) -> tuple[int, int]:
+    """Return size and height of a node that has these in it."""
+    return 1 + sum(one.size for one in inner), 1 + max((one.height for one in inner), default=0)
 
 
 def scalars(node: Node | None) -> Iterator[Scalar]:

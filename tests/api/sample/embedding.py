@@ -33,7 +33,7 @@ from pipeline_runner import (
     load_directory,
     load_text,
 )
-from pipeline_runner.activity import Retry, Timeouts, describe, idempotency_key, progress
+from pipeline_runner.activity import Retry, Timeouts, Undo, describe, idempotency_key, progress
 from pipeline_runner.testing import Server, activity_environment, dev_server, replayer
 
 
@@ -48,7 +48,11 @@ class Receipt:
     id: str
 
 
-@describe(inverse="shop.cancel", timeouts=Timeouts(heartbeat=5), retry=Retry(maximum_attempts=3))
+@describe(
+    undo=Undo("shop.cancel", {"order": "{{ step.key }}"}),
+    timeouts=Timeouts(heartbeat=5),
+    retry=Retry(maximum_attempts=3),
+)
 @activity.defn(name="shop.order")
 async def order(given: Order) -> Receipt:
     progress(1, given.amount, "items")
