@@ -1,26 +1,27 @@
-"""The errors that the product itself raises in a run, by type.
+"""The types of the errors that Pipeline Runner itself raises in a run.
 
 ::
 
     error types of a run
-      ├─ whatever an activity raises (its own type)
+      ├─ any error of an activity (with its own type)
       ├─ StartToCloseTimeout, ScheduleToCloseTimeout,
-      │  ScheduleToStartTimeout, HeartbeatTimeout      an activity's timeouts
-      ├─ PipelineTimeout                               a pipeline's own ``timeout``
+      │  ScheduleToStartTimeout, HeartbeatTimeout      an activity exceeded a timeout
+      ├─ PipelineTimeout                               a pipeline exceeded its ``timeout``
       ├─ ExpressionError                               a template cannot be evaluated
-      ├─ InvalidInputs                                 inputs do not fit ``inputs``
-      ├─ PayloadTooLarge                               an input or result is over the limit
-      ├─ SecretNotFound                                the worker has no such secret
-      ├─ ChildTerminated, ChildCancelled               a child ended from outside
-      ├─ WorkflowAlreadyStarted                        a child's workflow id is taken
-      ├─ UnsupportedBundle                             written by another version
+      ├─ InvalidInputs                                 the inputs do not match ``inputs``
+      ├─ PayloadTooLarge                               an input or a result exceeds the limit
+      ├─ SecretNotFound                                the worker has no secret of that name
+      ├─ ChildTerminated, ChildCancelled               a child was ended from outside
+      ├─ WorkflowAlreadyStarted                        a child's workflow id is already in use
+      ├─ WorkerShutdown                                the worker stopped during the last attempt
+      ├─ UnsupportedBundle                             the run was started by another version
       ├─ UnknownPipeline                               no worker serves a pipeline of that name
-      ├─ NotSigned                                     nothing that this user's commands have started
-      ├─ NotAllowed                                    an activity that the worker may not run
+      ├─ NotSigned                                     not started by a command of this user
+      ├─ NotAllowed                                    the worker may not run the activity
       ├─ UnknownActivity                               the worker has no activity of that name
-      ├─ UnreadableHeader                              the worker lacks the codec of another one
+      ├─ UnreadableHeader                              the worker lacks the codec of the run
       ├─ Cancelled                                     a cancelled run that is dirty
-      └─ PipelineFailure                               the ``fail`` step's default
+      └─ PipelineFailure                               the default of a ``fail`` step
 """
 
 from typing import Any
@@ -39,6 +40,7 @@ SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a type name
 CHILD_TERMINATED = "ChildTerminated"
 CHILD_CANCELLED = "ChildCancelled"
 WORKFLOW_ALREADY_STARTED = "WorkflowAlreadyStarted"
+WORKER_SHUTDOWN = "WorkerShutdown"
 UNSUPPORTED_BUNDLE = "UnsupportedBundle"
 UNKNOWN_PIPELINE = "UnknownPipeline"
 UNKNOWN_ACTIVITY = "UnknownActivity"

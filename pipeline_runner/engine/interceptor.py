@@ -149,7 +149,9 @@ class _ActivityInbound(ActivityInboundInterceptor):
             details = activity.cancellation_details()
             if details is not None and details.worker_shutdown and not details.cancel_requested:
                 mark = UNCERTAIN
-                failed: BaseException = ApplicationError("the worker was stopped", type="WorkerShutdown")
+                failed: BaseException = ApplicationError(
+                    "the worker was stopped", type=errors.WORKER_SHUTDOWN
+                )
             elif details is not None:
                 raise
             else:

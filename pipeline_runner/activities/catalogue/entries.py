@@ -39,9 +39,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
     """JSON Schema of its result; None: unknown. Where it refuses further keys, there are none."""
     effect_free: bool = False
-    """True: nothing to undo, may be repeated freely."""
+    """true: nothing to undo, and safe to repeat."""
     undo: Undo | Literal["none"] | None = None
-    """How a step that says nothing is undone; "none": there is nothing to undo; None: not known."""
+    """How a step without compensate is undone; "none": there is nothing to undo; None: not known."""
     task_queue: str | None = None
     """Where its worker listens; None: on the run's own task queue."""
     secrets: bool = False

@@ -112,8 +112,8 @@ def describe(
     Args:
         timeouts: Defaults in seconds, for steps that say nothing.
         retry: Defaults, for steps that say nothing.
-        effect_free: True if there is nothing to undo and it may be repeated freely.
-        undo: How a step that says nothing is undone; "none": there is nothing to undo.
+        effect_free: True if there is nothing to undo, and the activity is safe to repeat.
+        undo: How a step without compensate is undone; "none": there is nothing to undo.
         extra: The optional part of this package that a built-in one needs.
 
     Raises:

@@ -182,7 +182,7 @@ class Field(msgspec.Struct, frozen=True):
 
     def schema(self, defs: Schema) -> Schema:
         """Return the schema of the value, with the description."""
-        doc = self.doc + (" Not run by this version yet." if self.later else "")
+        doc = self.doc + (" This version does not run it yet." if self.later else "")
         return {"description": doc, **self.shape.schema(defs)}
 
 

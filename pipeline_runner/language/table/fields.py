@@ -41,30 +41,35 @@ RETRY = Fields(
     title="a retry policy",
     lone="maximum_attempts",
     fields={
-        "initial_interval": Field(_POSITIVE, "Wait before the second attempt. Default: 1s."),
+        "initial_interval": Field(_POSITIVE, "The wait before the second attempt. Default: 1s."),
         "backoff_coefficient": Field(
-            Number(minimum=1, whole=False), "Each wait is this many times the one before. Default: 2.0."
+            Number(minimum=1, whole=False),
+            "The factor by which each wait is longer than the previous one. Default: 2.0.",
         ),
-        "maximum_interval": Field(_POSITIVE, "The wait does not grow beyond this. Default: 1m."),
+        "maximum_interval": Field(_POSITIVE, "The longest wait between two attempts. Default: 1m."),
         "maximum_attempts": Field(
             Number(minimum=0, maximum=2**31 - 1),
-            "Attempts in all; 0 means for ever. Default: 5, for compensations 10.",
+            "The number of attempts, including the first. 0: no limit. Default: 5; 10 for compensations.",
         ),
         "non_retryable_error_types": Field(
-            ListOf(item=_NAME, title="an error type"), "Error types that are not tried again."
+            ListOf(item=_NAME, title="an error type"), "Error types that are not retried."
         ),
     },
 )
 
 _ACTIVITY_TIMEOUTS = {
-    "start_to_close": Field(_POSITIVE, "Limit of one attempt. Default: 5m."),
-    "schedule_to_close": Field(_POSITIVE, "Limit of all attempts together."),
-    "schedule_to_start": Field(_POSITIVE, "Limit of the wait for a worker."),
-    "heartbeat": Field(_POSITIVE, "Longest silence of a running attempt."),
+    "start_to_close": Field(_POSITIVE, "The limit for one attempt. Default: 5m."),
+    "schedule_to_close": Field(_POSITIVE, "The limit for all attempts together."),
+    "schedule_to_start": Field(_POSITIVE, "The limit for the wait for a worker."),
+    "heartbeat": Field(_POSITIVE, "The longest time between two heartbeats of a running attempt."),
 }
 _CHILD_TIMEOUTS = {
-    "run": Field(_POSITIVE, "Limit of one run of the child, enforced by the server, which undoes nothing."),
-    "execution": Field(_POSITIVE, "Limit of the child with all its runs."),
+    "run": Field(
+        _POSITIVE, "The limit for one run of the child. The server stops the run, and nothing is undone."
+    ),
+    "execution": Field(
+        _POSITIVE, "The limit for the child with all its runs. The server stops it, and nothing is undone."
+    ),
 }
 ACTIVITY_TIMEOUTS = Fields(
     name="activity_timeouts",
@@ -92,27 +97,32 @@ POLICY = Fields(
     name="policy",
     title="a policy",
     fields={
-        "timeouts": Field(POLICY_TIMEOUTS, "Timeouts; a step takes those of its kind."),
-        "retry": Field(RETRY, "How failed attempts are repeated."),
+        "timeouts": Field(POLICY_TIMEOUTS, "Timeouts. A step uses those that apply to its kind."),
+        "retry": Field(RETRY, "How failed attempts are retried."),
     },
 )
 
-_USES_POLICY = Field(_NAME, "A policy of this file; the own retry and timeouts go over it.")
-_RETRY = Field(RETRY, "How failed attempts are repeated.")
-_TIMEOUTS = Field(ACTIVITY_TIMEOUTS, "Timeouts with Temporal's names.")
+_USES_POLICY = Field(
+    _NAME, "The name of a policy in this file. The retry and timeouts beside it override it."
+)
+_RETRY = Field(RETRY, "How failed attempts are retried.")
+_TIMEOUTS = Field(ACTIVITY_TIMEOUTS, "Timeouts, with Temporal's names.")
 _CHILD_LIMITS = Field(CHILD_TIMEOUTS, "Timeouts of the child workflow.")
 _WITH = Field(
     MapOf(value=_ANY_TEMPLATE, hint='write {NAME: VALUE}; a list of arguments is "args"'),
-    "The input: one mapping, handed to the activity as its one argument.",
+    "The input: one mapping, which the activity receives as its only argument.",
 )
 _ARGS = Field(
     ListOf(item=_ANY_TEMPLATE, title="an argument", hint='write [VALUE]; one mapping is "with"'),
-    "Positional arguments instead of with, for activities of other SDKs.",
+    "Positional arguments, instead of with, for activities in other SDKs.",
 )
 _CHILD_WITH = Field(_VALUES, "The child's inputs.")
-_QUEUE = Field(_NAME, "The task queue where it runs. Default: the catalogue's, else the pipeline's.")
-_ACTIVITY = Field(_NAME, "The activity's registered name, in whatever language its worker is written.")
-_PIPELINE = Field(_NAME, "Another pipeline file, relative to this one, run as a child workflow.")
+_QUEUE = Field(
+    _NAME, "The task queue where it runs. Default: that of the catalogue, of defaults, or of the pipeline."
+)
+_CHILD_QUEUE = Field(_NAME, "The task queue of the child. Default: the child's own, or the parent's.")
+_ACTIVITY = Field(_NAME, "The activity's registered name. Its worker can be written in any language.")
+_PIPELINE = Field(_NAME, "Another pipeline file, relative to this one, which runs as a child workflow.")
 
 COMPENSATION = Variants(
     name="compensation",
@@ -120,7 +130,8 @@ COMPENSATION = Variants(
     common={
         "after": Field(
             Choice(values=("completed", "uncertain", "started")),
-            "Undo only if the step completed; also if its outcome is not known (default); also if it failed.",
+            "completed: undo only if the step completed. uncertain (default): also if its outcome is"
+            " unknown. started: also if it failed.",
         ),
         "policy": _USES_POLICY,
         "retry": _RETRY,
@@ -141,9 +152,11 @@ CATCH = Fields(
     title="a catch",
     fields={
         "types": Field(
-            ListOf(item=_NAME, title="an error type", at_least=1), "Error types it handles; none: any."
+            ListOf(item=_NAME, title="an error type", at_least=1), "The error types to handle. Default: all."
         ),
-        "steps": Field(_STEPS, "What runs once the scope is undone; none: go on."),
+        "steps": Field(
+            _STEPS, "Steps that run after the scope has been undone. Without them, the run continues."
+        ),
         "output": Field(_ANY_TEMPLATE, "The step's output. Default: null."),
     },
 )
@@ -153,11 +166,11 @@ APPROVAL = Fields(
     title="an approval",
     lone="message",
     fields={
-        "message": Field(_TITLE, "What is asked."),
-        "timeout": Field(_POSITIVE, "How long to wait. Default: for ever."),
-        "schema": Field(JsonSchema(), "JSON Schema of the answer's payload."),
+        "message": Field(_TITLE, "The question."),
+        "timeout": Field(_POSITIVE, "How long to wait. Default: no limit."),
+        "schema": Field(JsonSchema(), "The JSON Schema of the answer's payload."),
         "on_timeout": Field(
-            Choice(values=("reject", "approve")), "What a timeout stands for. Default: reject."
+            Choice(values=("reject", "approve")), "The answer that a timeout counts as. Default: reject."
         ),
     },
 )
@@ -165,7 +178,7 @@ APPROVAL = Fields(
 WAIT_UNTIL = Fields(
     name="wait_until",
     title="a wait",
-    fields={"until": Field(_TITLE, "The time to wait for, as RFC 3339: 2030-01-31T12:00:00Z.")},
+    fields={"until": Field(_TITLE, "The time to wait for, in RFC 3339 format: 2030-01-31T12:00:00Z.")},
     required=("until",),
     hints=dict.fromkeys(
         ("for", "duration", "delay", "time", "timeout", "seconds", "minutes", "hours"),
@@ -178,7 +191,7 @@ FAIL = Fields(
     title="a fail step",
     lone="message",
     fields={
-        "message": Field(_TITLE, "What went wrong."),
+        "message": Field(_TITLE, "The error message."),
         "type": Field(_NAME, "The error type. Default: PipelineFailure."),
     },
     required=("message",),
@@ -205,16 +218,16 @@ STEP: Variants = Variants(
     name="step",
     title="a step",
     common={
-        "id": Field(_ID, "The step's name in expressions and histories; unique in the file."),
+        "id": Field(_ID, "The step's name in expressions and histories. It is unique in the file."),
         "name": Field(_TITLE, "A title for people. Default: the id."),
-        "when": Field(_EXPRESSION, "A bare expression; the step is skipped if it is false."),
+        "when": Field(_EXPRESSION, "A bare expression, without braces. If it is false, the step is skipped."),
         "for_each": Field(
             Forms(
                 expected="an expression or a list",
                 scalar=_EXPRESSION,
                 sequence=ListOf(item=_ANY_TEMPLATE, title="an element"),
             ),
-            "The step runs once for each element, which is item; its number is index.",
+            "The step runs once for each element. In expressions, item is the element and index its number.",
             later="a loop",
         ),
         "compensate": Field(
@@ -224,19 +237,21 @@ STEP: Variants = Variants(
                 mapping=COMPENSATION,
                 hint=_UNDO,
             ),
-            "How the step is undone; none: there is nothing to undo.",
+            "How the step is undone. none: there is nothing to undo.",
         ),
         "pivot": Field(
             Boolean(),
-            "True: once completed, it and what came before is not undone.",
+            "true: once this step has completed, it and the steps before it are not undone.",
             later="a point of no return",
         ),
         "catch": Field(
             ListOf(item=CATCH, title="a catch", at_least=1, hint='each handler begins with "- "'),
-            "What errors to handle.",
+            "The errors to handle, and how.",
             later="error handlers",
         ),
-        "max_concurrency": Field(Number(minimum=1), "Elements of for_each, or branches, that run at a time."),
+        "max_concurrency": Field(
+            Number(minimum=1), "How many elements of for_each, or branches, run at the same time."
+        ),
     },
     kinds={
         "activity": {
@@ -254,17 +269,19 @@ STEP: Variants = Variants(
             "policy": _USES_POLICY,
             "retry": _RETRY,
             "timeouts": _CHILD_LIMITS,
-            "task_queue": _QUEUE,
+            "task_queue": _CHILD_QUEUE,
             "parent_close_policy": Field(
                 Choice(values=("terminate", "request_cancel", "abandon")),
-                "What becomes of the child if the parent closes. Default: terminate.",
+                "What happens to the child if the parent closes first. Default: terminate.",
             ),
-            "workflow_id": Field(_TITLE, "The child's workflow id. Default: the parent's / the step."),
+            "workflow_id": Field(
+                _TITLE, "The child's workflow id. Default: the parent's id, a slash, and the step's id."
+            ),
             "wait_for_completion": Field(
-                Boolean(), "False, with abandon only: go on as soon as the child has started."
+                Boolean(), "false: continue as soon as the child has started. Allowed only with abandon."
             ),
         },
-        "set": {"set": Field(_VALUES, "Values to compute; leaves no event in the history.")},
+        "set": {"set": Field(_VALUES, "Values to compute. This adds no event to the history.")},
         "wait": {
             "wait": Field(
                 Forms(
@@ -272,16 +289,18 @@ STEP: Variants = Variants(
                     scalar=Duration(positive=False, template=True),
                     mapping=WAIT_UNTIL,
                 ),
-                "How long to wait, on a durable timer; or until when.",
+                "A duration, or the time to wait for. The timer is durable.",
             )
         },
         "approval": {
-            "approval": Field(APPROVAL, "Wait for a person or a system.", later="a wait for a person")
+            "approval": Field(
+                APPROVAL, "Waits for the answer of a person or a system.", later="a wait for a person"
+            )
         },
-        "fail": {"fail": Field(FAIL, "Raise an error that nothing retries.")},
+        "fail": {"fail": Field(FAIL, "Fails with an error that is never retried.")},
         "steps": {
-            "steps": Field(_STEPS, "A block: a scope of its own.", later="a block"),
-            "output": Field(_ANY_TEMPLATE, "The block's output. Default: its last step's."),
+            "steps": Field(_STEPS, "A block of steps, which is a separate scope.", later="a block"),
+            "output": Field(_ANY_TEMPLATE, "The block's output. Default: the output of its last step."),
         },
         "parallel": {
             "parallel": Field(
@@ -292,7 +311,7 @@ STEP: Variants = Variants(
                     at_least=1,
                     hint="write {NAME: [STEP, …]}",
                 ),
-                "Branches that run at the same time, each a scope.",
+                "Branches that run at the same time. Each is a separate scope.",
                 later="branches",
             )
         },
@@ -333,7 +352,7 @@ _DEFAULTS = {
     "policy": _USES_POLICY,
     "retry": _RETRY,
     "timeouts": _TIMEOUTS,
-    "task_queue": Field(_NAME, "The task queue of activities that name none."),
+    "task_queue": Field(_NAME, "The task queue of activities that do not name one."),
 }
 DEFAULTS = Fields(
     name="defaults",
@@ -342,7 +361,7 @@ DEFAULTS = Fields(
         **_DEFAULTS,
         "compensate": Field(
             Fields(name="compensation_defaults", title="the defaults of compensations", fields=_DEFAULTS),
-            "The same for compensations.",
+            "The same defaults for compensations.",
         ),
     },
 )
@@ -358,24 +377,24 @@ SCHEDULE = Fields(
                 scalar=_NAME,
                 sequence=ListOf(item=_NAME, title="a cron text", at_least=1),
             ),
-            "Cron expressions.",
+            "One or more cron expressions.",
         ),
         "every": Field(_POSITIVE, "An interval."),
-        "offset": Field(Duration(positive=False), "Shifts the interval."),
-        "jitter": Field(_POSITIVE, "Each start is late by a random time up to this."),
+        "offset": Field(Duration(positive=False), "The time by which the interval is shifted."),
+        "jitter": Field(_POSITIVE, "The longest random delay of a start."),
         "time_zone": Field(_NAME, "An IANA time zone. Default: UTC."),
-        "inputs": Field(MapOf(value=AnyValue()), "The inputs of the runs."),
+        "inputs": Field(MapOf(value=AnyValue()), "The inputs of the scheduled runs."),
         "overlap": Field(
             Choice(
                 values=(
                     "skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow_all",
                 )
             ),
-            "What to do while the run before is still open. Default: skip.",
+            "What to do if the previous run is still open. Default: skip.",
         ),
-        "catchup_window": Field(_POSITIVE, "How late a missed start may still be made."),
-        "pause_on_failure": Field(Boolean(), "Pause after a failed run."),
-        "paused": Field(Boolean(), "Create it paused."),
+        "catchup_window": Field(_POSITIVE, "How late a missed start can still happen."),
+        "pause_on_failure": Field(Boolean(), "true: pause the schedule after a failed run."),
+        "paused": Field(Boolean(), "true: create the schedule paused."),
         "note": Field(_PROSE, "A note for people."),
     },
 )  # fmt: skip
@@ -402,7 +421,7 @@ PIPELINE = Fields(
                 title="the name of an input",
                 hint="write {NAME: {type: string}}, or the like",
             ),
-            "A JSON Schema for each input; one with a default may be left out.",
+            "A JSON Schema for each input. An input that has a default is optional.",
         ),
         "output": Field(_ANY_TEMPLATE, "The pipeline's output. Default: null."),
         "policies": Field(
@@ -412,26 +431,32 @@ PIPELINE = Fields(
                 title="the name of a policy",
                 hint="write {NAME: {timeouts: …, retry: …}}",
             ),
-            "Named bundles.",
+            "Named sets of timeouts and retry settings.",
         ),
-        "defaults": Field(DEFAULTS, "Defaults of activities and compensations, never of children."),
+        "defaults": Field(DEFAULTS, "Defaults for activities and compensations, but not for children."),
         "secrets": Field(
             ListOf(item=IDENTIFIER, title="the name of a secret", unique=True),
-            "Names of the secrets that the steps may use.",
+            "The names of the secrets that steps can use.",
         ),
-        "timeout": Field(_POSITIVE, "After this the run fails with PipelineTimeout, and is undone."),
-        "steps": Field(_STEPS, "What the pipeline does, in order."),
-        "finally": Field(_STEPS, "Steps that run last, whatever happened."),
+        "timeout": Field(
+            _POSITIVE, "How long the run may take. Then it fails with PipelineTimeout, and is undone."
+        ),
+        "steps": Field(_STEPS, "The steps of the pipeline, in order."),
+        "finally": Field(_STEPS, "Steps that run last, whatever happened before."),
         "on_failure": Field(
             Choice(values=("undo", "keep", "ask"), later=frozenset(["keep", "ask"])),
-            "What a failure leads to. Default: undo.",
+            "What happens on failure. Default: undo.",
         ),
-        "task_queue": Field(_NAME, "The task queue of the pipeline and all that names no other."),
-        "workflow_id": Field(_TITLE, "The workflow id of a run started by the command; it sees the inputs."),
+        "task_queue": Field(
+            _NAME, "The task queue of the pipeline, and of everything in it that does not name another."
+        ),
+        "workflow_id": Field(
+            _TITLE, "The workflow id of a run that the command starts. It can use only inputs."
+        ),
         "search_attributes": Field(_VALUES, "Search attributes of the run.", later="attributes of the run"),
         "schedules": Field(
             MapOf(value=SCHEDULE, key=_NAME, title="the name of a schedule", hint=_SCHEDULES),
-            "When to run.",
+            "When to start runs.",
             later="Temporal Schedules",
         ),
     },
@@ -472,7 +497,7 @@ ACTIVITIES_FILE = Fields(
     fields={
         "modules": Field(
             ListOf(item=_NAME, title="the name of a module", unique=True),
-            "Python modules whose activities are known, and served by the worker.",
+            "Python modules whose activities the checker knows and the worker serves.",
         ),
         "activities": Field(
             MapOf(
@@ -483,10 +508,10 @@ ACTIVITIES_FILE = Fields(
                     title="an activity",
                     fields={
                         "description": Field(_PROSE, "What the activity does."),
-                        "task_queue": Field(_NAME, "Where its worker listens."),
-                        "input": Field(JsonSchema(boolean=False), "JSON Schema of its argument."),
-                        "output": Field(JsonSchema(boolean=False), "JSON Schema of its result."),
-                        "effect_free": Field(Boolean(), "True: nothing to undo, may be repeated freely."),
+                        "task_queue": Field(_NAME, "The task queue of its worker."),
+                        "input": Field(JsonSchema(boolean=False), "The JSON Schema of its argument."),
+                        "output": Field(JsonSchema(boolean=False), "The JSON Schema of its result."),
+                        "effect_free": Field(Boolean(), "true: nothing to undo, and safe to repeat."),
                         "undo": Field(
                             Forms(
                                 expected="none or a mapping",
@@ -494,18 +519,20 @@ ACTIVITIES_FILE = Fields(
                                 mapping=_UNDO_FIELDS,
                                 hint=_AS_UNDO,
                             ),
-                            "How a step that says nothing is undone; none: there is nothing to undo.",
+                            "How a step without compensate is undone; none: there is nothing to undo.",
                         ),
                         "secrets": Field(
-                            Boolean(), "True: its worker is one of this package, and resolves secrets."
+                            Boolean(), "true: its worker is one of this package, and inserts secrets."
                         ),
-                        "timeouts": Field(ACTIVITY_TIMEOUTS, "Defaults below the pipeline's."),
-                        "retry": Field(RETRY, "Defaults below the pipeline's."),
+                        "timeouts": Field(
+                            ACTIVITY_TIMEOUTS, "Defaults, which the pipeline's settings override."
+                        ),
+                        "retry": Field(RETRY, "Defaults, which the pipeline's settings override."),
                     },
                     hints=dict.fromkeys(("inverse", "compensate"), 'write "undo: {activity: NAME, with: …}"'),
                 ),
             ),
-            "Activities by registered name, served by workers in any language.",
+            "Activities of other workers, in any language, by registered name.",
         ),
     },
 )
