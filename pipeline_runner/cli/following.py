@@ -210,15 +210,28 @@ async def _tell(
         raise CommandError(
             f"the run has ended, and what it ended with is {_ENCODED}", ExitCode.FAILED
         ) from None
-    report = await _query(last) if report_file else None
+    report = follower.report or (await _query(last) if report_file else None)
     if report is not None:
-        _write_report(with_attempts(report, follower), report_file)
+        report = with_attempts(report, follower)
+        _write_report(report, report_file)
     try:
         console.result_json(value)
     except console.OutputError as error:
         console.tell(f"the run has completed, and its output cannot be written: {error}")
         return ExitCode.FAILED
-    return ExitCode.OK
+    return _tell_left(report) if report is not None else ExitCode.OK
+
+
+def _tell_left(report: Report) -> ExitCode:
+    """Tell what a completed run has left: it has handled an error, and could not undo all before."""
+    if not report.dirty:
+        return ExitCode.OK
+    for record in report.undo:
+        if record.state != "undone":
+            console.tell(f"  {_undo_line(record)}")
+            _tell_output(record.error)
+    console.tell("dirty: something that was done is left, or may be")
+    return ExitCode.DIRTY
 
 
 def _output(payload: Payload) -> Any:

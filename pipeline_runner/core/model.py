@@ -111,8 +111,30 @@ class Fail(Struct, tag="fail", tag_field="kind", frozen=True, kw_only=True):
     type: str = "PipelineFailure"
 
 
-Action = ActivityCall | ChildCall | SetValues | Wait | Fail
-"""What a step does. Blocks, ``parallel`` and ``approval`` join here."""
+class Block(Struct, tag="steps", tag_field="kind", frozen=True, kw_only=True):
+    """Run steps one after the other, as a scope of their own."""
+
+    steps: "tuple[Step, ...]"
+    output: Any = msgspec.UNSET
+    """A template, or any value with templates in it; unset: the output of the last step."""
+
+
+class Branch(Struct, frozen=True, kw_only=True):
+    """One of the lists of steps that run at the same time."""
+
+    name: str
+    steps: "tuple[Step, ...]"
+
+
+class Parallel(Struct, tag="parallel", tag_field="kind", frozen=True, kw_only=True):
+    """Run branches at the same time, each a scope. The outputs are those of their last steps, by name."""
+
+    branches: tuple[Branch, ...]
+    """In the order of the file, in which they start."""
+
+
+Action = ActivityCall | ChildCall | SetValues | Wait | Fail | Block | Parallel
+"""What a step does. ``switch`` and ``approval`` join here."""
 
 
 class Compensation(Struct, frozen=True, kw_only=True):
@@ -120,6 +142,16 @@ class Compensation(Struct, frozen=True, kw_only=True):
 
     action: ActivityCall | ChildCall
     after: Literal["completed", "uncertain", "started"] = "uncertain"
+
+
+class Handler(Struct, frozen=True, kw_only=True):
+    """What happens to an error of a step, once the step is undone."""
+
+    types: tuple[str, ...] | None = None
+    """Error types; None: any."""
+    steps: "tuple[Step, ...]" = ()
+    output: Any = None
+    """The step's output: a template that sees the handler's steps, or any value with templates in it."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -133,6 +165,12 @@ class Step(Struct, frozen=True, kw_only=True):
     """A bare expression; false skips the step."""
     compensate: Compensation | Literal["none"] | None = None
     """None where the file says nothing: a completed child is then undone by its own log."""
+    for_each: str | list[Any] | None = None
+    """A bare expression that gives a list, or a list with templates in it: the step runs once for each."""
+    max_concurrency: int | None = None
+    """How many items or branches run at a time; None: one item, all branches."""
+    catch: tuple[Handler, ...] = ()
+    """The first handler that knows the type of an error handles it."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -164,12 +202,29 @@ Call = ActivityCall | ChildCall
 
 def walk(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the steps of a list, each followed by the steps inside it; a child's steps are its own."""
-    yield from steps
+    for step in steps:
+        yield step
+        for inside in _lists(step):
+            yield from walk(inside)
+
+
+def _lists(step: Step) -> Iterator[tuple[Step, ...]]:
+    """Yield the lists of steps inside a step."""
+    match step.action:
+        case Block(steps=steps):
+            yield steps
+        case Parallel(branches=branches):
+            yield from (branch.steps for branch in branches)
+    yield from (handler.steps for handler in step.catch)
 
 
 def _encoded_steps(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield what :func:`walk` does, from steps that are encoded."""
-    yield from steps
+    for step in steps:
+        yield step
+        action = step["action"]
+        for holder in (action, *action.get("branches", ()), *step.get("catch", ())):
+            yield from _encoded_steps(holder.get("steps", ()))
 
 
 def steps_of(pipeline: Pipeline) -> Iterator[Step]:
@@ -190,17 +245,25 @@ def with_calls(pipeline: Pipeline, change: Callable[[Call], Call]) -> Pipeline:
     """Return a pipeline with every call of :func:`calls_of` put through ``change``."""
 
     def changed(steps: Iterable[Step]) -> tuple[Step, ...]:
-        return tuple(_with_calls(step, change) for step in steps)
+        return tuple(map(with_change, steps))
+
+    def with_change(step: Step) -> Step:
+        undo = step.compensate
+        if isinstance(undo, Compensation):
+            undo = replace(undo, action=change(undo.action))
+        action = step.action
+        match action:
+            case ActivityCall() | ChildCall():
+                action = change(action)
+            case Block():
+                action = replace(action, steps=changed(action.steps))
+            case Parallel():
+                branches = tuple(replace(branch, steps=changed(branch.steps)) for branch in action.branches)
+                action = replace(action, branches=branches)
+        handlers = tuple(replace(handler, steps=changed(handler.steps)) for handler in step.catch)
+        return replace(step, action=action, compensate=undo, catch=handlers)
 
     return replace(pipeline, steps=changed(pipeline.steps), finally_=changed(pipeline.finally_))
-
-
-def _with_calls(step: Step, change: Callable[[Call], Call]) -> Step:
-    undo = step.compensate
-    if isinstance(undo, Compensation):
-        undo = replace(undo, action=change(undo.action))
-    action = change(step.action) if isinstance(step.action, Call) else step.action
-    return replace(step, action=action, compensate=undo)
 
 
 class Bundle(Struct, frozen=True, kw_only=True):

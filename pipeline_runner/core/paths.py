@@ -127,6 +127,17 @@ class Path:
         """Return the path of a handler of this step, counted from 0."""
         return self._with(*self._segments, Segment(CATCH, index))
 
+    def holds(self, path: Self) -> bool:
+        """Tell whether a path is that of this step, of one of its turns, or of something inside it."""
+        own, other = self.levels[-1], path.levels[len(self.levels) - 1 : len(self.levels)]
+        if self.levels[:-1] != path.levels[: len(self.levels) - 1] or not other or own.undo != other[0].undo:
+            return False
+        segments = other[0].segments[: len(own.segments)]
+        if segments[:-1] != own.segments[:-1] or len(segments) < len(own.segments):
+            return False
+        wanted, found = own.segments[-1], segments[-1]
+        return wanted == found or (wanted == Segment(wanted.name) and wanted.name == found.name)
+
     def child(self, path: Self) -> Self:
         """Return the path that a step of this step's child has here, by its path in the child."""
         return replace(self, levels=self.levels + path.levels)

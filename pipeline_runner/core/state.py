@@ -21,7 +21,7 @@ RunStatus = Literal["running", "completed", "failed", "timed_out", "cancelled"]
 class StepResult(Struct, frozen=True, kw_only=True):
     """What ``steps.<id>`` gives."""
 
-    status: Literal["pending", "running", "waiting", "completed", "skipped", "failed", "cancelled"]
+    status: Literal["pending", "running", "waiting", "completed", "skipped", "failed", "caught", "cancelled"]
     output: Any = None
     error: ErrorInfo | None = None
 
@@ -39,6 +39,10 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     step: str
     """The step's id."""
+    path: str = ""
+    """The step's path; empty: the id."""
+    names: dict[str, Any] = {}
+    """What its undo sees of the scopes that the step is in, such as ``item``; its steps are in ``steps``."""
     name: str
     """The step's rendered name."""
     key: str
@@ -103,6 +107,10 @@ class Report(Struct, frozen=True, kw_only=True):
     """Status by step id."""
 
 
+REPORT_MEMO = "pipeline-runner-report"
+"""Field of the memo with the report of a run that has completed and is dirty all the same."""
+
+
 class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What a child pipeline hands to the pipeline that runs it."""
 
@@ -112,12 +120,29 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     dirty: bool = False
 
 
+class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How far an open scope has come. Scopes that have ended have none, those that begin an empty one."""
+
+    position: int = 0
+    """Index of the step that is next or under way; what follows is about that step."""
+    results: dict[str, StepResult] = {}
+    """Of the steps of the scope, by id; those of a pipeline's own list are in its log."""
+    open: dict[str, "Frame"] = {}
+    """The open scopes inside the step: ``steps``, a branch, an item by its index, or ``catch``."""
+    outputs: dict[str, Any] = {}
+    """The outputs of the items or branches that have completed."""
+    until: str | None = None
+    """RFC 3339: when its wait is over."""
+    failed: ErrorInfo | None = None
+    """The error of the step, which is undone, and then handled."""
+
+
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The state of a run that goes on in a new run of the same chain."""
 
     phase: Literal["steps", "undo", "finally"]
-    position: int
-    """Index of the next step of ``steps`` or ``finally``."""
+    position: int = 0
+    """Index of the next step, in runs of older versions, which had no frames."""
     started_at: str
     """RFC 3339, of the first run."""
     log: ScopeLog
@@ -130,6 +155,8 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     records: list[UndoRecord] = []
     finally_errors: list[ErrorInfo] = []
     output: Any = None
+    frame: Frame | None = None
+    """The frame of the list of steps that is under way; None: none of its scopes is open."""
 
 
 class Options(Struct, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ _FAILURES: tuple[Any, ...] = (
     "activity_task_timed_out_event_attributes",
     "child_workflow_execution_failed_event_attributes",
 )
+_PROPERTIES: Any = "workflow_properties_modified_event_attributes"
 _CHILD: Any = "start_child_workflow_execution_initiated_event_attributes"
 
 
@@ -67,6 +68,8 @@ async def readable(converter: DataConverter, event: HistoryEvent) -> HistoryEven
     payloads = [event.user_metadata.summary] if event.HasField("user_metadata") else []
     if event.HasField(_CHILD):
         payloads += event.start_child_workflow_execution_initiated_event_attributes.input.payloads
+    if event.HasField(_PROPERTIES):
+        payloads += event.workflow_properties_modified_event_attributes.upserted_memo.fields.values()
     for payload in payloads:
         found = await plain(converter, payload)
         if found is not None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState
@@ -26,6 +26,9 @@ from pipeline_runner.engine.converting import json_of, message_of, readable
 from pipeline_runner.engine.skipped import Outline, outline_of
 from pipeline_runner.engine.workflow.interpreter import LOAD
 from pipeline_runner.engine.workflow.outcomes import details_of
+
+if TYPE_CHECKING:
+    from pipeline_runner.core.state import Report
 
 State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
 End = Literal["completed", "failed", "cancelled", "terminated", "timed out"]
@@ -142,6 +145,8 @@ class Follower:
         """Whether an activity or a child was scheduled: without one, nothing was done."""
         self.attempts: dict[str, int] = {}
         """Attempts of every undo by its path, once it has ended."""
+        self.report: Report | None = None
+        """The report of a run that has completed and is dirty all the same."""
         self.details: dict[str, Any] = {}
         """What the errors of failed undos carry beside their messages, by path."""
 

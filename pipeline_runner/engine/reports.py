@@ -49,6 +49,8 @@ async def read_report(client: Client, workflow_id: str, run_id: str | None, pipe
             end = event.state
         elif isinstance(event, Progress) and not event.undo and "/" not in event.path:
             steps[event.path] = event.state
+    if end == "completed" and follower.report is not None:
+        return with_attempts(follower.report, follower)
     if end is None or end == "completed":
         return Report(pipeline=pipeline, status="completed" if end else "running", steps=steps)
     last = client.get_workflow_handle(workflow_id, run_id=follower.run_id, result_type=RawValue)

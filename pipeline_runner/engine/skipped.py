@@ -10,6 +10,7 @@ from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 
 from pipeline_runner.core import durations, model
 from pipeline_runner.core.model import ActivityCall, ChildCall, Fail, Step, Wait
+from pipeline_runner.core.paths import Path
 
 
 class Outline:
@@ -30,6 +31,9 @@ class Outline:
         Args:
             trace: The step's id, or, of a timer, its name.
         """
+        if trace not in self._order:
+            # Something inside of a step.
+            trace = Path.of_id(trace).levels[0].segments[0].name
         seen = next((step for step in self._open.values() if trace in (step.id, step.name)), None)
         place = self._order.get(trace)
         self._open.pop(trace if seen is None else seen.id, None)

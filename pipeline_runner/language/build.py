@@ -6,19 +6,22 @@ from typing import Any, Literal
 from pipeline_runner.core.model import (
     Action,
     ActivityCall,
+    Block,
+    Branch,
     ChildCall,
     Compensation,
     Fail,
+    Handler,
+    Parallel,
     Pipeline,
     SetValues,
     Step,
     Wait,
 )
-from pipeline_runner.core.scope import Place
 from pipeline_runner.language import policies
-from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.document import Call, Document, Scope
 from pipeline_runner.language.document import Step as StepNode
-from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, plain
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, plain
 
 ChildKey = Callable[[str], str]
 """From a child's path as written to its key in the bundle."""
@@ -27,6 +30,8 @@ ChildKey = Callable[[str], str]
 def build(document: Document, child_key: ChildKey) -> Pipeline:
     """Return the pipeline of a file that has no errors."""
     root = document.root
+    first, last = document.scopes
+    build_steps = _Builder(document, child_key).steps
     return Pipeline(
         name=root.text("name") or "",
         description=root.text("description"),
@@ -34,44 +39,70 @@ def build(document: Document, child_key: ChildKey) -> Pipeline:
         output=_plain(root.get("output")),
         secrets=tuple(_texts(root, "secrets")),
         timeout=policies.seconds(root.get("timeout")),
-        steps=_steps(document, Place.STEP, child_key),
-        finally_=_steps(document, Place.FINALLY, child_key),
+        steps=build_steps(first),
+        finally_=build_steps(last),
         task_queue=root.text("task_queue"),
         workflow_id=root.text("workflow_id"),
     )
 
 
-def _steps(document: Document, place: Place, child_key: ChildKey) -> tuple[Step, ...]:
-    calls = {(id(call.step), call.compensates): call for call in (*document.calls, *document.declared)}
-    first, last = document.scopes
-    return tuple(
-        Step(
+class _Builder:
+    """Makes the steps of one file, whatever they are inside of."""
+
+    def __init__(self, document: Document, child_key: ChildKey) -> None:
+        self._document = document
+        self._child_key = child_key
+        calls = (*document.calls, *document.declared)
+        self._calls = {(id(call.step), call.compensates): call for call in calls}
+
+    def steps(self, scope: Scope) -> tuple[Step, ...]:
+        return tuple(map(self._step, scope.steps))
+
+    def _step(self, step: StepNode) -> Step:
+        node = step.node
+        return Step(
             id=step.id,
-            action=_action(document, step, calls.get((id(step), False)), child_key),
-            name=step.node.text("name"),
-            when=_expression(step.node.get("when")),
-            compensate=_compensation(document, step, calls.get((id(step), True)), child_key),
+            action=self._action(step),
+            name=node.text("name"),
+            when=_expression(node.get("when")),
+            for_each=_items(node.get("for_each")),
+            max_concurrency=_plain(node.get("max_concurrency")),
+            compensate=_compensation(
+                self._document, step, self._calls.get((id(step), True)), self._child_key
+            ),
+            catch=tuple(map(self._handler, node.items("catch"), step.body("catch"))),
         )
-        for step in (last if place is Place.FINALLY else first).steps
-    )
 
+    def _handler(self, node: Node, scope: Scope) -> Handler:
+        assert isinstance(node, MappingNode)
+        types = tuple(_texts(node, "types")) if "types" in node else None
+        return Handler(types=types, steps=self.steps(scope), output=_plain(node.get("output")))
 
-def _action(document: Document, step: StepNode, call: Call | None, child_key: ChildKey) -> Action:
-    node = step.node
-    if call:
-        return _call(document, call, child_key)
-    match step.kind:
-        case "set":
-            return SetValues(values=_plain(node.get("set")))
-        case "wait":
-            wait = node.get("wait")
-            if isinstance(wait, MappingNode):
-                return Wait(until=wait.text("until"))
-            return Wait(duration=_plain(wait))
-        case "fail":
-            return Fail(**_plain(node.get("fail")))
-        case kind:
-            raise ValueError(f"a step of kind {kind} was let through by the checks")
+    def _action(self, step: StepNode) -> Action:
+        node = step.node
+        if call := self._calls.get((id(step), False)):
+            return _call(self._document, call, self._child_key)
+        match step.kind:
+            case "set":
+                return SetValues(values=_plain(node.get("set")))
+            case "wait":
+                wait = node.get("wait")
+                if isinstance(wait, MappingNode):
+                    return Wait(until=wait.text("until"))
+                return Wait(duration=_plain(wait))
+            case "fail":
+                return Fail(**_plain(node.get("fail")))
+            case "steps":
+                [scope] = step.body("block")
+                output = {"output": _plain(node.get("output"))} if "output" in node else {}
+                return Block(steps=self.steps(scope), **output)
+            case "parallel":
+                branches = step.body("branch")
+                return Parallel(
+                    branches=tuple(Branch(name=scope.name, steps=self.steps(scope)) for scope in branches)
+                )
+            case kind:
+                raise ValueError(f"a step of kind {kind} was let through by the checks")
 
 
 def _call(document: Document, call: Call, child_key: ChildKey) -> ActivityCall | ChildCall:
@@ -107,6 +138,10 @@ def _compensation(
         return "none" if "compensate" in step.node else None
     after: dict[str, Any] = {"after": call.node.text("after")} if "after" in call.node else {}
     return Compensation(action=_call(document, call, child_key), **after)
+
+
+def _items(node: Node | None) -> str | list[Any] | None:
+    return _plain(node) if isinstance(node, SequenceNode) else _expression(node)
 
 
 def _expression(node: Node | None) -> str | None:

@@ -9,11 +9,13 @@ import pytest
 
 from pipeline_runner.core.model import (
     ActivityCall,
+    Block,
     Bundle,
     Call,
     ChildCall,
     Compensation,
     Fail,
+    Parallel,
     Pipeline,
     Retry,
     SetValues,
@@ -100,6 +102,8 @@ def full(kind: type, depth: int) -> list[Any]:
             if not depth:
                 return []
             ways = {field.name: full_of(field.type, depth - 1) for field in fields}
+            if any(field.required and not ways[field.name] for field in fields):
+                return []
             most = max((len(way) for way in ways.values()), default=1)
             return [
                 kind(**{name: way[n % len(way)] for name, way in ways.items() if way}) for n in range(most)
@@ -143,9 +147,10 @@ def held(value: object, kind: Any) -> list[Any]:
 
 def test_every_walk_finds_every_step_and_call_that_the_model_can_hold() -> None:
     """A construct that holds steps, and that a walk does not know, fails here."""
-    for pipeline in full(Pipeline, 6):
+    for pipeline in full(Pipeline, 8):
         steps = held(pipeline, Step)
-        assert {type(step.action) for step in steps} == {ActivityCall, ChildCall, SetValues, Wait, Fail}
+        kinds = {type(step.action) for step in steps}
+        assert kinds == {ActivityCall, ChildCall, SetValues, Wait, Fail, Block, Parallel}
         assert any(isinstance(step.compensate, Compensation) for step in steps)
         assert sorted(map(id, steps_of(pipeline))) == sorted(map(id, steps))
         calls = held(pipeline, Call)

@@ -20,6 +20,7 @@ from tests.conftest import Pipelines, connected
 
 FOLDER = Path(__file__).parents[1] / "data" / "histories"
 
+HEAD = "version: 1\nname: recorded\n"
 STEP = (
     "  - {{id: {0}, activity: effect.do, with: {{log: LOG, name: {0}{1}}}, retry: {{maximum_attempts: 1}},"
     " timeouts: {{start_to_close: 1s}},"
@@ -31,6 +32,25 @@ CHILD = "version: 1\nname: child\nsteps:\n" + STEP.format("c1", "") + STEP.forma
 def steps(*names: str, last: str = "") -> str:
     """Steps of these names; ``last`` is what the last one does."""
     return "".join(STEP.format(n, f", then: {last}" if last and n == names[-1] else "") for n in names)
+
+
+def indented(text: str, by: int) -> str:
+    """The lines of a text, further in."""
+    return "".join(" " * by + line for line in text.splitlines(keepends=True))
+
+
+SCOPES = (
+    HEAD + "steps:\n  - id: tried\n    steps:\n"
+    + indented(steps("a", "b"), 4)
+    + "      - {id: boom, fail: {message: it is broken, type: Boom}}\n"
+    + "    catch:\n      - types: [Boom]\n        steps:\n"
+    + indented(steps("c"), 8)
+    + "  - id: both\n    parallel:\n      left:\n"
+    + indented(steps("d"), 6)
+    + "      right:\n        - {id: rest, wait: 20ms}\n        - {id: child, pipeline: ./child.yaml}\n"
+    + "  - id: each\n    for_each: [1, 2, 3]\n    max_concurrency: 2\n    steps:\n"
+    + indented(steps("e"), 4)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,6 @@ async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipeline
 
 MUCH = "{% for i in range(10) %}{{ range(9000) | list | length }}{% endfor %}"
 """More than a third of the work that one rendering may do."""
-HEAD = "version: 1\nname: recorded\n"
 SCENARIOS: dict[str, Scenario] = {
     "completed": Scenario(
         HEAD + "inputs: {n: {type: integer, default: 2}}\nsteps:\n" + steps("a")
@@ -139,6 +158,14 @@ SCENARIOS: dict[str, Scenario] = {
         + "  - {id: stop, fail: {message: enough}}\n"
     ),
     "continued": Scenario(HEAD + "steps:\n" + steps(*(f"s{k}" for k in range(12)), last="fail"), long=True),
+    "scopes-failed": Scenario(
+        SCOPES + "  - {id: f, fail: {message: enough}}\n", children={"child": CHILD}
+    ),
+    "scopes-completed": Scenario(SCOPES, children={"child": CHILD}),
+    "scopes-continued": Scenario(
+        HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
+        "    max_concurrency: 3\n    steps:\n" + indented(steps("a", "b"), 4), long=True
+    ),
 }  # fmt: skip
 
 

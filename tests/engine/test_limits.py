@@ -337,6 +337,7 @@ async def test_a_big_integer_in_a_childs_undo_log_stops_no_other_undo(pipelines:
 
 
 LIMIT_OF_WORK = "pipeline_runner.engine.workflow.work.PAUSE_AFTER"
+UNITS_OF_STEP = "pipeline_runner.engine.workflow.work.UNITS_OF_STEP"
 EIGHT = "[1, 2, 3, 4, 5, 6, 7, 8] | map('string') | list | length"
 
 
@@ -363,6 +364,7 @@ async def test_steps_with_much_to_compute_are_done_in_several_workflow_tasks(
 ) -> None:
     """In one, they would be over the two seconds that the SDK gives it. What was counted is so on replay."""
     monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    monkeypatch.setattr(UNITS_OF_STEP, 0)
     steps = "".join(f"  - {{id: s{k}, {step}}}\n" for k in range(number))
     first = "" if phase == "steps" else "steps:\n  - {id: first, set: {x: 1}}\n"
     bundle = pipelines.bundle(f"name: much\n{first}{phase}:\n{steps}")
@@ -376,6 +378,7 @@ async def test_an_output_is_computed_in_another_workflow_task_than_costly_steps(
     pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    monkeypatch.setattr(UNITS_OF_STEP, 0)
     step = f'  - {{id: s, set: {{x: "{{{{ {EIGHT} }}}}", y: "{{{{ {EIGHT} }}}}"}}}}\n'
     bundle = pipelines.bundle(f"name: much\nsteps:\n{step}output: '{{{{ steps.s.output.x }}}}'\n")
     async with pipelines.worker():
@@ -389,6 +392,7 @@ async def test_undos_with_much_to_compute_are_done_in_several_workflow_tasks(
 ) -> None:
     """None of them comes so far as to schedule anything, which would end the workflow task."""
     monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    monkeypatch.setattr(UNITS_OF_STEP, 0)
     name = f"{{{{ {EIGHT} }}}}{{{{ 1 / inputs.zero }}}}"
     steps = effect("good") + "".join(
         effect(f"s{k}").replace(
@@ -419,4 +423,5 @@ async def test_a_run_that_was_open_before_there_were_pauses_replays_without_them
         handle = await pipelines.start(bundle)
         await handle.result()
     monkeypatch.setattr(LIMIT_OF_WORK, 50)
+    monkeypatch.setattr(UNITS_OF_STEP, 0)
     assert await pauses_of(handle) == 0

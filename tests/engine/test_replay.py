@@ -29,6 +29,9 @@ ENDS = {
     "secret": "COMPLETED",
     "cancelled-step": "CANCELED",
     "cancelled-child": "CANCELED",
+    "scopes-completed": "COMPLETED",
+    "scopes-continued-0": "COMPLETED",
+    "scopes-continued-1": "CONTINUED_AS_NEW",
     "continued-2": "CONTINUED_AS_NEW",
     "continued-1": "CONTINUED_AS_NEW",
 }

@@ -25,8 +25,8 @@ from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.state import Options, Report
 from pipeline_runner.engine.workflow import signatures
 from pipeline_runner.engine.workflow.calls import INSTALLED
+from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.ending import refused
-from pipeline_runner.engine.workflow.interruption import Interrupted, Interruption
 from pipeline_runner.engine.workflow.payloads import EncodedArgumentsError, is_plain
 from pipeline_runner.engine.workflow.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.workflow.run import CHILD_UNDONE, Run
@@ -50,7 +50,7 @@ class Interpreter:
         if INSTALLED not in workflow.extern_functions():
             # Fails the task, and not the run: a worker that has it may take the run up.
             raise RuntimeError(MISSING)
-        self._interruption = Interruption()
+        self._cancel = CancelScope()
         self._run: Run | None = None
         self._readable = all(is_plain(arg.payload) for arg in args)
 
@@ -77,7 +77,7 @@ class Interpreter:
                 # Nobody cancels the work itself but the SDK, when it evicts the instance.
                 if work.cancelling():
                     raise
-            await self._interruption.request(Interrupted("cancelled", _cancelled()))
+            await self._cancel.request(Interrupted("cancelled", _cancelled()))
 
     async def _work(self, args: Sequence[RawValue]) -> Any:
         if not self._readable:
@@ -87,7 +87,7 @@ class Interpreter:
             if options.continued is None:
                 inputs = _validated(program, inputs)
                 workflow.logger.info("started: %s", program.root.name)
-            run = Run(program, inputs, options, self._interruption)
+            run = Run(program, inputs, options, self._cancel)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with its report
             raise refused(error) from None
         self._run = run

@@ -4,6 +4,7 @@ Starting an instance of a bundle that this process has seen costs one look-up.
 """
 
 from functools import cached_property, lru_cache
+from typing import Any
 
 import msgspec
 from temporalio.api.common.v1 import Payload
@@ -115,6 +116,15 @@ class Program:
         if ("step",) in found:
             return frozenset(STEP_KEYS)
         return frozenset(path[1] for path in found if path[0] == "step")
+
+    def undo_names(self, pipeline: str, step_id: str, names: dict[str, Any]) -> dict[str, Any]:
+        """Return what the undo of a step reads of the scopes that the step is in, as it is now."""
+        found = self._undo_references[pipeline].get(step_id, frozenset())
+        read = {path[0]: names[path[0]] for path in found if path[0] in ("item", "index")}
+        steps = names["steps"]
+        if ("steps",) not in found:
+            steps = {path[1]: steps[path[1]] for path in found if path[0] == "steps" and path[1] in steps}
+        return {**read, "steps": steps} if steps else read
 
     def undo_view(self, log: ScopeLog) -> ScopeLog:
         """Return a log with no more than its undo templates read, to be handed to a parent."""

@@ -20,8 +20,10 @@ from pipeline_runner.core.expressions.evaluate import render
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.core.state import (
+    REPORT_MEMO,
     Continuation,
     Envelope,
+    Frame,
     Options,
     Report,
     ScopeLog,
@@ -29,11 +31,18 @@ from pipeline_runner.core.state import (
     UndoRecord,
 )
 from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.ending import bound, cancelled_with, preserved, revived
-from pipeline_runner.engine.workflow.interruption import Interrupted, Interruption
+from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.payloads import LIMIT, PayloadTooLargeError, encoded, measured
 from pipeline_runner.engine.workflow.program import Program
-from pipeline_runner.engine.workflow.steps import StepError, Steps, info_of, step_error, without_secrets
+from pipeline_runner.engine.workflow.scopes import Scope, StepError, next_step
+from pipeline_runner.engine.workflow.steps import (
+    Steps,
+    info_of,
+    step_error,
+    without_secrets,
+)
 from pipeline_runner.engine.workflow.undo import Undo
 from pipeline_runner.engine.workflow.work import Work
 
@@ -49,7 +58,7 @@ class Run:
     """The state of one run, and what it does."""
 
     def __init__(
-        self, program: Program, inputs: dict[str, Any], options: Options, interruption: Interruption
+        self, program: Program, inputs: dict[str, Any], options: Options, cancel: CancelScope
     ) -> None:
         """Start a run, or take up one that goes on.
 
@@ -57,17 +66,16 @@ class Run:
             program: The run's bundle.
             inputs: Its inputs, validated, with defaults.
             options: How it was started.
-            interruption: What may end its forward work.
+            cancel: What may end its forward work.
         """
         self._program = program
         self._pipeline = program.root
         self._as_child = options.child
-        self._interruption = interruption
+        self._cancel = cancel
         info = workflow.info()
         # Mutable through msgspec: what is in here survives continue-as-new.
         self._state = options.continued or Continuation(
             phase="steps",
-            position=0,
             started_at=info.start_time.isoformat(),
             log=ScopeLog(
                 pipeline=program.bundle.root,
@@ -78,6 +86,8 @@ class Run:
             ),
         )
         self._log = self._state.log
+        self._frame = self._state.frame or Frame(position=self._state.position)
+        self._state.frame = self._frame
         self._log.run = {
             "workflow_id": info.workflow_id,
             "run_id": info.first_execution_run_id,
@@ -93,9 +103,10 @@ class Run:
             "run": self._log.run,
             "secrets": Secrets(self._pipeline.secrets),
         }
-        self._work = Work(interruption)
-        self._undo = Undo(program, self._state, self._work, self._continue_if_due)
-        self._steps = Steps(program, self._state, self._names, interruption, self._undo, self._work)
+        self._gate = Gate(self._go_on, cancel)
+        self._work = Work()
+        self._undo = Undo(program, self._state, self._work, self._gate.pass_)
+        self._steps = Steps(program, self._state, self._gate, self._undo, self._work)
 
     async def execute(self) -> Any:
         """Run to the end, whatever happens.
@@ -110,9 +121,9 @@ class Run:
         state = self._state
         if state.phase == "steps":
             await self._forward()
-            self._interruption.close()
+            self._cancel.close()
             self._enter("undo")
-        self._interruption.close()
+        self._cancel.close()
         if state.phase == "undo":
             if state.error is not None:
                 await self._undo.scope(self._log)
@@ -131,9 +142,9 @@ class Run:
             limit = self._pipeline.timeout
             deadline = None if limit is None else asyncio.create_task(self._watch_deadline(limit))
             try:
-                await self._forward_steps()
-                await self._work.pause_if_due()
-                self._interruption.check()
+                await self._steps.sequence(self._pipeline.steps, self._scope())
+                await self._work.pause_if_due(self._cancel)
+                self._cancel.check()
                 state.output = without_secrets(render(self._pipeline.output, self._names))
                 measured(f'the output of "{self._pipeline.name}"', encoded(self._result()))
                 state.status = "completed"
@@ -167,17 +178,11 @@ class Run:
         await calls.timer(left, f"timeout of {self._pipeline.name}")
         during = f' during "{self._steps.current}"' if self._steps.current else ""
         message = f"{self._pipeline.name} was not done within {durations.spell(limit)}{during}"
-        await self._interruption.request(Interrupted("timed_out", message))
+        await self._cancel.request(Interrupted("timed_out", message))
 
-    async def _forward_steps(self) -> None:
-        while self._state.position < len(self._pipeline.steps):
-            if workflow.info().is_continue_as_new_suggested():
-                # The new run would not know of a cancellation that came in this very activation.
-                await workflow.wait_condition(lambda: True)
-            self._interruption.check()
-            self._continue_if_due()
-            await self._steps.run(self._pipeline.steps[self._state.position])
-            self._state.position += 1
+    def _scope(self) -> Scope:
+        """Return the scope of the pipeline's own list that is under way."""
+        return Scope(frame=self._frame, results=self._log.steps, names=self._names, cancel=self._cancel)
 
     # Finally
 
@@ -189,22 +194,22 @@ class Run:
         self._names["run"] = {**self._log.run, "status": "completed" if own else state.status}
         for step in self._pipeline.steps:
             self._names["steps"].setdefault(step.id, StepResult(status="pending").names())
-        while state.position < len(self._pipeline.finally_):
-            self._continue_if_due()
+        while self._frame.position < len(self._pipeline.finally_):
+            await self._gate.pass_()
             try:
-                await self._steps.run(self._pipeline.finally_[state.position])
+                await self._steps.run(self._pipeline.finally_[self._frame.position], self._scope())
             except StepError as error:
                 state.finally_errors.append(error.info)
                 if state.error is None:
                     self._fail(error)
-            state.position += 1
+            next_step(self._frame)
 
     def _finally_alone_failed(self) -> bool:
         return self._state.finally_errors[:1] == [self._state.error]
 
     def _enter(self, phase: Any) -> None:
         self._state.phase = phase
-        self._state.position = 0
+        self._frame = self._state.frame = Frame()
 
     # The end, and going on in a new run
 
@@ -212,6 +217,9 @@ class Run:
         state = self._state
         if state.error is None:
             workflow.logger.info("completed")
+            if state.dirty and not self._as_child:
+                # Its end is its output: the report of what an error that was caught has left goes beside it.
+                workflow.upsert_memo({REPORT_MEMO: msgspec.to_builtins(self.report(limit=REPORT_BYTES))})
             return self._result()
         level = logging.INFO if state.status == "cancelled" else logging.WARNING
         dirty = ", dirty" if state.dirty else ""
@@ -272,11 +280,8 @@ class Run:
             steps=_steps({key: result.status for key, result in self._log.steps.items()}, limit),
         )
 
-    def _continue_if_due(self) -> None:
-        """Go on in a new run when the history of this one has grown long."""
-        info = workflow.info()
-        if not info.is_continue_as_new_suggested():
-            return
+    def _go_on(self) -> None:
+        """Go on in a new run, unless the state is too large for that."""
         if self._cause is not None:
             self._state.failure = preserved(self._cause)
         options = Options(child=self._as_child, continued=self._state)

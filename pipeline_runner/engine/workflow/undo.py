@@ -6,7 +6,7 @@ has been dealt with, so that a run can go on by continue-as-new at any point in 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.core.secrets import Secrets, unseal
 from pipeline_runner.core.state import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
 from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.cancel import CancelScope
 from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
 from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError
 from pipeline_runner.engine.workflow.program import Program
@@ -45,7 +46,11 @@ class Undo:
     """Undoes one run's log and keeps the record of it."""
 
     def __init__(
-        self, program: Program, state: Continuation, work: Work, continue_if_due: Callable[[], None]
+        self,
+        program: Program,
+        state: Continuation,
+        work: Work,
+        pause: Callable[[CancelScope | None], Awaitable[None]],
     ) -> None:
         """Prepare the undo of a run.
 
@@ -53,30 +58,49 @@ class Undo:
             program: The run's bundle.
             state: The run's state: why it is undone, and where every undo is recorded.
             work: What the run computes.
-            continue_if_due: Called between two undos; may go on in a new run.
+            pause: Called between two undos; the run may go on in a new one there.
         """
         self._program = program
         self._state = state
         self._work = work
-        self._continue_if_due = continue_if_due
+        self._pause = pause
+        self._shield = CancelScope()
 
     async def scope(self, log: ScopeLog, above: Path = ROOT) -> None:
         """Undo a log from its end to its start; ``above`` is the path of the child whose log it is."""
         while log.entries:
-            await self._work.pause_if_due()
+            await self._work.pause_if_due(self._shield)
             entry = log.entries[-1]
-            await self._entry(log, entry, above)
+            await self._entry(log, entry, above, self._state.error)
             log.entries.pop()
-            self._continue_if_due()
+            await self._pause(None)
 
-    async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path) -> None:
+    async def within(self, path: Path, why: ErrorInfo, cancel: CancelScope) -> None:
+        """Undo what a step of this run has done, at whatever depth, before its error is handled.
+
+        Raises:
+            Interrupted: The work around it is to end; what is left stays in the log, and is undone with it.
+        """
+        log = self._state.log
+        while True:
+            cancel.check()
+            entry = next((one for one in reversed(log.entries) if path.holds(path_of(one))), None)
+            if entry is None:
+                return
+            await self._work.pause_if_due(cancel)
+            await self._entry(log, entry, ROOT, why)
+            # Branches beside it may have entered more meanwhile.
+            log.entries[:] = [one for one in log.entries if one is not entry]
+            await self._pause(cancel)
+
+    async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> None:
         step = self._program.step(log.pipeline, entry.step)
-        path = above.child(Path.of(entry.step))
+        path = above.child(path_of(entry))
         if not isinstance(step.compensate, Compensation):
             await self._child_log(step, entry, path)
         elif entry.outcome in _DUE[step.compensate.after]:
             try:
-                await self._compensate(step.compensate, log, entry, path)
+                await self._compensate(step.compensate, self._names(log, entry, why), log, entry, path)
                 self._work.begin_anew()
                 self._record(path, entry, "undone")
             except _Failed as failed:
@@ -99,8 +123,9 @@ class Undo:
             reason = "the child ended without undoing itself, and what it had done is not known"
             self._record(path, entry, "not undone", _reason(entry, reason, path))
 
-    async def _compensate(self, how: Compensation, log: ScopeLog, entry: UndoEntry, path: Path) -> None:
-        names = self._names(log, entry)
+    async def _compensate(
+        self, how: Compensation, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
+    ) -> None:
         try:
             if isinstance(how.action, ActivityCall):
                 await self._activity(how.action, names, log, entry, path)
@@ -161,14 +186,18 @@ class Undo:
             self.add(ending.report, path.undo())
         return _Failed(_info(ending.type, ending.message, path))
 
-    def _names(self, log: ScopeLog, entry: UndoEntry) -> dict[str, Any]:
+    def _names(self, log: ScopeLog, entry: UndoEntry, why: ErrorInfo | None) -> dict[str, Any]:
         pipeline = self._program.bundle.pipelines[log.pipeline]
         return {
             "inputs": log.inputs,
-            "steps": {key: result.names() for key, result in log.steps.items()},
+            **entry.names,
+            "steps": {
+                **{key: result.names() for key, result in log.steps.items()},
+                **entry.names.get("steps", {}),
+            },
             "run": log.run,
             "secrets": Secrets(pipeline.secrets),
-            "error": error_names(self._state.error),
+            "error": error_names(why),
             "step": {
                 "input": unseal(entry.input, entry.secrets),
                 "output": entry.output,
@@ -195,6 +224,11 @@ class Undo:
         for record in report.undo:
             path = str(child.child(Path.of_id(record.path)))
             self._state.records.append(msgspec.structs.replace(record, path=path))
+
+
+def path_of(entry: UndoEntry) -> Path:
+    """Return the path of the step of an entry, in its own run."""
+    return Path.parse(entry.path) if entry.path else Path.of(entry.step)
 
 
 def _info(kind: str, message: str, path: Path) -> ErrorInfo:

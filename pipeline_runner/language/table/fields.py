@@ -228,7 +228,6 @@ STEP: Variants = Variants(
                 sequence=ListOf(item=_ANY_TEMPLATE, title="an element"),
             ),
             "The step runs once for each element. In expressions, item is the element and index its number.",
-            later="a loop",
         ),
         "compensate": Field(
             Forms(
@@ -247,7 +246,6 @@ STEP: Variants = Variants(
         "catch": Field(
             ListOf(item=CATCH, title="a catch", at_least=1, hint='each handler begins with "- "'),
             "The errors to handle, and how.",
-            later="error handlers",
         ),
         "max_concurrency": Field(
             Number(minimum=1), "How many elements of for_each, or branches, run at the same time."
@@ -299,7 +297,7 @@ STEP: Variants = Variants(
         },
         "fail": {"fail": Field(FAIL, "Fails with an error that is never retried.")},
         "steps": {
-            "steps": Field(_STEPS, "A block of steps, which is a separate scope.", later="a block"),
+            "steps": Field(_STEPS, "A block of steps, which is a separate scope."),
             "output": Field(_ANY_TEMPLATE, "The block's output. Default: the output of its last step."),
         },
         "parallel": {
@@ -312,7 +310,6 @@ STEP: Variants = Variants(
                     hint="write {NAME: [STEP, …]}",
                 ),
                 "Branches that run at the same time. Each is a separate scope.",
-                later="branches",
             )
         },
     },

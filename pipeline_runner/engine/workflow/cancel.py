@@ -1,7 +1,7 @@
-"""What ends a run's forward work from outside: a cancellation, or the pipeline's deadline.
+"""What ends work from outside: a cancellation, the pipeline's deadline, or the failure of a sibling.
 
-The workflow's primary task only supervises (see ``interpreter.py``). The work runs in a
-task of its own that nobody ever cancels, so that a cancellation cannot land on an
+The workflow's primary task only supervises (see ``interpreter.py``). The work runs in
+tasks that nobody ever cancels, so that a cancellation cannot land on an
 arbitrary ``await``. Instead the activities, children and timers in flight are cancelled
 here, one by one, and the work learns how each of them really ended before it goes on.
 """
@@ -28,19 +28,24 @@ class Interrupted(Exception):
         self.status = status
 
 
-class Interruption:
-    """Ends the forward work of one run, once."""
+class CancelScope:
+    """Ends some of the forward work of a run, once: its own, and that of the scopes inside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: "CancelScope | None" = None) -> None:
+        """Open a scope; ``parent``: the one that it is a part of."""
+        self._parent = parent
         self._reason: Interrupted | None = None
         self._closed = False
-        # A dict, since the order in which a set is walked is not the same on replay.
+        # Dicts, since the order in which a set is walked is not the same on replay.
+        self._inside: dict[CancelScope, None] = {}
         self._in_flight: dict[asyncio.Future[Any], str | None] = {}
         # Kept, since the event loop holds tasks weakly.
         self._cancelling: list[asyncio.Task[None]] = []
+        if parent is not None:
+            parent._inside[self] = None  # noqa: SLF001 - one of its kind
 
     async def request(self, reason: Interrupted) -> None:
-        """End the forward work, unless it is over or being ended already."""
+        """End the work in here, unless it is over or being ended already."""
         if self._closed or self._reason is not None:
             return
         self._reason = reason
@@ -51,9 +56,14 @@ class Interruption:
         if self._closed and workflow.patched(_PATCH):
             # It ended meanwhile: what is in flight now belongs to ``finally``.
             return
+        self._cancel_all()
+
+    def _cancel_all(self) -> None:
         for handle, child in list(self._in_flight.items()):
             if not handle.done():
                 self._cancel(handle, child)
+        for scope in self._inside:
+            scope._cancel_all()  # noqa: SLF001 - one of its kind
 
     def _cancel(self, handle: "asyncio.Future[Any]", child: str | None) -> None:
         if child is None:
@@ -63,18 +73,27 @@ class Interruption:
             self._cancelling.append(asyncio.create_task(_cancel_newest(child)))
 
     @property
+    def _why(self) -> Interrupted | None:
+        if self._closed:
+            return None
+        above = None if self._parent is None else self._parent._why  # noqa: SLF001 - one of its kind
+        return above or self._reason
+
+    @property
     def requested(self) -> bool:
-        """Whether the forward work is to end."""
-        return self._reason is not None and not self._closed
+        """Whether the work in here is to end."""
+        return self._why is not None
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if the forward work is to end."""
-        if self._reason is not None and not self._closed:
-            raise self._reason
+        """Raise :class:`Interrupted` if the work in here is to end."""
+        if (reason := self._why) is not None:
+            raise reason
 
     def close(self) -> None:
-        """Say that the forward work is over: nothing interrupts what comes now."""
+        """Say that the work in here is over: nothing interrupts what comes now."""
         self._closed = True
+        if self._parent is not None:
+            self._parent._inside.pop(self, None)  # noqa: SLF001 - one of its kind
 
     async def wait(self, handle: "asyncio.Future[T]", child: str | None = None) -> T:
         """Wait for something in flight, which an interruption cancels; ``child``: its workflow id.

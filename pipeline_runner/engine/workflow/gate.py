@@ -1,0 +1,109 @@
+"""The gate: where a run stops, in all of its branches at once, to go on in a new run.
+
+The server suggests continue-as-new when a history has grown long. From then on every list of steps
+stops before its next step. Waits on timers count as stopped, since the state says when they are over.
+When nothing else is left, the state is all that there is to the run, and goes into the new one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from temporalio import workflow
+
+from pipeline_runner.engine.workflow.cancel import CancelScope
+
+
+class Gate:
+    """Counts the tasks that do the work of a run, and those of them that have stopped."""
+
+    def __init__(self, go_on: Callable[[], None], work: CancelScope) -> None:
+        """Make the gate of a run.
+
+        Args:
+            go_on: Goes on in a new run, and does not return; or returns, if the state is too large for that.
+            work: The scope of all its work.
+        """
+        self._go_on = go_on
+        self._work = work
+        self._working = 1
+        self._groups = 0
+        self._stopped = 0
+        self._failing = 0
+        """Groups of tasks of which one has failed: the others come to their end first."""
+        self._is_late = False
+        """Whether the run has to do without: its state was too large."""
+
+    async def pass_(self, cancel: CancelScope | None = None) -> None:
+        """Pass, or stop while the run gets ready to go on in a new one.
+
+        Args:
+            cancel: What may end the work that is about to be done; None: nothing does.
+
+        Raises:
+            Interrupted: It is to end.
+        """
+        if workflow.info().is_continue_as_new_suggested():
+            if cancel is not None:
+                # The new run would not know of a cancellation that came in this very activation.
+                await workflow.wait_condition(lambda: True)
+                cancel.check()
+            if not self._groups:
+                self._go_on()
+            else:
+                with self.stopped():
+                    await workflow.wait_condition(
+                        lambda: self._is_late or (cancel is not None and cancel.requested)
+                    )
+        if cancel is not None:
+            cancel.check()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Count as stopped in the meantime: the state says how to take up what is waited for."""
+        self._stopped += 1
+        try:
+            yield
+        finally:
+            self._stopped -= 1
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Keep the run from going on in a new one in the meantime."""
+        self._failing += 1
+        try:
+            yield
+        finally:
+            self._failing -= 1
+
+    def begin(self, tasks: int) -> None:
+        """Take note that so many tasks do the work of one, which waits for them."""
+        self._working += tasks - 1
+        self._groups += 1
+
+    def end(self) -> None:
+        """Take note that one of these tasks has ended."""
+        self._working -= 1
+
+    async def wait_for(self, are_done: Callable[[], bool], *, outermost: bool) -> None:
+        """Wait for such tasks, in place of which the caller works again then.
+
+        Args:
+            are_done: Tells whether all have ended.
+            outermost: Whether the caller is the run's main task, which goes on in a new run for all.
+        """
+        while not are_done():
+            await workflow.wait_condition(lambda: are_done() or (outermost and self._is_ready()))
+            if not are_done():
+                await workflow.wait_condition(lambda: True)
+                if self._is_ready() and not are_done():
+                    self._go_on()
+                    self._is_late = True
+        self._working += 1
+        self._groups -= 1
+
+    def _is_ready(self) -> bool:
+        return (
+            workflow.info().is_continue_as_new_suggested()
+            and self._working == self._stopped
+            and not (self._is_late or self._failing or self._work.requested)
+        )

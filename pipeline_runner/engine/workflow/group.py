@@ -1,0 +1,100 @@
+"""Items of a loop, or branches, some at a time: the first that fails ends the others."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from temporalio import workflow
+
+from pipeline_runner.core.state import Frame
+from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
+from pipeline_runner.engine.workflow.gate import Gate
+from pipeline_runner.engine.workflow.scopes import Scope, StepError
+
+
+class Group:
+    """Runs something for each of some keys. What is under way, and what has completed, is in a frame."""
+
+    def __init__(self, gate: Gate, scope: Scope, body: Callable[[str, Scope], Awaitable[Any]]) -> None:
+        """Prepare a group.
+
+        Args:
+            gate: The run's.
+            scope: The scope of the step that the group is a part of.
+            body: Runs one of the keys, in a scope of its own, and returns its output.
+        """
+        self._gate = gate
+        self._scope = scope
+        self._frame = scope.frame
+        self._body = body
+        self._cancel = CancelScope(scope.cancel)
+        self._waiting: list[str] = []
+        """Keys that have not begun, or that the run before had begun; the next one is last."""
+        self._error: BaseException | None = None
+        """The first one, which ends the others."""
+        self._tasks = 0
+        self._ended = 0
+
+    async def run(self, keys: Sequence[str], *, limit: int) -> dict[str, Any]:
+        """Run all that has not completed, at most so many at a time.
+
+        Returns:
+            The outputs by key.
+
+        Raises:
+            StepError: The first error, once all have ended.
+            Interrupted: All have ended because the work is to end.
+        """
+        frame = self._frame
+        # What is open goes on before others begin.
+        self._waiting = [key for key in keys if key not in frame.open and key not in frame.outputs][::-1]
+        self._waiting += [key for key in keys if key in frame.open][::-1]
+        self._tasks = min(limit, len(self._waiting))
+        try:
+            if self._tasks > 1:
+                await self._run_tasks()
+            else:
+                while self._waiting:
+                    await self._gate.pass_(self._scope.cancel)
+                    await self._run_next(outermost=self._scope.outermost)
+        finally:
+            self._cancel.close()
+        if self._error is not None:
+            self._scope.cancel.check()
+            raise self._error
+        return frame.outputs
+
+    async def _run_tasks(self) -> None:
+        self._gate.begin(self._tasks)
+        tasks = [asyncio.create_task(self._work()) for _ in range(self._tasks)]
+        await self._gate.wait_for(lambda: self._ended == self._tasks, outermost=self._scope.outermost)
+        for task in tasks:
+            # What is neither an error of a step nor an interruption is a mistake in here.
+            await task
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting and self._error is None:
+                await self._gate.pass_(self._cancel)
+                if self._waiting and self._error is None:
+                    await self._run_next(outermost=False)
+        except (StepError, Interrupted) as error:
+            if self._error is None:
+                self._error = error
+                await self._end_others()
+        finally:
+            self._ended += 1
+            self._gate.end()
+
+    async def _end_others(self) -> None:
+        with self._gate.failing():
+            await self._cancel.request(Interrupted("cancelled", "another one has failed"))
+            await workflow.wait_condition(lambda: self._ended == self._tasks - 1)
+
+    async def _run_next(self, *, outermost: bool) -> None:
+        key = self._waiting.pop()
+        frame = self._frame.open.setdefault(key, Frame())
+        around = replace(self._scope, cancel=self._cancel, outermost=outermost)
+        self._frame.outputs[key] = await self._body(key, around.inside(frame, around.path))
+        del self._frame.open[key]
