@@ -141,8 +141,7 @@ class Run:
 
 def _encoded(run: Run) -> str:
     return (
-        f"what the run {run.workflow_id} has ended with is encoded: connect with the data converter that its"
-        " worker has"
+        f"the outcome of the run {run.workflow_id} is encoded: connect with the data converter of its worker"
     )
 
 

@@ -70,7 +70,7 @@ def _by_name(pipelines: Iterable[Pipeline]) -> dict[str, Pipeline]:
     for one in pipelines:
         other = found.setdefault(one.name, one)
         if other is not one:
-            raise UsageError(f'{other.path} and {one.path} are both named "{one.name}": names must differ')
+            raise UsageError(f'{other.path} and {one.path} are both named "{one.name}": names must be unique')
     return found
 
 

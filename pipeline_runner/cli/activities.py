@@ -1,4 +1,4 @@
-"""List the activities that a step can name, with what goes in and what comes out."""
+"""List the activities that steps can use, with their inputs and outputs."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from pipeline_runner.language import catalogue_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("name", nargs="*", help="show these in full; without names, list all")
+    parser.add_argument("name", nargs="*", help="activities to show in full (default: list all)")
     options.add_activities(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
-    """Print the catalogue that holds in the current folder."""
+    """Print the catalogue of the current directory."""
     path = catalogue_file.nearest(Path.cwd())
     try:
         if path is None:

@@ -1,6 +1,6 @@
-"""Cancel a run: it undoes what it has done, and then ends.
+"""Cancel a run. The run undoes what it has done, and then ends.
 
-The command says what it did, and does not wait for the end: run-pipeline watch RUN does.
+This command does not wait for the end. To follow the run, use run-pipeline watch RUN.
 """
 
 import argparse
@@ -22,7 +22,9 @@ _LOOK = 0.2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("run", metavar="RUN", help="the workflow id")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the run's error and history")
+    parser.add_argument(
+        "--reason", default="", metavar="TEXT", help="the reason, recorded in the run's error and history"
+    )
     options.add_server(parser)
 
 
@@ -58,7 +60,8 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
         raise CommandError(f'the run "{args.run}" has just ended', ExitCode.FAILED) from None
     again = " again" if asked else ""
     console.tell(
-        f"asked{again} to cancel: {args.run}. It undoes what it has done; to follow it: {_watch(args.run)}"
+        f"cancellation requested{again}: {args.run}. The run undoes what it has done; to follow it:"
+        f" {_watch(args.run)}"
     )
     if await _is_left_lying(chain):
         console.tell(await _remedy(client, args.run, description, where))
@@ -67,7 +70,7 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
 
 def _ended(run: str, description: "WorkflowExecutionDescription") -> str:
     state = description.status.name.lower().replace("_", " ") if description.status else "ended"
-    return f'the run "{run}" is not open: it is {state}'
+    return f'the run "{run}" is not open: its status is {state}'
 
 
 def _watch(run: str) -> str:
@@ -94,5 +97,5 @@ async def _remedy(
     from pipeline_runner.cli.following import unserved_line
 
     if await watch.memo_of(client, description, where.embedded) is not None:
-        return f"no worker serves the run: it is undone when it is followed the next time ({_watch(run)})"
+        return f"no worker serves the run: it will be undone when you follow it ({_watch(run)})"
     return unserved_line(client, run, description.task_queue)

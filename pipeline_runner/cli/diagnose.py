@@ -41,7 +41,7 @@ def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
         text = render(_plain(diagnostic), sources.get(diagnostic.path, ""), colour=colour())
         console.tell(text.rstrip("\n"), steering=True)
         if diagnostic is shown[-1] and len(shown) < len(group):
-            console.tell(f"  = and {len(group) - len(shown)} more times: lines {_lines(group[_FEW:])}")
+            console.tell(f"  = {len(group) - len(shown)} more like this: lines {_lines(group[_FEW:])}")
 
 
 def _kind(diagnostic: Diagnostic) -> tuple[str, str, str]:
@@ -88,7 +88,7 @@ def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dic
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise CommandError(f'-i takes name=value, not "{pair}"')
+            raise CommandError(f'-i expects name=value, not "{pair}"')
         try:
             given[name] = parse_input(text, pipeline.inputs.get(name, True))
         except ValueError as error:
@@ -97,9 +97,7 @@ def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dic
         return validate_inputs(pipeline.inputs, given)
     except InvalidInputs as error:
         problems = "\n".join(f"  {problem}" for problem in error.problems)
-        raise CommandError(
-            f'the inputs do not fit "{pipeline.name}": nothing was started\n{problems}'
-        ) from None
+        raise CommandError(f'invalid inputs for "{pipeline.name}": nothing was started\n{problems}') from None
 
 
 def _from_file(file: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""
 _WIDTH = 300
 _QUERY_TIMEOUT = 5.0
-_ENCODED = "encoded: name the codec of its worker (--codec)"
+_ENCODED = "encoded: pass the codec of its worker with --codec"
 _PATIENCE = 3.0
 _LEAVING = 10.0
 """Seconds in which workers and connections may be closed when the exit code is known."""
@@ -99,11 +99,11 @@ def _command(name: str, workflow_id: str) -> str:
 def _say_goodbye(workflow_id: str, where: Target, *, cancels: bool) -> None:
     """Say what becomes of a run that is followed no longer, and what to do."""
     left = "detached" if cancels else "left"
-    told = f"{left}; the run is open still. To follow it again: {_command('watch', workflow_id)}"
+    told = f"{left}; the run is still open. To follow it again: {_command('watch', workflow_id)}"
     if not cancels:
         told += f"\nTo cancel it: {_command('cancel', workflow_id)}"
     if where.ends_with_us:
-        told += "\nUnless another command serves it, it waits until it is followed again"
+        told += "\nUnless another command serves the run, it waits until you follow it again"
     console.tell(told)
 
 
@@ -115,7 +115,7 @@ def unserved_line(client: Client, workflow_id: str, queue: str) -> str:
         ["temporal", "workflow", "terminate", "--address", address, "--workflow-id", workflow_id]
     )
     return (
-        f'no worker serves the task queue "{queue}", and the run waits: start one ({worker}, or one in'
+        f'no worker serves the task queue "{queue}", so the run is waiting: start one ({worker}, or one in'
         f" another SDK), or end the run without undo ({end})"
     )
 
@@ -131,7 +131,7 @@ async def _cancel(client: Client, handle: WorkflowHandle[Any, Any], why: str, sh
                 await asyncio.sleep(1)
                 continue
             # It may have ended in this very moment; the history tells.
-            shown.note(f"the cancellation was not taken: {error.message}")
+            shown.note(f"the cancellation was not accepted: {error.message}")
         return
 
 
@@ -165,7 +165,7 @@ async def _follow(
         nonlocal asked
         asked += 1
         if asked == 1:
-            shown.note("cancelling, with undo; Ctrl-C again detaches")
+            shown.note("cancelling and undoing the run; press Ctrl-C again to detach")
             tasks.add(asyncio.create_task(_cancel(client, handle, why, shown)))
         else:
             stop.set()
@@ -207,9 +207,7 @@ async def _tell(
         _write_report(report, report_file)
         return _tell_failure(report)
     except UNDECODED:
-        raise CommandError(
-            f"the run has ended, and what it ended with is {_ENCODED}", ExitCode.FAILED
-        ) from None
+        raise CommandError(f"the run has ended, but its outcome is {_ENCODED}", ExitCode.FAILED) from None
     report = follower.report or (await _query(last) if report_file else None)
     if report is not None:
         report = with_attempts(report, follower)
@@ -217,7 +215,7 @@ async def _tell(
     try:
         console.result_json(value)
     except console.OutputError as error:
-        console.tell(f"the run has completed, and its output cannot be written: {error}")
+        console.tell(f"the run has completed, but its output cannot be written: {error}")
         return ExitCode.FAILED
     return _tell_left(report) if report is not None else ExitCode.OK
 
@@ -236,7 +234,7 @@ def _tell_left(report: Report) -> ExitCode:
 
 def _output(payload: Payload) -> Any:
     if payload.metadata and not is_plain(payload):
-        raise CommandError(f"the run has completed, and its output is {_ENCODED}", ExitCode.FAILED)
+        raise CommandError(f"the run has completed, but its output is {_ENCODED}", ExitCode.FAILED)
     return json.loads(payload.data or b"null")
 
 
@@ -271,7 +269,7 @@ def _tell_failure(report: Report) -> ExitCode:
     if report.status == "cancelled":
         console.tell(f"{error.message if error else 'cancelled'}")
     elif error is not None:
-        how = "the steps completed, and what they did is kept; finally failed" if kept else "failed"
+        how = "the steps completed and their effects are kept, but finally failed" if kept else "failed"
         console.tell(f"{how}: {error.message}{in_brackets(error.type)}")
     _tell_output(error)
     for extra in report.finally_errors:
@@ -283,7 +281,7 @@ def _tell_failure(report: Report) -> ExitCode:
     if report.omitted:
         console.tell(f"  and {report.omitted} more that were undone")
     if report.dirty:
-        console.tell("dirty: something that was done is left, or may be")
+        console.tell("dirty: effects of the run remain, or may remain")
         return ExitCode.DIRTY
     return ExitCode.CANCELLED if report.status == "cancelled" else ExitCode.FAILED
 
@@ -321,5 +319,5 @@ def _tell_other(cause: BaseException | None, follower: Follower) -> ExitCode:
     console.tell(told)
     if not follower.has_acted:
         return ExitCode.FAILED
-    console.tell("dirty: the run ended without a report, and what it had done is left, or may be")
+    console.tell("dirty: the run ended without a report, and its effects remain, or may remain")
     return ExitCode.DIRTY

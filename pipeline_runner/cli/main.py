@@ -22,13 +22,13 @@ from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 
 COMMANDS = {
-    "run": "check a pipeline file, run it, follow it, print its output",
-    "validate": "check files and folders, without running anything",
-    "watch": "follow a run to its end, and go on with one that was interrupted",
-    "cancel": "cancel a run, which undoes what it has done",
-    "worker": "serve runs, pipelines by name, and activities, until stopped",
-    "server": "keep the embedded Temporal server and its web UI running, with a worker",
-    "activities": "list what a step can name",
+    "run": "check a pipeline file, run it, follow it, and print its output",
+    "validate": "check files and directories without running anything",
+    "watch": "follow a run to its end, and resume it if it was interrupted",
+    "cancel": "cancel a run and undo what it has done",
+    "worker": "serve runs, pipelines by name, and activities until stopped",
+    "server": "run the embedded Temporal server and its web UI, with a worker",
+    "activities": "list the activities that steps can use",
     "explain": "explain a rule of the checker",
     "schema": "print the JSON Schema of pipeline files",
 }
@@ -73,11 +73,11 @@ def _overview() -> str:
             "usage: run-pipeline COMMAND ...",
             "       run-pipeline FILE ...          short for: run-pipeline run FILE ...",
             "",
-            "Run YAML pipelines on Temporal, undone in reverse order when they fail.",
+            "Run YAML pipelines on Temporal. If a pipeline fails, its steps are undone in reverse order.",
             "",
             *lines,
             "",
-            "run-pipeline COMMAND --help tells more.",
+            "For help on a command: run-pipeline COMMAND --help",
         ]
     )
 
@@ -91,7 +91,7 @@ def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         return "run", arguments
     close = get_close_matches(first, COMMANDS, n=1)
     hint = f'did you mean "{close[0]}"?' if close else f"the commands are {', '.join(COMMANDS)}"
-    raise CommandError(f'there is no command and no file "{first}": {hint}')
+    raise CommandError(f'"{first}" is neither a command nor a file: {hint}')
 
 
 def _check_surroundings(arguments: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise CommandError(f"the current folder cannot be used: {error.strerror}") from None
+        raise CommandError(f"the current directory cannot be used: {error.strerror}") from None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -150,14 +150,14 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _report(error: Exception) -> None:
     """Say in one line that this is our error, and write down where it happened."""
     first = (str(error).splitlines() or [""])[0]
-    told = f"run-pipeline: this is an error in run-pipeline itself ({type(error).__name__}: {first})"
+    told = f"run-pipeline: internal error in run-pipeline ({type(error).__name__}: {first})"
     text = "".join(traceback.format_exception(error))
     for directory_of in (_state_directory, tempfile.gettempdir):
         with suppress(OSError):  # also where there is no temporary directory
             descriptor, path = tempfile.mkstemp(prefix="error-", suffix=".txt", dir=directory_of())
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
-            console.tell(f"{told}; please report it with {path}")
+            console.tell(f"{told}; please report it and attach {path}")
             return
     console.tell(f"{text}{told}; please report it")
 

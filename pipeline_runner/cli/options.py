@@ -14,26 +14,26 @@ def add_activities(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="a Python module of activities",
+        help="a Python module with activities",
     )
 
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
     """Add what a command takes that serves runs until it is stopped."""
-    parser.add_argument("path", nargs="*", help="pipeline files and folders to serve by name")
+    parser.add_argument("path", nargs="*", help="pipeline files and directories to serve by name")
     add_activities(parser)
-    _add_verbose(parser, "log the tracebacks of activities, too")
+    _add_verbose(parser, "also log tracebacks of activities")
     parser.add_argument(
         "--task-queue",
         metavar="QUEUE",
-        help="default: pipelines, and those that the pipelines name",
+        help="default: pipelines, and the task queues that the served pipelines name",
     )
 
 
 def add_following(parser: argparse.ArgumentParser) -> None:
     """Add what a command takes that follows a run to its end."""
-    _add_verbose(parser, "show what activities log, too")
-    parser.add_argument("--report", metavar="FILE", help="write the report to a file, as JSON")
+    _add_verbose(parser, "also show what activities log")
+    parser.add_argument("--report", metavar="FILE", help="write the report to FILE, as JSON")
 
 
 def _add_verbose(parser: argparse.ArgumentParser, what: str) -> None:
@@ -54,7 +54,7 @@ def check_report(file: str) -> None:
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say where the server is."""
     group = parser.add_argument_group(
-        "server", "default: Temporal's own configuration, else an embedded server"
+        "server", "default: Temporal's own configuration, or else an embedded server"
     )
     group.add_argument("--address", metavar="HOST:PORT", help="the Temporal server")
     group.add_argument("--namespace", help="the Temporal namespace")
@@ -67,6 +67,6 @@ def add_codec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec",
         metavar="CODEC",
-        help="encode and decode what the server keeps: MODULE:NAME, a PayloadCodec or what makes one;"
+        help="encode and decode payloads: MODULE:NAME of a PayloadCodec or of a callable that returns one,"
         " or the URL of a codec server",
     )

@@ -131,7 +131,7 @@ class Live:
             colour, mark = _MARKS[self._ended.state]
             table.add_row(
                 Text(mark, style=colour),
-                Text("in all", style="bold"),
+                Text("total", style="bold"),
                 Text(self._ended.state, style=colour, no_wrap=True),
                 Text(f"{self._ended.elapsed:.1f}s", style="bold"),
             )
@@ -201,4 +201,8 @@ def view() -> Iterator[View]:
 
 def connection_line(connection: "Connection") -> str:
     """Say that the server went away or came back."""
-    return "lost the Temporal server, waiting for it" if connection.lost else "the Temporal server is back"
+    return (
+        "lost the connection to the Temporal server; reconnecting"
+        if connection.lost
+        else "reconnected to the Temporal server"
+    )

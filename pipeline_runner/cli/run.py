@@ -1,7 +1,7 @@
-"""Check a pipeline file, start it, follow it, and print its output as JSON.
+"""Check a pipeline file, run it, follow it, and print its output as JSON.
 
-The output goes to standard output, everything for people to standard error. Ctrl-C
-cancels the run, with undo; Ctrl-C again detaches.
+The output goes to standard output, all messages go to standard error. Ctrl-C cancels
+and undoes the run; a second Ctrl-C detaches from it.
 """
 
 # What is heavy is imported by execute, while the server boots.
@@ -25,11 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an input; wins over --input-file",
+        help="an input; overrides --input-file",
     )
-    parser.add_argument("--input-file", metavar="FILE", help="inputs, as YAML or JSON")
+    parser.add_argument("--input-file", metavar="FILE", help="a YAML or JSON file with inputs")
     parser.add_argument(
-        "--workflow-id", metavar="ID", help="default: the pipeline's, else its name and a random part"
+        "--workflow-id",
+        metavar="ID",
+        help="default: the pipeline's workflow_id, or else its name and a random suffix",
     )
     parser.add_argument(
         "--detach", action="store_true", help="start the run, print its id, and leave it to other workers"
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task-queue",
         metavar="QUEUE",
-        help="where the run goes on a configured server; default: the pipeline's, else pipelines",
+        help="task queue on a configured server (default: the pipeline's task_queue, or else pipelines)",
     )
     options.add_server(parser)
 

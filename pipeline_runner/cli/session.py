@@ -161,8 +161,8 @@ def embedded_place(
         folder = state_folder()
         if is_temporary(folder):
             console.tell(
-                f"the user's state directory cannot be written: runs are kept in {folder};"
-                f" {FOLDER_VARIABLE} names another directory"
+                f"your state directory is not writable, so runs are kept in {folder};"
+                f" set {FOLDER_VARIABLE} to use another directory"
             )
         joining = begun or Joining(folder, port=port, ui_port=ui_port)
         with embedded_server(joining, stays=stays) as server:
@@ -190,7 +190,7 @@ def _tell_refusals() -> Iterator[None]:
         raise CommandError(str(error), ExitCode.FAILED) from None
     except RPCError as error:
         code = ExitCode.UNREACHABLE if unreachable(error) else ExitCode.FAILED
-        raise CommandError(f"the Temporal server refuses: {error.message}", code) from None
+        raise CommandError(f"the Temporal server rejected the request: {error.message}", code) from None
 
 
 def _import_sdk() -> None:
@@ -261,7 +261,7 @@ def _workers_key() -> bytes:
     except SecretNotFoundError:
         return _own_key()
     if len(chosen) < _SHORTEST_KEY:
-        raise CommandError(f"{KEY_VARIABLE} is too short for a key: it needs {_SHORTEST_KEY} characters")
+        raise CommandError(f"{KEY_VARIABLE} is too short: a key needs at least {_SHORTEST_KEY} characters")
     return chosen.encode()
 
 
@@ -271,7 +271,7 @@ def _own_key() -> bytes:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return signing_key(folder)
     except (ServerError, OSError) as error:
-        raise CommandError(f"{error}. Or give the workers a key of their own: {KEY_VARIABLE}") from None
+        raise CommandError(f"{error}. Alternatively, set {KEY_VARIABLE} to a key for the workers") from None
 
 
 def _retention() -> int:

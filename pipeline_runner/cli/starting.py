@@ -138,12 +138,11 @@ async def _expect_workers(client: "Client", where: session.Target, queue: str) -
 
     if where.embedded is not None and not server_stays(where.embedded.folder):
         raise CommandError(
-            "--detach needs a server that stays: start one with run-pipeline server,"
-            " or name one with --address"
+            "--detach needs a server that keeps running: start one with run-pipeline server, or use --address"
         )
     if not await has_workers(client, queue):
         console.tell(
-            f'no worker takes runs from the task queue "{queue}": start one with'
+            f'no worker serves the task queue "{queue}": start one with'
             f" run-pipeline worker --task-queue {shlex.quote(queue)}"
         )
 

@@ -1,4 +1,4 @@
-"""Check pipeline files, and the pipelines in folders, offline."""
+"""Check pipeline files, and the pipelines in directories, offline."""
 
 import argparse
 import gc
@@ -20,16 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         nargs="+",
-        help="a pipeline file, a folder to search for them, or - for a pipeline on standard input",
+        help="a pipeline file, a directory to search for pipelines, or - for standard input",
     )
     options.add_activities(parser)
     parser.add_argument(
         "--no-modules",
         action="store_true",
-        help="import no Python modules: for files that are not trusted",
+        help="import no Python modules; use it for files that you do not trust",
     )
-    parser.add_argument("--format", choices=("text", *FORMATS), default="text", help="how mistakes are told")
-    parser.add_argument("--strict", action="store_true", help="count warnings as mistakes")
+    parser.add_argument("--format", choices=("text", *FORMATS), default="text", help="output format")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     if "-" in args.path and sys.stdin is None:
         raise CommandError("standard input is closed")
     if args.no_modules and args.activities:
-        raise CommandError("--activities imports a module, and --no-modules imports none: leave one out")
+        raise CommandError("--activities imports modules, so it cannot be used with --no-modules")
     # Nearly all that is made is kept to the end: to look for garbage takes a third of the time.
     gc.disable()
     stdin = sys.stdin.buffer if sys.stdin else None
@@ -62,8 +62,8 @@ def _tell(checked: Checked, format_: str) -> None:
         console.result(FORMATS[format_](checked.diagnostics))
     if checked.unread:
         console.tell(
-            f"note: not imported, so that their activities are not checked: {', '.join(checked.unread)};"
-            f" beside activities.yaml, run-pipeline activities --json > {LOCK} writes down what they offer"
+            f"note: not imported, so their activities are not checked: {', '.join(checked.unread)}."
+            f" To record them, run this beside activities.yaml: run-pipeline activities --json > {LOCK}"
         )
     for problem in checked.unreadable:
         console.tell(f"run-pipeline: {problem}")

@@ -1,7 +1,7 @@
 """Follow a run to its end, and print its output as JSON.
 
-A run that was interrupted on the embedded server goes on: this command serves its worker.
-Ctrl-C leaves the run as it is; run-pipeline cancel RUN cancels it.
+If the run was interrupted on the embedded server, this command starts a worker and resumes it.
+Ctrl-C leaves the run as it is. To cancel it, use run-pipeline cancel RUN.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def _activities(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
     Raises:
         CommandError: Something is missing that the run needs.
     """
-    untouched = "The run was not touched"
+    untouched = "The run is unchanged"
     try:
         os.chdir(memo["cwd"])
     except OSError as error:
@@ -93,8 +93,8 @@ async def _check_readable(client: "Client", handle: "WorkflowHandle[Any, Any]") 
         for payload in event.workflow_execution_started_event_attributes.input.payloads:
             if await plain(client.data_converter, payload) is None:
                 raise CommandError(
-                    f"the payloads of the run {handle.id} are encoded, and cannot be decoded here:"
-                    " name the codec that it was started with (--codec). The run was not touched"
+                    f"the payloads of the run {handle.id} are encoded:"
+                    " pass the codec that it was started with (--codec). The run is unchanged"
                 )
         break
 
@@ -119,7 +119,7 @@ async def memo_of(
     if not same(memo.get(MEMO_FIELD), Signer(embedded.key).memo(description.id, memo)):
         console.tell(
             f"the run {description.id} was not started by a command of this user and this version:"
-            " it is followed, but not served"
+            " this command follows it but does not serve it"
         )
         return None
     return memo if "cwd" in memo else None

@@ -1,7 +1,7 @@
-"""Serve runs, pipelines by name, and activities, until stopped.
+"""Serve runs, pipelines by name, and activities until stopped.
 
-Any Temporal client can start the pipelines that are found in the given files and folders
-by their name, with plain inputs.
+Any Temporal client can start the pipelines in the given files and directories by name, with
+plain inputs.
 """
 
 import argparse
@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--served-only",
         action="store_true",
-        help="run the pipelines of PATH by their names, and nothing else that a client starts",
+        help="run only the pipelines of PATH, started by name; refuse everything else that clients start",
     )
     parser.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="run only activities whose names match, such as file.*",
+        help="run only activities whose names match PATTERN, such as file.*",
     )
     options.add_server(parser)
 
@@ -60,7 +60,7 @@ def load_served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
         assert loaded.bundle is not None
         name = loaded.bundle.pipelines[loaded.bundle.root].name
         if name in found:
-            raise CommandError(f'{found[name][0]} and {file} are both named "{name}": names must differ here')
+            raise CommandError(f'{found[name][0]} and {file} are both named "{name}": names must be unique')
         found[name] = (file, loaded)
     return [loaded for _, loaded in found.values()]
 
@@ -138,7 +138,7 @@ class Limits:
             CommandError: It cannot.
         """
         if self.served_only and not found:
-            raise CommandError("--served-only needs pipelines to serve: name files or folders")
+            raise CommandError("--served-only needs pipelines to serve: pass files or directories")
         for loaded in found if self.allow else ():
             assert loaded.bundle is not None
             for pipeline in loaded.bundle.pipelines.values():
@@ -154,7 +154,9 @@ class Limits:
             and not is_allowed(call.name, self.allow)
         ):
             patterns = ", ".join(self.allow)
-            raise CommandError(f'the pipeline "{name}" needs "{call.name}", and --allow allows {patterns}')
+            raise CommandError(
+                f'the pipeline "{name}" needs "{call.name}", but --allow allows only {patterns}'
+            )
 
 
 def _name(loaded: Loaded) -> str:
@@ -182,8 +184,8 @@ def _told(queues: Iterable[str], bundles: Iterable[str], where: session.Target) 
     names = ", ".join(sorted(bundles))
     if names and where.embedded is not None:
         yield f"pipelines by name: {names}"
-        yield "whoever reaches the server can start these, other users of this machine included"
+        yield "anyone who can reach the server can start them, including other users of this machine"
     elif names:
         yield f"pipelines by name: {names}"
     elif where.embedded is not None:
-        yield "no pipelines by name: only what this user starts with run-pipeline run --detach"
+        yield "no pipelines by name: this worker runs only what you start with run-pipeline run --detach"

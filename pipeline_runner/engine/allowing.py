@@ -44,7 +44,7 @@ class _Check(ActivityInboundInterceptor):
         name = activity.info().activity_type
         if name != self._always and not is_allowed(name, self._patterns):
             raise ApplicationError(
-                f'this worker may not run "{name}": it allows {", ".join(self._patterns)}',
+                f'this worker does not allow "{name}": it allows only {", ".join(self._patterns)}',
                 type=errors.NOT_ALLOWED,
                 non_retryable=True,
             )

@@ -79,7 +79,7 @@ def configured(
     """
     file = os.environ.get("TEMPORAL_CONFIG_FILE")
     if file and not Path(file).is_file():
-        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE names {file}, which is not there")
+        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE names {file}, which does not exist")
     try:
         settings: dict[str, Any] = dict(
             ClientConfig.load_client_connect_config(profile=profile, config_file_strict=True)
@@ -95,7 +95,7 @@ def configured(
     target = settings.setdefault("target_host", "localhost:7233")
     if not _ADDRESS.fullmatch(target) or int(target.rpartition(":")[2]) > 65535:
         raise ConfigurationError(
-            f'a server\'s address is HOST:PORT, such as temporal.example.org:7233, not "{target}"'
+            f'the address of a server must be HOST:PORT, such as temporal.example.org:7233, not "{target}"'
         )
     return settings
 
@@ -114,7 +114,9 @@ async def connect(settings: Mapping[str, Any]) -> Client:
     except TimeoutError:
         raise UnreachableError(f"the Temporal server at {where} has not answered for {ANSWER:g} s") from None
     except RPCError as error:
-        raise UnreachableError(f"the Temporal server at {where} refuses: {error.message}") from None
+        raise UnreachableError(
+            f"the Temporal server at {where} rejected the request: {error.message}"
+        ) from None
     except (RuntimeError, ValueError) as error:
         raise UnreachableError(
             f"the Temporal server at {where} cannot be reached: {_reason(error)}"
@@ -202,11 +204,11 @@ def _why_not(value: Any) -> str | None:
         json.dumps(value, allow_nan=False, default=str)
         encoded(value)
     except UnicodeEncodeError:
-        return "has half of a surrogate pair in it, for which there is no UTF-8"
+        return "contains half of a surrogate pair, which UTF-8 cannot encode"
     except TypeError as error:
-        return f"is nothing that JSON can say: {error}"
+        return f"cannot be represented as JSON: {error}"
     except ValueError:
-        return "has a number in it that is not finite"
+        return "contains a number that is not finite"
     return None
 
 
@@ -260,7 +262,7 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
         if len(payloads) < len(given):
             raise ConflictError(
                 f'a run with the id "{what.workflow_id}" is open, and its payloads are encoded: without'
-                " its codec nobody can say whether it is this one"
+                " its codec, nobody can tell whether it is the same run"
             )
         bundle = payloads[1].data if len(payloads) > 1 else None
         if payloads and bundle == what.bundle and msgspec.json.decode(payloads[0].data) == what.inputs:
@@ -268,8 +270,8 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
             return handle
         break
     raise ConflictError(
-        f'a run with the id "{what.workflow_id}" is open, and it is not this one: it has another'
-        " pipeline or other inputs. Choose another --workflow-id, or wait for its end"
+        f'another run with the id "{what.workflow_id}" is open: it has a different'
+        " pipeline or different inputs. Choose another --workflow-id, or wait until it ends"
     )
 
 
@@ -278,8 +280,9 @@ def _check_directory(what: Start, arguments: Sequence[Payload]) -> None:
     if what.bundle is not None and options.directory != what.directory:
         where = options.directory or "no directory"
         raise ConflictError(
-            f'the run "{what.workflow_id}" is open in {where}, and its paths mean that directory: from'
-            f" {what.directory} it is another run. Choose another --workflow-id, or wait for its end"
+            f'the run "{what.workflow_id}" is open in {where}, and its relative paths refer to that'
+            f" directory; from {what.directory} it would be a different run. Choose another --workflow-id, or"
+            " wait until it ends"
         )
 
 

@@ -100,7 +100,7 @@ def _reason(error: Exception) -> str:
 def _import_codec(name: str) -> PayloadCodec:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute.isidentifier():
-        raise CodecChoiceError(f'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "{name}"')
+        raise CodecChoiceError(f'a codec must be MODULE:NAME or http://HOST:PORT/PATH, not "{name}"')
     try:
         module = providers.import_module(module_name)
     except providers.ProviderError as error:
@@ -115,8 +115,8 @@ def _import_codec(name: str) -> PayloadCodec:
             raise CodecChoiceError(f"--codec {name}: {attribute}() failed: {_reason(error)}") from None
     if not isinstance(found, PayloadCodec):
         raise CodecChoiceError(
-            f"--codec {name}: {attribute} is neither a PayloadCodec of temporalio.converter nor makes one,"
-            f" but {type(found).__name__}"
+            f"--codec {name}: {attribute} is neither a PayloadCodec of temporalio.converter nor a callable"
+            f" that returns one, but {type(found).__name__}"
         )
     return found
 
@@ -129,7 +129,7 @@ def _remote(address: str, namespace: str) -> "Remote":
         raise CodecChoiceError(f"the address of a codec server cannot be read: {error}") from None
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise CodecChoiceError(
-            f'the address of a codec server is http://HOST:PORT/PATH, not "{url.copy_with(userinfo=b"")}"'
+            f'the URL of a codec server must be http://HOST:PORT/PATH, not "{url.copy_with(userinfo=b"")}"'
         )
     return Remote(url, namespace)
 
@@ -163,7 +163,7 @@ class Remote(PayloadCodec):
             async with self._client.stream("POST", f"{self._shown}/{what}", json=body) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise CodecError(
-                        f"{self._shown}/{what} answers {answer.status_code} {answer.reason_phrase}"
+                        f"{self._shown}/{what} answered {answer.status_code} {answer.reason_phrase}"
                     )
                 content = await self._content(answer, what)
         except httpx.HTTPError as error:
@@ -171,9 +171,9 @@ class Remote(PayloadCodec):
         try:
             found = json_format.Parse(content, Payloads()).payloads
         except (json_format.ParseError, UnicodeDecodeError):
-            raise CodecError(f"{self._shown}/{what} answers with something else than payloads") from None
+            raise CodecError(f"{self._shown}/{what} did not answer with payloads") from None
         if len(found) != len(payloads):
-            raise CodecError(f"{self._shown}/{what} answers with {len(found)} payloads for {len(payloads)}")
+            raise CodecError(f"{self._shown}/{what} answered with {len(found)} payloads for {len(payloads)}")
         return list(found)
 
     async def _content(self, answer: "httpx.Response", what: str) -> bytes:
@@ -181,5 +181,5 @@ class Remote(PayloadCodec):
         async for part in answer.aiter_bytes():
             content += part
             if len(content) > _ANSWER:
-                raise CodecError(f"{self._shown}/{what} answers with more than {_ANSWER:,} bytes")
+                raise CodecError(f"{self._shown}/{what} answered with more than {_ANSWER:,} bytes")
         return bytes(content)

@@ -141,7 +141,7 @@ def _details(details: Sequence[Any], secrets: tuple[str, ...], converter: DataCo
             return cut
     # Detail upon detail, or nested without end.
     marks = [detail for detail in plain if isinstance(detail, dict) and MARK in detail]
-    return ["the details were too large to be sent", *marks]
+    return ["the details were too large to send", *marks]
 
 
 def _size(detail: Any) -> float:

@@ -397,7 +397,7 @@ class Follower:
                 self._emit(item, "retrying", now, error=message)
             elif not item.waits and _is_left_lying(pending, now):
                 item.waits = True
-                problem = f'no worker takes it from the task queue "{item.queue}"'
+                problem = f'no worker serves the task queue "{item.queue}"'
                 self._emit(item, "waiting", now, error=problem)
                 self._tell_unserved(item.queue)
             elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED and details is not None:

@@ -81,14 +81,14 @@ class _Attempt:
 
     def _given_up(self) -> ApplicationError:
         name = activity.info().activity_type
-        _log.warning("%s: the attempt did not end when its time was up, and may still run", name)
+        _log.warning("%s: the attempt timed out but did not stop, and may still be running", name)
         self._work.add_done_callback(lambda work: _tell_end(name, work))
         return self._until.error(going_on=True)
 
 
 def _tell_end(name: str, work: "asyncio.Future[Any]") -> None:
     how = "cancelled" if work.cancelled() else "failed" if work.exception() else "completed"
-    _log.warning("%s: an attempt that was given up has ended now (%s)", name, how)
+    _log.warning("%s: an abandoned attempt has ended (%s)", name, how)
 
 
 def is_uncertain(error: BaseException) -> bool:

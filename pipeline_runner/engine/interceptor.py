@@ -177,8 +177,8 @@ class _ActivityInbound(ActivityInboundInterceptor):
                 payload = await plain(self._converter, input.headers[name])
                 if payload is None:
                     raise ApplicationError(
-                        f'the header "{name}" cannot be read: give this worker the codec of the one that ran'
-                        " the pipeline",
+                        f'the header "{name}" cannot be read: configure this worker with the codec of the'
+                        " worker that runs the pipeline",
                         type=errors.UNREADABLE,
                     )
                 found[name] = msgspec.json.decode(payload.data)
@@ -209,7 +209,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
             error = await self._converter.decode_failure(failure)
         except Exception as problem:  # noqa: BLE001 - a codec may raise anything
             # What cannot be read may say it.
-            _log.warning("cannot read how the attempt before ended: %s", problem)
+            _log.warning("cannot read how the previous attempt ended: %s", problem)
             return True
         if isinstance(error, TimeoutError):
             return error.type is not TimeoutType.SCHEDULE_TO_START
@@ -239,7 +239,7 @@ def _measured(result: Any) -> Any:
     except Exception as error:
         # The work was done, and nobody will know what came of it.
         raise ApplicationError(
-            f'the result of "{name}" is no JSON data: {error}',
+            f'the result of "{name}" is not JSON data: {error}',
             UNCERTAIN,
             type=type(error).__name__,
             non_retryable=True,
@@ -298,7 +298,7 @@ def _with_secrets(
         except (TypeError, ValueError) as error:
             where = "".join(f"[{key!r}]" for key in path[1:])
             raise ApplicationError(
-                f"a secret cannot be put into the input{where}: {error}",
+                f"a secret cannot be inserted into the input{where}: {error}",
                 type=errors.INVALID_INPUTS,
                 non_retryable=True,
             ) from None

@@ -69,7 +69,7 @@ def _arity(signature: inspect.Signature, given: int) -> str:
     needed = sum(parameter.default is parameter.empty for parameter in parameters)
     takes = str(needed) if needed == len(parameters) else f"{needed} to {len(parameters)}"
     names = ", ".join(signature.parameters)
-    return f"it takes {takes} argument{'' if takes == '1' else 's'} ({names}), not {given}"
+    return f"the activity takes {takes} argument{'' if takes == '1' else 's'} ({names}), not {given}"
 
 
 def _typed(argument: Any, hint: Any, prefix: str, converter: PayloadConverter) -> Any:

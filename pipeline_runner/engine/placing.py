@@ -31,7 +31,7 @@ def placed(value: Any, path: list[str | int], change: Callable[[str], str]) -> A
         return RawValue(Payload(metadata=dict(value.payload.metadata), data=json.dumps(data).encode()))
     if not path:
         if not isinstance(value, str):
-            raise TypeError(f"it is no text there, but {type(value).__name__}")
+            raise TypeError(f"a string is needed there, not {type(value).__name__}")
         return change(value)
     key, rest = path[0], path[1:]
     try:

@@ -27,7 +27,7 @@ def chosen() -> int:
     except ValueError as error:
         raise ValueError(f"{VARIABLE}: {error}") from None
     if seconds < _LEAST:
-        raise ValueError(f'{VARIABLE}: runs are kept for an hour at least, not "{text}"')
+        raise ValueError(f'{VARIABLE}: runs are kept for at least an hour, not "{text}"')
     return int(seconds)
 
 

@@ -122,7 +122,7 @@ class _Activities(ActivityInboundInterceptor):
         if not activity.info().is_local and not self._is_signed(input):
             raise not_signed(
                 f'the activity "{activity.info().activity_type}" was not scheduled by a run that this'
-                " worker takes, and it runs nothing else"
+                " worker accepts, so this worker refuses it"
             )
         use(self._signer)
         return await super().execute_activity(input)

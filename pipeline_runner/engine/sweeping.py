@@ -47,7 +47,7 @@ class Namespace:
             try:
                 described = await self.client.workflow_service.describe_namespace(request)
             except RPCError as error:
-                _log.warning("what is kept for undos will not be removed: %s", error)
+                _log.warning("old undo records will not be removed: %s", error)
                 self._ask_again = time.monotonic() + _PAUSE
             else:
                 self._id = described.namespace_info.id
@@ -100,7 +100,7 @@ async def _sweep_now_and_then(namespace: Namespace) -> None:
             for store in await asyncio.to_thread(old_records.due_stores, EVERY):
                 await sweep(namespace, store)
         except (OSError, RPCError, ValueError) as error:
-            _log.warning("what is kept for undos is not removed: %s", error)
+            _log.warning("old undo records were not removed: %s", error)
         await asyncio.sleep(EVERY)
 
 
@@ -129,7 +129,7 @@ async def _can_be_undone(client: Client, origin: Origin) -> bool:
             return True
         latest = await _describe(client, origin.workflow_id, None)
     except RPCError as error:
-        _log.warning("cannot ask for the run %s: %s", origin.workflow_id, error)
+        _log.warning("cannot look up the run %s: %s", origin.workflow_id, error)
         return True
     if latest is None:
         return False

@@ -184,7 +184,7 @@ class ServingPlugin(Plugin):
             if name not in self._bundles:
                 known = ", ".join(sorted(self._bundles)) or "none"
                 raise ApplicationError(
-                    f'this worker serves no pipeline "{name}"; it serves {known}',
+                    f'this worker does not serve the pipeline "{name}"; it serves: {known}',
                     type=errors.UNKNOWN_PIPELINE,
                     # Asked over the task queue, another worker may know it.
                     non_retryable=activity.info().is_local,

@@ -29,7 +29,7 @@ def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | 
         try:
             chosen = render_text(pipeline.workflow_id, {"inputs": inputs})
         except ExpressionError as error:
-            raise WorkflowIdError(f"the workflow id cannot be made: {error.message}") from None
+            raise WorkflowIdError(f"the workflow id cannot be rendered: {error.message}") from None
     return workflow_id_for(pipeline.name, chosen)
 
 
@@ -44,9 +44,9 @@ def workflow_id_for(name: str, chosen: str | None = None) -> str:
         size = len(made.encode())
     except UnicodeEncodeError as error:
         raise WorkflowIdError(
-            f"a workflow id is UTF-8, and character {error.start + 1} of this one is half of a surrogate"
+            f"a workflow id must be UTF-8, but character {error.start + 1} of this one is half of a surrogate"
             " pair: nothing was started"
         ) from None
     if not 0 < size <= MAX_ID:
-        raise WorkflowIdError(f"a workflow id has 1 to {MAX_ID} bytes, not {size}: nothing was started")
+        raise WorkflowIdError(f"a workflow id must have 1 to {MAX_ID} bytes, not {size}: nothing was started")
     return made

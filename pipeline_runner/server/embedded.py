@@ -84,7 +84,7 @@ class Joining:
         try:
             self._look()
         except OSError as error:
-            raise ServerError(f"the state folder {self.folder} cannot be used: {error.strerror}") from None
+            raise ServerError(f"the state directory {self.folder} cannot be used: {error.strerror}") from None
 
     def ready(self) -> Embedded:
         """Wait until the server can be used.
@@ -96,7 +96,7 @@ class Joining:
         try:
             server = self._wait()
         except OSError as error:
-            raise ServerError(f"the state folder {self.folder} cannot be used: {error.strerror}") from None
+            raise ServerError(f"the state directory {self.folder} cannot be used: {error.strerror}") from None
         self._needed = True
         return server
 
@@ -130,11 +130,11 @@ class Joining:
         if self._users is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._users = self._open.enter_context((self.folder / "users.lock").open("ab"))
-        self._obstacle = f"the server of {self.folder} does not stop; its log is {self.folder / 'server.log'}"
+        self._obstacle = f"the server in {self.folder} does not stop; its log: {self.folder / 'server.log'}"
         if not lock(self._users, shared=True):
             return None
         if self._keeper is None:
-            self._obstacle = f"another command is starting the server of {self.folder}, and does not finish"
+            self._obstacle = f"another command is starting the server in {self.folder}, but does not finish"
             with (self.folder / "start.lock").open("ab") as starting:
                 # Without this lock, what the card says may be of a server that has gone.
                 if not lock(starting):
@@ -171,11 +171,11 @@ def _staying(folder: Path) -> Iterator[None]:
     try:
         stay = (folder / "stays.lock").open("ab")
     except OSError as error:
-        raise ServerError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+        raise ServerError(f"the state directory {folder} cannot be used: {error.strerror}") from None
     with stay:
         # Whoever looks whether a server stays holds this lock for a moment.
         if not lock(stay, shared=True, timeout=_WAIT):
-            raise ServerError(f"the lock {folder / 'stays.lock'} is not to be had")
+            raise ServerError(f"cannot acquire the lock {folder / 'stays.lock'}")
         yield
 
 

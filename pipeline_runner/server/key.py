@@ -55,10 +55,8 @@ def _read(file: Path) -> bytes:
     if owner not in (os.geteuid(), 0):
         # Whoever knows the key has this user run things.
         raise ServerError(
-            f"the key {file} belongs to another user (uid {owner}): use a state directory of your own"
+            f"the key {file} belongs to another user (uid {owner}): use your own state directory"
         )
     if len(key) != SIZE:
-        raise ServerError(
-            f"the key {file} is damaged. Remove it; runs that are open can then not be taken up any more"
-        )
+        raise ServerError(f"the key {file} is damaged. Remove it; runs that are open then cannot be resumed")
     return key

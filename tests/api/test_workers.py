@@ -171,7 +171,7 @@ async def test_allowed_activities_alone_run(world: World) -> None:
     served = PipelinePlugin([pipeline], allow=["shop.l*"], secrets=vault)
     async with Worker(world.client, task_queue=world.queue, plugins=[served]):
         run = await world.runner.start(pipeline)
-        with pytest.raises(RunFailed, match=r'this worker may not run "shop\.sync"'):
+        with pytest.raises(RunFailed, match=r'this worker does not allow "shop\.sync"'):
             await run.result()
 
 

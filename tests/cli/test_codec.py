@@ -27,8 +27,8 @@ from tests.effects import lines
 
 CODEC = ("--codec", "tests.codecs:codec")
 ENCODED = (
-    "run-pipeline: the payloads of the run {} are encoded, and cannot be decoded here:"
-    " name the codec that it was started with (--codec). The run was not touched\n"
+    "run-pipeline: the payloads of the run {} are encoded:"
+    " pass the codec that it was started with (--codec). The run is unchanged\n"
 )
 
 
@@ -92,8 +92,8 @@ async def test_a_codec_server_is_asked_in_temporal_s_protocol(codec_server: str)
     ("answer", "reason"),
     [
         ((500, b""), "/codec/decode answers 500 Internal Server Error"),
-        ((200, b"<html>"), "/codec/decode answers with something else than payloads"),
-        ((200, b"\xff"), "/codec/decode answers with something else than payloads"),
+        ((200, b"<html>"), "/codec/decode did not answer with payloads"),
+        ((200, b"\xff"), "/codec/decode did not answer with payloads"),
         ((200, b'{"payloads": []}'), "/codec/decode answers with 0 payloads for 1"),
     ],
 )
@@ -119,19 +119,19 @@ async def test_an_answer_of_a_codec_server_is_read_up_to_a_limit(
     Codecs.answer = (200, answer + b" ")
     with pytest.raises(codecs.CodecError) as caught:
         await remote.decode([Payload(data=b"y")])
-    assert str(caught.value).endswith(f"/codec/decode answers with more than {len(answer):,} bytes")
+    assert str(caught.value).endswith(f"/codec/decode answered with more than {len(answer):,} bytes")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", 'a codec is MODULE:NAME or http://HOST:PORT/PATH, not "nothing"'),
+        ("nothing", 'a codec must be MODULE:NAME or http://HOST:PORT/PATH, not "nothing"'),
         ("no_such_module:codec", 'there is no Python module "no_such_module"'),
         ("tests.codecs:cdc", 'the module "tests.codecs" has no "cdc"'),
         ("tests.codecs:ENCODING", "ENCODING is neither a PayloadCodec"),
         ("tests.cli.test_codec:broken", "broken() failed: ValueError: no key"),
         ("ftp://me:secret@host", 'is http://HOST:PORT/PATH, not "ftp://host"'),
-        ("http://", "the address of a codec server is"),
+        ("http://", "the URL of a codec server must be"),
     ],
 )
 def test_what_is_no_codec_is_refused_before_anything_is_started(
@@ -178,8 +178,10 @@ async def test_runs_of_a_configured_server_are_encoded(shop: Path, server: DevSe
     assert "failed: sell 1: b is out of order [Broken]\n  undone: a\n" in failed.err
     assert json.loads((shop / "report.json").read_text())["undo"][0]["state"] == "undone"
     assert (blind_end.code, blind_failure.code, blind_end.out) == (1, 1, "")
-    assert blind_end.err.endswith("and its output is encoded: name the codec of its worker (--codec)\n")
-    assert blind_failure.err.endswith("ended with is encoded: name the codec of its worker (--codec)\n")
+    assert blind_end.err.endswith("but its output is encoded: pass the codec of its worker with --codec\n")
+    assert blind_failure.err.endswith(
+        "but its outcome is encoded: pass the codec of its worker with --codec\n"
+    )
     worker.send_signal(signal.SIGTERM)
     assert finish(worker).code == 0
     client = await Client.connect(server.address)

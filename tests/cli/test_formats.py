@@ -94,7 +94,7 @@ def test_modules_print_nothing_into_results_and_are_not_imported_if_unwanted(tmp
     command = ("validate", "p.yaml", "--format", "json")
     done = run(tmp_path, *command, "--no-modules")
     assert (done.code, done.json) == (0, [])
-    assert "note: not imported, so that their activities are not checked: surprise; " in done.err
+    assert "note: not imported, so their activities are not checked: surprise. " in done.err
     assert not (tmp_path / "ran.txt").exists()
     done = run(tmp_path, *command)
     assert [one["rule"] for one in done.json] == ["type-mismatch"]

@@ -114,7 +114,9 @@ def test_a_page_can_have_nothing_run(tmp_path: Path) -> None:
     (planted / "planted.py").write_text("open('imported', 'w').close()\n")
     asyncio.run(_plant(address, planted))
     watching = popen(tmp_path, "watch", "planted")
-    assert "the run planted was not started by a command of this user" in read_until(watching, "not served")
+    assert "the run planted was not started by a command of this user" in read_until(
+        watching, "does not serve it"
+    )
     watching.kill()
     finish(watching)
     assert not (planted / "imported").exists()

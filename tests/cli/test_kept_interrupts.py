@@ -71,7 +71,7 @@ async def test_while_the_server_is_away(tmp_path: Path, capsys: pytest.CaptureFi
             await eventually(lambda: "h: waiting" in _more(told, capsys))
             server.kill()
             caught.hit("Ctrl-C")
-            await eventually(lambda: "lost the Temporal server" in _more(told, capsys))
+            await eventually(lambda: "lost the connection to the Temporal server" in _more(told, capsys))
             server = devserver.start(database=database, port=server.port)
             assert await following == ExitCode.CANCELLED
     finally:

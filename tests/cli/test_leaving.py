@@ -45,14 +45,17 @@ def test_cancel_has_the_run_undone_and_says_so(shop: Path) -> None:
     done = run(shop, "cancel", "shop", "--reason", "closing time")
     assert (done.code, done.out) == (0, "")
     assert done.err == (
-        "asked to cancel: shop. It undoes what it has done; to follow it: run-pipeline watch shop\n"
+        "cancellation requested: shop. The run undoes what it has done; to follow it: run-pipeline watch shop\n"
     )
     ended = finish(process)
     assert ended.code == 4
     assert "cancelled: closing time" in ended.err
     assert lines(shop / "log") == ["do a", "do b", "undo b", "undo a"]
     again = run(shop, "cancel", "shop")
-    assert (again.code, again.err) == (1, 'run-pipeline: the run "shop" is not open: it is canceled\n')
+    assert (again.code, again.err) == (
+        1,
+        'run-pipeline: the run "shop" is not open: its status is canceled\n',
+    )
     unknown = run(shop, "cancel", "shep")
     assert (unknown.code, unknown.err) == (1, 'run-pipeline: there is no run "shep" here\n')
 
@@ -69,9 +72,9 @@ def test_watch_only_looks(shop: Path, number: signal.Signals) -> None:
     left = finish(watching)
     assert (left.code, left.out) == (130, "")
     assert left.err.splitlines()[-3:] == [
-        "left; the run is open still. To follow it again: run-pipeline watch shop",
+        "left; the run is still open. To follow it again: run-pipeline watch shop",
         "To cancel it: run-pipeline cancel shop",
-        "Unless another command serves it, it waits until it is followed again",
+        "Unless another command serves the run, it waits until you follow it again",
     ]
     assert process.poll() is None
     assert lines(shop / "log") == ["do a", "do b"], "nothing was cancelled"
@@ -89,9 +92,9 @@ def test_a_cancelled_run_that_nobody_serves_is_told_and_undone_by_watch(shop: Pa
     done = run(shop, "cancel", "shop")
     assert done.code == 0
     assert done.err.splitlines()[-1] == (
-        "no worker serves the run: it is undone when it is followed the next time (run-pipeline watch shop)"
+        "no worker serves the run: it will be undone when you follow it (run-pipeline watch shop)"
     )
-    assert run(shop, "cancel", "shop").err.startswith("asked again to cancel: shop.")
+    assert run(shop, "cancel", "shop").err.startswith("cancellation requested again: shop.")
     watched = run(shop, "watch", "shop")
     assert watched.code == 4, watched.err
     assert lines(shop / "log") == ["do a", "undo a"]
@@ -106,7 +109,7 @@ async def test_a_run_without_a_worker_is_told_with_what_to_do(
     queue = f"queue-{shop.name}"
     words = (*arguments(shop), "--task-queue", queue, "--workflow-id", shop.name)
     told = (
-        f'no worker serves the task queue "{queue}", and the run waits: start one (run-pipeline worker'
+        f'no worker serves the task queue "{queue}", so the run is waiting: start one (run-pipeline worker'
         f" --task-queue {queue}, or one in another SDK), or end the run without undo (temporal workflow"
         f" terminate --address {server.address} --workflow-id {shop.name})"
     )
@@ -117,7 +120,7 @@ async def test_a_run_without_a_worker_is_told_with_what_to_do(
     interrupt(running)
     detached = await asyncio.to_thread(finish, running)
     assert detached.code == 130
-    assert "detached; the run is open still" in detached.err
+    assert "detached; the run is still open" in detached.err
     asked = await asyncio.to_thread(run, shop, "cancel", shop.name, **address)
     assert (asked.code, asked.err.splitlines()[-1]) == (0, told)
     watching = popen(shop, "watch", shop.name, **address)
@@ -143,11 +146,11 @@ def test_a_step_and_its_undo_on_a_queue_without_a_worker_are_told(shop: Path) ->
         " compensate: {activity: payment.refund, task_queue: refunds}}\n"
     )
     process = popen(shop, "n.yaml", "--workflow-id", "n")
-    seen = read_until(process, 'no worker serves the task queue "go-queue", and the run waits: start one')
-    assert 'a: waiting: no worker takes it from the task queue "go-queue"' in seen
+    seen = read_until(process, 'no worker serves the task queue "go-queue", so the run is waiting: start one')
+    assert 'a: waiting: no worker serves the task queue "go-queue"' in seen
     interrupt(process)
     seen = read_until(process, 'no worker serves the task queue "refunds"')
-    assert 'undo a: waiting: no worker takes it from the task queue "refunds"' in seen
+    assert 'undo a: waiting: no worker serves the task queue "refunds"' in seen
     interrupt(process)
     assert finish(process).code == 130
 
@@ -182,7 +185,7 @@ def test_a_failed_finally_says_that_the_steps_are_kept(shop: Path) -> None:
     done = run(shop, "release.yaml", *EFFECTS)
     assert (done.code, done.out) == (1, "")
     assert (
-        "the steps completed, and what they did is kept; finally failed:"
+        "the steps completed and their effects are kept, but finally failed:"
         " tell them: n is out of order [Broken]\nfinally: more: m is out of order [Broken]\n"
     ) in done.err
     assert "undone" not in done.err

@@ -51,7 +51,7 @@ def test_a_terminal_shows_steps_states_attempts_and_undo(tmp_path: Path) -> None
     assert any(re.search(r"✓ +open the shop +completed +\d+\.\ds", line) for line in lines)
     assert any(re.search(r"✗ +sell 1 +failed +\d+\.\ds +b is out of order", line) for line in lines)
     assert any(re.search(r"✓ +undo open the shop +completed +\d+\.\ds +attempt 2", line) for line in lines)
-    assert any(re.search(r"✗ +in all +failed +\d+\.\ds$", line) for line in lines)
+    assert any(re.search(r"✗ +total +failed +\d+\.\ds$", line) for line in lines)
     assert lines[-3:] == [
         "failed: sell 1: b is out of order [Broken]",
         "  undone after 2 attempts: a",
@@ -85,7 +85,7 @@ def test_skipped_steps_are_shown_and_an_undone_step_has_its_childs_name_in_front
     assert "\x07" not in shown
     last = "\n".join(last_frame(shown))
     rows = re.findall(
-        r"^ (.)  (the child|  make.* it|never|stop|undo inner/make.* it|in all) +(\w+)", last, re.MULTILINE
+        r"^ (.)  (the child|  make.* it|never|stop|undo inner/make.* it|total) +(\w+)", last, re.MULTILINE
     )
     assert [(mark, state) for mark, _, state in rows[-6:]] == [
         ("✓", "completed"), ("✓", "completed"), ("○", "skipped"), ("✗", "failed"), ("✓", "completed"), ("✗", "failed"),

@@ -109,7 +109,8 @@ async def test_a_workers_log_has_a_line_for_what_happens_and_no_traceback(
     }
     assert len(of["unknown"]) == 1
     assert re.match(
-        r'unknown: refused: this worker serves no pipeline "shep"; .*\[UnknownPipeline\]', of["unknown"][0]
+        r'unknown: refused: this worker does not serve the pipeline "shep"; .*\[UnknownPipeline\]',
+        of["unknown"][0],
     )
     assert len(of["wrong"]) == 1
     assert of["wrong"][0].startswith("wrong: refused: ")

@@ -91,7 +91,7 @@ def test_a_dirty_run_is_told_apart(shop: Path) -> None:
     done = run(shop, *arguments(shop, then="fail", undo="fail"), "--report", "report.json")
     assert (done.code, done.out) == (3, "")
     assert "UNDO FAILED after 3 attempts: a: a cannot be undone [Stuck]" in done.err
-    assert "dirty: something that was done is left, or may be" in done.err
+    assert "dirty: effects of the run remain, or may remain" in done.err
     assert json.loads((shop / "report.json").read_text())["dirty"] is True
 
 
@@ -107,7 +107,7 @@ def test_ctrl_c_cancels_with_undo(shop: Path) -> None:
     interrupt(process)
     done = finish(process)
     assert (done.code, done.out) == (4, "")
-    assert "cancelling, with undo; Ctrl-C again detaches" in done.err
+    assert "cancelling and undoing the run; press Ctrl-C again to detach" in done.err
     assert "cancelled: Ctrl-C" in done.err
     assert lines(shop / "log") == ["do a", "do b", "undo b", "undo a"]
     assert_nothing_left(shop)
@@ -126,7 +126,7 @@ def test_ctrl_c_twice_detaches_and_watch_goes_on(shop: Path) -> None:
     interrupt(process)
     done = finish(process)
     assert (done.code, done.out) == (130, "")
-    assert "detached; the run is open still. To follow it again: run-pipeline watch shop-1" in done.err
+    assert "detached; the run is still open. To follow it again: run-pipeline watch shop-1" in done.err
     assert_nothing_left(shop)
     again = run(shop, "watch", "shop-1")
     assert (again.code, again.out) == (4, "")
@@ -202,7 +202,7 @@ def test_the_same_workflow_id_follows_the_open_run_or_conflicts(shop: Path) -> N
     wait_for(lambda: "do b" in lines(shop / "log"))
     conflict = run(shop, *arguments(shop, then="hang", count=2), "--workflow-id", "one")
     assert conflict.code == 2
-    assert 'a run with the id "one" is open, and it is not this one' in conflict.err
+    assert 'another run with the id "one" is open: it has a different pipeline' in conflict.err
     second = popen(shop, *arguments(shop, then="hang"), "--workflow-id", "one")
     seen = ""
     assert second.stderr is not None
@@ -220,7 +220,7 @@ def test_the_same_workflow_id_follows_the_open_run_or_conflicts(shop: Path) -> N
     [
         (["-i", "count=x"], 'count: must be an integer, not "x"'),
         (["-i", "cuont=1"], 'cuont: there is no such input (did you mean "count"?)'),
-        (["-i", "count"], '-i takes name=value, not "count"'),
+        (["-i", "count"], '-i expects name=value, not "count"'),
         (
             ["--input-file", "missing.yaml"],
             "the input file missing.yaml cannot be read: No such file or directory",
@@ -302,7 +302,7 @@ def test_inputs_from_a_file_and_the_command_line(shop: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vaildate", "x"], 'there is no command and no file "vaildate": did you mean "validate"?'),
+        (["vaildate", "x"], '"vaildate" is neither a command nor a file: did you mean "validate"?'),
         (["missing.yaml"], "missing.yaml"),
         (["run", "shop.yaml", "--nonsense"], "--nonsense"),
         (["validate", "missing"], "missing"),
@@ -327,7 +327,7 @@ def test_an_address_where_nobody_listens_is_exit_code_5(shop: Path) -> None:
 def test_configuration_mistakes_are_told(shop: Path) -> None:
     done = run(shop, *arguments(shop), TEMPORAL_CONFIG_FILE="nowhere.toml")
     assert done.code == 2
-    assert "TEMPORAL_CONFIG_FILE names nowhere.toml, which is not there" in done.err
+    assert "TEMPORAL_CONFIG_FILE names nowhere.toml, which does not exist" in done.err
     done = run(shop, *arguments(shop), "--profile", "nope")
     assert done.code == 2
     assert "nope" in done.err
@@ -342,7 +342,7 @@ def test_watch_of_an_unknown_run(shop: Path) -> None:
 def test_detach_needs_a_server_that_stays(shop: Path) -> None:
     done = run(shop, *arguments(shop), "--detach")
     assert done.code == 2
-    assert "--detach needs a server that stays" in done.err
+    assert "--detach needs a server that keeps running" in done.err
 
 
 def test_the_embedded_server_crashes_and_comes_back_in_mid_run(shop: Path) -> None:
@@ -524,7 +524,7 @@ def test_an_activity_that_nobody_takes_is_told(shop: Path) -> None:
     seen = ""
     while "waiting" not in seen:
         seen += process.stderr.readline()
-    assert 'a: waiting: no worker takes it from the task queue "go-queue"' in seen
+    assert 'a: waiting: no worker serves the task queue "go-queue"' in seen
     interrupt(process)
     assert finish(process).code == 4
 

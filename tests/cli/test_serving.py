@@ -65,7 +65,7 @@ async def test_a_worker_and_runs_on_a_configured_server(shop: Path, server: DevS
     address = {"TEMPORAL_ADDRESS": server.address}
     queue = ("--task-queue", f"queue-{shop.name}")
     alone = popen(shop, *arguments(shop), *queue, "--workflow-id", shop.name, **address)
-    read_until(alone, "no worker takes runs from the task queue")
+    read_until(alone, "no worker serves the task queue")
     worker = popen(shop, "worker", "pipelines", *EFFECTS, *queue, **address)
     done = finish(alone)
     assert (done.code, done.json["by"]) == (0, "b"), done.err
@@ -113,11 +113,11 @@ def test_a_server_says_who_may_start_what(shop: Path) -> None:
     server = popen(shop, "server", "pipelines", *EFFECTS)
     bare = popen(shop, "server")
     nothing = popen(shop, "server", "--no-worker")
-    told = read_until(server, "whoever reaches the server can start these")
+    told = read_until(server, "anyone who can reach the server can start them")
     assert "pipelines by name: shop\n" in told
     assert 'warning: shop: the worker has no secret "SHOP_TOKEN"' in told
     assert "pipelines by name: shop" not in read_until(bare, "no pipelines by name")
-    assert "serving" not in read_until(nothing, "no worker: this command runs nothing")
+    assert "serving" not in read_until(nothing, "no worker: this command runs no pipelines")
     for process in (server, bare, nothing):
         process.send_signal(signal.SIGTERM)
     for process in (server, bare, nothing):
@@ -131,7 +131,7 @@ def test_a_server_says_who_may_start_what(shop: Path) -> None:
         (("worker", "--served-only"), "--served-only needs pipelines to serve"),
         (
             ("worker", "pipelines", *EFFECTS, "--allow", "file.*", "--allow", "http.*"),
-            'the pipeline "shop" needs "effect.do", and --allow allows file.*, http.*',
+            'the pipeline "shop" needs "effect.do", but --allow allows only file.*, http.*',
         ),
         (("server", "pipelines", *EFFECTS, "--no-worker"), "--no-worker serves nothing"),
     ],
@@ -149,7 +149,7 @@ def test_a_worker_of_a_configured_server_takes_only_what_it_serves(shop: Path, s
     read_until(worker, "pipelines by name: shop")
     refused = run(shop, *arguments(shop), *queue, **settings)
     assert refused.code == 1
-    assert "this worker runs the pipelines that it serves, and no others" in refused.err
+    assert "this worker runs only the pipelines that it serves" in refused.err
     assert "[NotSigned]" in refused.err
 
     async def by_name() -> object:

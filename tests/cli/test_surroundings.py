@@ -92,7 +92,7 @@ def test_an_error_of_our_own_is_70_with_one_line_and_a_file(
         assert main.run(["schema"]) == 70
         told = capsys.readouterr().err
         assert told.count("\n") == 1
-        assert "error in run-pipeline itself (ValueError: substring not found)" in told
+        assert "internal error in run-pipeline (ValueError: substring not found)" in told
         file = Path(told.split()[-1])
         assert file.parent == place
         assert "Traceback" in file.read_text()
@@ -141,7 +141,7 @@ def test_the_sdk_is_imported_by_one_thread_at_a_time(tmp_path: Path) -> None:
     [
         ("127.0.0.1:1", 5, "the Temporal server at 127.0.0.1:1 cannot be reached: Connection refused"),
         ("no.host.invalid:7233", 5, "the Temporal server at no.host.invalid:7233 cannot be reached: "),
-        ("", 2, 'a server\'s address is HOST:PORT, such as temporal.example.org:7233, not ""'),
+        ("", 2, 'the address of a server must be HOST:PORT, such as temporal.example.org:7233, not ""'),
         ("not an address", 2, "a server's address is HOST:PORT"),
         ("localhost", 2, "a server's address is HOST:PORT"),
         ("http://127.0.0.1:1", 2, "a server's address is HOST:PORT"),
@@ -210,7 +210,7 @@ def test_a_read_only_home_leaves_runs_among_the_temporary_files(tmp_path: Path) 
     done = run(tmp_path, "n.yaml", **home)
     folder = tmp_path / "tmp" / f"run-pipeline-{os.getuid()}"
     assert (done.code, done.out) == (0, '"done"\n'), done.err
-    assert f"the user's state directory cannot be written: runs are kept in {folder};" in done.err
+    assert f"your state directory is not writable, so runs are kept in {folder};" in done.err
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
     other = run(tmp_path, "n.yaml", **home | {"HOME": str(tmp_path / "good")})
@@ -266,7 +266,7 @@ async def test_runs_are_kept_for_thirty_days_or_as_long_as_is_said(
 
 @pytest.mark.parametrize(
     ("chosen", "told"),
-    [("30", '"30" is not a duration'), ("1m", 'runs are kept for an hour at least, not "1m"')],
+    [("30", '"30" is not a duration'), ("1m", 'runs are kept for at least an hour, not "1m"')],
 )
 def test_a_wrong_retention_is_refused(tmp_path: Path, chosen: str, told: str) -> None:
     (tmp_path / "n.yaml").write_text(NOTHING)
@@ -416,7 +416,7 @@ def test_an_error_of_our_own_is_told_where_nothing_can_be_written(
     monkeypatch.setattr(main, "_dispatch", fail)
     assert main.run(["validate"]) == 70
     last = capsys.readouterr().err.splitlines()[-1]
-    told = "run-pipeline: this is an error in run-pipeline itself (ZeroDivisionError: by accident)"
+    told = "run-pipeline: internal error in run-pipeline (ZeroDivisionError: by accident)"
     assert last == f"{told}; please report it"
 
 

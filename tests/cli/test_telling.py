@@ -46,13 +46,13 @@ def test_what_repeats_is_counted_in_the_text_and_kept_for_programs(tmp_path: Pat
     (tmp_path / "bad.yaml").write_text(f"name: bad\nsteps:\n{steps}  - {{id: b, set: {{x: 1}}, ifs: 1}}\n")
     done = run(tmp_path, "validate", "bad.yaml")
     assert done.err.count('unknown key "retrys"') == 3
-    assert done.err.count("and 37 more times: lines 6, 7, 8, 9, 10, 11, 12, 13, 14, …\n") == 1
+    assert done.err.count("37 more like this: lines 6, 7, 8, 9, 10, 11, 12, 13, 14, …\n") == 1
     assert done.err.count('unknown key "ifs"') == 1
     assert done.err.endswith("\n1 file: 41 errors, 0 warnings\n")
     assert len(json.loads(run(tmp_path, "validate", "--format", "json", "bad.yaml").out)) == 41
     (tmp_path / "four.yaml").write_text(f"name: four\nsteps:\n{''.join(steps.splitlines(keepends=True)[:4])}")
     done = run(tmp_path, "validate", "four.yaml")
-    assert (done.err.count('unknown key "retrys"'), "more times" in done.err) == (4, False)
+    assert (done.err.count('unknown key "retrys"'), "more like this" in done.err) == (4, False)
 
 
 def test_validate_searches_folders_and_prints_json(tmp_path: Path) -> None:

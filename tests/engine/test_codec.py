@@ -254,6 +254,8 @@ async def test_a_run_waits_for_a_worker_that_has_its_codec(encoded: Pipelines, p
             events = [event async for event in handle.fetch_history_events()]
             found = [e for e in events if e.HasField("workflow_task_failed_event_attributes")]
             failed = found[0].workflow_task_failed_event_attributes if found else None
-    assert failed.failure.message.startswith("the run's arguments are encoded: give this worker the codec")
+    assert failed.failure.message.startswith(
+        "the run's arguments are encoded: configure this worker with the codec"
+    )
     async with encoded.worker(), asyncio.timeout(20):
         assert await result_of(handle) == {"x": 1}

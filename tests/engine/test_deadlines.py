@@ -89,7 +89,7 @@ async def test_the_limit_of_all_attempts_counts_too(pipelines: Pipelines, tmp_pa
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)
     assert cause.type == "ScheduleToCloseTimeout"
-    assert cause.message == "write: not done within 2s500ms, retries included (schedule_to_close)"
+    assert cause.message == "write: not completed within 2s500ms, including retries (schedule_to_close)"
     assert report is not None
     assert [(r.outcome, r.state) for r in report.undo] == [("uncertain", "undone")]
     assert (tmp_path / "order").read_text().split() == ["begin", "begin", "undo"]
@@ -157,7 +157,7 @@ async def test_a_thread_that_cannot_be_stopped_is_told(
             handle = await pipelines.start(held())
             cause, report = await failure(handle)
             release.set()
-            await eventually(lambda: "an attempt that was given up has ended now" in caplog.text)
+            await eventually(lambda: "an abandoned attempt has ended" in caplog.text)
     finally:
         release.set()
     assert isinstance(cause, ApplicationError)

@@ -239,7 +239,7 @@ async def test_a_parameter_of_several_is_named_and_their_number_is_checked(pipel
             "o: the input is not valid: count: Expected `int`, got `str`"
         )
         assert await told("args: [{width: 1}, 2, 3]") == (
-            "o: the input is not valid: it takes 1 to 2 arguments (size, count), not 3"
+            "o: the input is not valid: the activity takes 1 to 2 arguments (size, count), not 3"
         )
         fits = pipeline(step(pipelines, "test.two", "args: [{width: 3}]"), "output: '{{ steps.o.output }}'\n")
         handle = await pipelines.start(pipelines.bundle(fits))

@@ -145,7 +145,7 @@ async def test_large_results_end_a_run_before_its_history_is_full(pipelines: Pip
         handle = await pipelines.start(bundle)
         cause, report = await failed(handle, 60)
     assert cause.type == "PayloadTooLarge"
-    assert "the run's results are too large to go on: pass references to them instead" in cause.message
+    assert "the run's results are too large to continue: pass references instead" in cause.message
     assert not report.dirty
     assert pipelines.effects == ["do a", "undo a"]
     size = (await handle.describe()).raw_description.workflow_execution_info.history_size_bytes

@@ -79,7 +79,7 @@ async def test_an_interruption_reaches_a_child_that_went_on_in_a_new_run(small: 
     else:
         assert isinstance(cause, ApplicationError)
         assert cause.type == "PipelineTimeout"
-        assert cause.message == 'p was not done within 6s during "c"'
+        assert cause.message == 'p did not complete within 6s during "c"'
         assert report is not None
         assert not report.dirty
     assert (state["status"], state.get("dirty", False)) == (how, False)
@@ -369,7 +369,7 @@ async def test_a_result_that_is_no_json_leaves_a_step_that_was_done(pipelines: P
     assert isinstance(cause, ApplicationError)
     assert cause.type == "TypeError"
     assert cause.message == (
-        'o: the result of "test.object" is no JSON data: Object of type object is not JSON serializable'
+        'o: the result of "test.object" is not JSON data: Object of type object is not JSON serializable'
     )
     assert report is not None
     assert [(r.outcome, r.state) for r in report.undo] == [("uncertain", "undone")]
@@ -408,7 +408,7 @@ async def test_inputs_that_are_no_mapping_are_refused(pipelines: Pipelines, give
         cause, _ = await failure(handle)
     assert isinstance(cause, ApplicationError)
     assert cause.type == "InvalidInputs"
-    assert cause.message == f"the inputs must be one mapping, not a {kind}"
+    assert cause.message == f"the inputs must be a mapping, not a {kind}"
 
 
 async def test_a_key_is_the_same_after_a_reset(pipelines: Pipelines) -> None:

@@ -113,7 +113,9 @@ async def test_a_secret_does_not_go_to_a_worker_that_cannot_resolve_it(pipelines
         cause, _ = await failure(handle)
     assert isinstance(cause, ApplicationError)
     assert cause.type == "ExpressionError"
-    assert cause.message.startswith('o: a secret cannot be passed to "effect.do", which is served elsewhere')
+    assert cause.message.startswith(
+        'o: a secret cannot be passed to "effect.do", which another worker serves'
+    )
     assert pipelines.effects == []
 
 
@@ -138,7 +140,7 @@ async def test_an_unknown_activity_is_not_asked_for_again(pipelines: Pipelines) 
     assert isinstance(cause, ApplicationError)
     assert cause.type == "UnknownActivity"
     assert (
-        f'no activity "test.unheard-of" in the worker that listens on the task queue "{pipelines.queue}"'
+        f'the worker on the task queue "{pipelines.queue}" does not have the activity "test.unheard-of"'
         in (cause.message)
     )
     assert await _attempts(handle) == [1]

@@ -129,14 +129,14 @@ def test_a_port_that_another_program_listens_on_is_refused() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(devserver.ServerError, match=f"^port {port} is taken by another program"):
+        with pytest.raises(devserver.ServerError, match=f"^another program uses port {port}"):
             devserver.start(port=port)
 
 
 def test_a_port_that_another_server_listens_on_is_refused() -> None:
     first = devserver.start()
     try:
-        with pytest.raises(devserver.ServerError, match=f"^port {first.port} is taken by another program"):
+        with pytest.raises(devserver.ServerError, match=f"^another program uses port {first.port}"):
             devserver.start(port=first.port)
         assert first.process.poll() is None
     finally:

@@ -192,6 +192,8 @@ async def test_a_run_that_goes_on_at_a_worker_without_its_codec_waits_for_one_th
                 async for event in newest.fetch_history_events():
                     if event.HasField("workflow_task_failed_event_attributes"):
                         failed = event.workflow_task_failed_event_attributes.failure
-        assert failed.message.startswith("the run's arguments are encoded: give this worker the codec")
+        assert failed.message.startswith(
+            "the run's arguments are encoded: configure this worker with the codec"
+        )
         assert encoded.effects[:6] == DONE
     await _still_runs(newest)

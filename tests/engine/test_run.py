@@ -172,7 +172,7 @@ async def test_the_error_chain_letter_by_letter_over_two_levels_of_children(pipe
         (
             "schedule_to_close: 500ms",
             "ScheduleToCloseTimeout",
-            "not done within 500ms, retries included (schedule_to_close)",
+            "not completed within 500ms, including retries (schedule_to_close)",
         ),
     ],
 )
@@ -211,7 +211,7 @@ steps:
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)
     assert cause.type == "ScheduleToStartTimeout"
-    assert cause.message == "a: no worker took it within 200ms (schedule_to_start)"
+    assert cause.message == "a: no worker started it within 200ms (schedule_to_start)"
     assert report is not None
     assert report.undo == ()
     assert pipelines.effects == []
@@ -232,7 +232,7 @@ finally:
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)
     assert cause.type == "PipelineTimeout"
-    assert cause.message == 'deadline was not done within 700ms during "b"'
+    assert cause.message == 'deadline did not complete within 700ms during "b"'
     assert report is not None
     assert (report.status, report.dirty) == ("timed_out", False)
     assert pipelines.effects == ["do a", "do b", "undo b", "undo a", "do timed_out PipelineTimeout"]
@@ -295,7 +295,7 @@ steps:
         nap.message
         == 'nap: wait: "2001-01-01T00:00:00Z" is not a duration, write for example "500ms", "30s", "5m" or "1h30m"'
     )
-    assert condition.message == 'condition: when must be true or false, and is "x": inputs.what'
+    assert condition.message == 'condition: when must be true or false, not "x": inputs.what'
     assert naive.message.startswith('long_ago: wait.until: "2001-01-01" has no time zone')
     assert {nap.type, condition.type, naive.type} == {"ExpressionError"}
 
@@ -425,7 +425,7 @@ steps:
         cause, report = await failure(await pipelines.start(bundle))
     assert isinstance(cause, ApplicationError)
     assert cause.type == "ChildTerminated"
-    assert cause.message == "c: the child was stopped by the server after 500ms, without undo"
+    assert cause.message == "c: the server stopped the child after 500ms, without undo"
     assert report is not None
     assert report.dirty
 
@@ -440,7 +440,7 @@ async def test_a_workflow_id_that_is_taken_is_an_error_of_the_step(pipelines: Pi
         await open_run.terminate()
     assert isinstance(cause, ApplicationError)
     assert cause.type == "WorkflowAlreadyStarted"
-    assert cause.message == f'c: a workflow with the id "{open_run.id}" is running already'
+    assert cause.message == f'c: a workflow with the id "{open_run.id}" is already running'
 
 
 async def test_what_is_over_the_payload_limit_is_an_error_naming_the_step(pipelines: Pipelines) -> None:
@@ -498,7 +498,7 @@ output: "{{ steps.s.output.v }}"
         ' m: must be an integer, not "x"; n: this input is missing'
     )
     assert isinstance(other, ApplicationError)
-    assert other.message == 'this worker serves no pipeline "by-nam"; it serves by-name'
+    assert other.message == 'this worker does not serve the pipeline "by-nam"; it serves: by-name'
     assert report == Report(
         pipeline="by-name", status="failed", error=ErrorInfo(type="InvalidInputs", message=cause.message)
     )
@@ -524,7 +524,7 @@ async def test_a_bundle_of_another_version_is_refused(pipelines: Pipelines) -> N
     assert report is not None
     assert (report.pipeline, report.status, report.dirty, report.undo) == ("p", "failed", False, ())
     assert cause.message == (
-        "this run was started in format 2, and this worker runs format 1:"
+        "this run was started in format 2, but this worker supports format 1:"
         " use the same version of pipeline-runner on both sides"
     )
 

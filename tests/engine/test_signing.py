@@ -209,7 +209,7 @@ async def test_a_run_of_somebody_else_is_ended(own: Pipelines, client: Client, p
             "evil", args=_evil(own, proof), id=f"{own.queue}-e", task_queue=own.queue
         )
         error = await _refused(handle)
-    assert error.message.startswith("this run was not started by a command of the user")
+    assert error.message.startswith("this worker refuses the run, because no command of the worker's user")
     assert not proof.exists()
 
 
@@ -390,7 +390,7 @@ async def test_a_worker_that_only_serves_takes_pipelines_by_name(
                 "evil", args=_evil(own, proof), id=f"{own.queue}-2", task_queue=own.queue
             )
             error = await _refused(handle)
-            assert error.message.startswith("this worker runs the pipelines that it serves, and no others")
+            assert error.message.startswith("this worker runs only the pipelines that it serves")
     assert own.effects == ["do c"]
     assert not proof.exists()
 
@@ -413,7 +413,7 @@ async def test_a_worker_runs_only_the_activities_that_it_allows(
         cause, report = await failure(handle)
     assert isinstance(cause, ApplicationError)
     assert cause.type == "NotAllowed"
-    assert cause.message == 'b: this worker may not run "shell.run": it allows effect.*, file.re?d'
+    assert cause.message == 'b: this worker does not allow "shell.run": it allows only effect.*, file.re?d'
     assert report is not None
     assert [(r.path, r.state) for r in report.undo] == [("a", "undone")]
     assert pipelines.effects == ["do a", "undo a"]

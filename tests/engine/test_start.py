@@ -64,11 +64,11 @@ async def test_half_of_a_surrogate_pair_starts_nothing(pipelines: Pipelines) -> 
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("a\ud800", "has half of a surrogate pair in it, for which there is no UTF-8"),
-        ({"k\udc00": 1}, "has half of a surrogate pair in it, for which there is no UTF-8"),
-        ([math.inf], "has a number in it that is not finite"),
-        (math.nan, "has a number in it that is not finite"),
-        (object(), "is nothing that JSON can say: Encoding objects of type object is unsupported"),
+        ("a\ud800", "contains half of a surrogate pair, which UTF-8 cannot encode"),
+        ({"k\udc00": 1}, "contains half of a surrogate pair, which UTF-8 cannot encode"),
+        ([math.inf], "contains a number that is not finite"),
+        (math.nan, "contains a number that is not finite"),
+        (object(), "cannot be represented as JSON: Encoding objects of type object is unsupported"),
     ],
     ids=["half", "half-key", "infinite", "nan", "object"],
 )

@@ -84,7 +84,7 @@ def test_a_run_is_not_taken_up_without_its_secrets(tmp_path: Path) -> None:
     bare = run(tmp_path, "watch", "mine")
     assert bare.code == 2
     assert 'no secret "B3_TOKEN"' in bare.err
-    assert bare.err.rstrip().endswith("The run was not touched")
+    assert bare.err.rstrip().endswith("The run is unchanged")
     taken_up = run(tmp_path, "watch", "mine", B3_TOKEN="token")
     assert taken_up.code == 1, taken_up.err
     assert "undone: make" in taken_up.err
@@ -121,4 +121,4 @@ def test_the_longest_workflow_id_starts(tmp_path: Path) -> None:
     assert (done.code, done.out) == (0, '"done"\n'), done.err
     longer = run(tmp_path, "main.yaml", "--workflow-id", "i" * 1001)
     assert longer.code == 2
-    assert "a workflow id has 1 to 1000 bytes, not 1001" in longer.err
+    assert "a workflow id must have 1 to 1000 bytes, not 1001" in longer.err

@@ -109,8 +109,8 @@ def prepare_activity(
     value, places = seal(render(call.input if call.args is None else call.args, names))
     if places and not call.secrets:
         raise ExpressionError(
-            f'a secret cannot be passed to "{call.name}", which is served elsewhere: '
-            "activities.yaml says secrets: true if its worker is one of this package"
+            f'a secret cannot be passed to "{call.name}", which another worker serves: '
+            "if that worker uses Pipeline Runner, set secrets: true in activities.yaml"
         )
     arguments, sent = value, places
     if call.args is None:

@@ -33,12 +33,10 @@ UNDOING_HEADER = "pipeline-runner-undoing"
 """On a step of a pipeline that is a compensation: how the step ended that the pipeline undoes."""
 
 _BY_COMMAND = (
-    "this run was not started by a command of the user whose worker took it. On an embedded server, start"
-    " a pipeline with run-pipeline and without --address, or by its name where run-pipeline server serves it"
+    "this worker refuses the run, because no command of the worker's user started it. On an embedded server,"
+    " start a pipeline with run-pipeline without --address, or by name if run-pipeline server serves it"
 )
-_BY_NAME = (
-    "this worker runs the pipelines that it serves, and no others: start one by its name, with its inputs"
-)
+_BY_NAME = "this worker runs only the pipelines that it serves: start one by name, with its inputs"
 
 
 class Steps(WorkflowInboundInterceptor):

@@ -102,7 +102,7 @@ class Interpreter:
         try:
             workflow_id, report = msgspec.convert(args, tuple[str, Report])
         except msgspec.ValidationError as error:
-            workflow.logger.warning("not a child's report: %s", error)
+            workflow.logger.warning("ignored a signal that is not a child's report: %s", error)
             return
         if self._run is not None:
             self._run.child_undone(workflow_id, report)
@@ -183,7 +183,7 @@ def _check_signature(name: str, bundle: bytes, served: _Served) -> None:
     expected = signer.bundle(workflow.info().workflow_id, name, bundle, served.directory)
     if not signatures.same(served.signature, expected):
         raise signatures.not_signed(
-            f'the pipeline "{name}" was not answered with by a worker of the user whose worker took the run'
+            f'the pipeline "{name}" does not come from a worker of the same user as the worker of the run'
         )
 
 
@@ -208,7 +208,7 @@ async def _loaded_elsewhere(name: str) -> RawValue:
 
 def _validated(program: Program, inputs: Any) -> dict[str, Any]:
     if not isinstance(inputs, dict):
-        raise _refused(errors.INVALID_INPUTS, f"the inputs must be one mapping, not {kind_of(inputs)}")
+        raise _refused(errors.INVALID_INPUTS, f"the inputs must be a mapping, not {kind_of(inputs)}")
     try:
         return validate_inputs(program.root.inputs, inputs)
     except InvalidInputs as error:

@@ -55,7 +55,7 @@ class Ending:
 def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending:
     """Judge the exception that an activity or child handle raised."""
     if isinstance(error, WorkflowAlreadyStartedError):
-        message = f'a workflow with the id "{error.workflow_id}" is running already'
+        message = f'a workflow with the id "{error.workflow_id}" is already running'
         return Ending(outcome="failed", type=errors.WORKFLOW_ALREADY_STARTED, message=message)
     if isinstance(error, ActivityError) and isinstance(action, ActivityCall):
         return _of_activity(error, action)
@@ -70,7 +70,7 @@ def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending
 def unknown_activity(name: str, queue: str | None) -> str:
     """Say that a worker does not know an activity; ``queue`` None: it listens on the run's own task queue."""
     where = f'on the task queue "{queue}"' if queue else "on the task queue of the run"
-    return f'there is no activity "{name}" in the worker that listens {where}'
+    return f'the worker {where} does not have the activity "{name}"'
 
 
 def _of_activity(error: ActivityError, action: ActivityCall) -> Ending:
@@ -84,7 +84,7 @@ def _of_activity(error: ActivityError, action: ActivityCall) -> Ending:
             # The SDK's word for a result that it could not send: the work was done.
             return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
         if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
-            message = f"its input does not fit the activity: {cause.cause.message}"
+            message = f"invalid input: {cause.cause.message}"
         unregistered = _UNREGISTERED.get(kind)
         if unregistered and unregistered.match(message):
             kind, message = errors.UNKNOWN_ACTIVITY, unknown_activity(action.name, action.task_queue)
@@ -106,14 +106,14 @@ def _of_timeout(cause: TimeoutError, timeouts: Timeouts) -> Ending:
     match cause.type:
         case TimeoutType.SCHEDULE_TO_START:
             kind, outcome = errors.SCHEDULE_TO_START_TIMEOUT, "failed"
-            message = f"no worker took it within {_spelt(timeouts.schedule_to_start)} (schedule_to_start)"
+            message = f"no worker started it within {_spelt(timeouts.schedule_to_start)} (schedule_to_start)"
         case TimeoutType.HEARTBEAT:
             kind, outcome = errors.HEARTBEAT_TIMEOUT, "uncertain"
             message = f"no heartbeat within {_spelt(timeouts.heartbeat)} (heartbeat)"
         case TimeoutType.SCHEDULE_TO_CLOSE:
             kind, outcome = errors.SCHEDULE_TO_CLOSE_TIMEOUT, "uncertain"
             limit = _spelt(timeouts.schedule_to_close)
-            message = f"not done within {limit}, retries included (schedule_to_close)"
+            message = f"not completed within {limit}, including retries (schedule_to_close)"
         case _:
             kind, outcome = errors.START_TO_CLOSE_TIMEOUT, "uncertain"
             message = f"no result within {_spelt(timeouts.start_to_close)} (start_to_close)"
@@ -121,7 +121,7 @@ def _of_timeout(cause: TimeoutError, timeouts: Timeouts) -> Ending:
 
 
 def _spelt(seconds: float | None) -> str:
-    return "its time" if seconds is None else spell(seconds)
+    return "its time limit" if seconds is None else spell(seconds)
 
 
 _NOT_BEGUN = (errors.INVALID_INPUTS, errors.UNSUPPORTED_BUNDLE)
@@ -143,12 +143,12 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
         )
     if isinstance(cause, CancelledError) and action.parent_close_policy == "abandon":
         # It was not asked to stop: nobody waits for it any more.
-        return Ending(outcome="uncertain", type=errors.CANCELLED, message="the child was left to itself")
+        return Ending(outcome="uncertain", type=errors.CANCELLED, message="the child was abandoned")
     if isinstance(cause, CancelledError):
         return Ending(outcome="failed", type=errors.CHILD_CANCELLED, message="the child was cancelled")
     if isinstance(cause, TimeoutError):
         limit = action.timeouts.run or action.timeouts.execution
-        message = f"the child was stopped by the server after {_spelt(limit)}, without undo"
+        message = f"the server stopped the child after {_spelt(limit)}, without undo"
     elif isinstance(cause, TerminatedError):
         message = "the child was terminated, without undo"
     else:

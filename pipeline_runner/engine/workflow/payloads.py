@@ -22,8 +22,8 @@ class EncodedArgumentsError(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "the run's arguments are encoded: give this worker the codec of the client that started it"
-            " (--codec). The run waits for a worker that has it"
+            "the run's arguments are encoded: configure this worker with the codec of the client that started"
+            " it (--codec). The run waits for a worker with that codec"
         )
 
 
@@ -54,7 +54,7 @@ def measured(what: str, *payloads: Payload) -> list[RawValue]:
 
 def too_large(what: str, size: int) -> str:
     """Say that something is over the limit, with both figures."""
-    return f"{what} has {size:,} bytes, and Temporal takes at most {LIMIT:,}: pass a reference to it instead"
+    return f"{what} has {size:,} bytes, but Temporal accepts at most {LIMIT:,}: pass a reference instead"
 
 
 def decoded(value: RawValue | None) -> Any:

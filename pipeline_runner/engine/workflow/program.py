@@ -178,7 +178,7 @@ def program_of(data: bytes) -> Program:
         version = msgspec.json.decode(data, type=_Versioned).format
         if version != model.FORMAT:
             raise UnsupportedBundleError(
-                f"this run was started in format {version}, and this worker runs format"
+                f"this run was started in format {version}, but this worker supports format"
                 f" {model.FORMAT}: use the same version of pipeline-runner on both sides"
             )
         return Program(model.decode(data), data)

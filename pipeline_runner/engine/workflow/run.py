@@ -177,7 +177,7 @@ class Run:
         left = max((end - workflow.now()).total_seconds(), 0.001)
         await calls.timer(left, f"timeout of {self._pipeline.name}")
         during = f' during "{self._steps.current}"' if self._steps.current else ""
-        message = f"{self._pipeline.name} was not done within {durations.spell(limit)}{during}"
+        message = f"{self._pipeline.name} did not complete within {durations.spell(limit)}{during}"
         await self._cancel.request(Interrupted("timed_out", message))
 
     def _scope(self) -> Scope:
@@ -289,7 +289,7 @@ class Run:
         if sum(payload.ByteSize() for payload in payloads) > LIMIT:
             if self._state.phase == "steps" and calls.history_is_full():
                 raise PayloadTooLargeError(
-                    "the run's results are too large to go on: pass references to them instead"
+                    "the run's results are too large to continue: pass references instead"
                 )
             return
         workflow.continue_as_new(args=[RawValue(payload) for payload in payloads])

@@ -216,7 +216,7 @@ class Steps:
     def _holds(self, condition: str, names: dict[str, Any]) -> bool:
         value = evaluate(condition, names)
         if not isinstance(value, bool):
-            raise ExpressionError(f"when must be true or false, and is {_shown(value)}: {condition}")
+            raise ExpressionError(f"when must be true or false, not {_shown(value)}: {condition}")
         return value
 
     def _named(self, step: Step, name: str, error: Exception, path: Path | None = None) -> StepError:
@@ -490,7 +490,7 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ExpressionError(f'wait.until: "{text}" is no time such as 2030-01-31T08:00:00Z') from None
+        raise ExpressionError(f'wait.until: "{text}" is not a time such as 2030-01-31T08:00:00Z') from None
     if moment.tzinfo is None:
         raise ExpressionError(f'wait.until: "{text}" has no time zone: add Z, or an offset such as +02:00')
     return moment

@@ -108,7 +108,7 @@ class Undo:
             except Exception as error:  # noqa: BLE001 - no undo may stop the others
                 self._record(path, entry, "failed", _info(type(error).__name__, str(error), path))
         elif entry.outcome == "uncertain":
-            reason = "its outcome is not known, and its compensation runs only after: completed"
+            reason = "its outcome is unknown, and its compensation runs only after: completed"
             self._record(path, entry, "not undone", _reason(entry, reason, path))
 
     async def _child_log(self, step: Step, entry: UndoEntry, path: Path) -> None:
@@ -120,7 +120,7 @@ class Undo:
             and isinstance(step.action, ChildCall)
             and self._program.undoable(step.action.pipeline)
         ):
-            reason = "the child ended without undoing itself, and what it had done is not known"
+            reason = "the child ended without undoing itself, and what it had done is unknown"
             self._record(path, entry, "not undone", _reason(entry, reason, path))
 
     async def _compensate(
