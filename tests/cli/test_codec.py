@@ -91,10 +91,10 @@ async def test_a_codec_server_is_asked_in_temporal_s_protocol(codec_server: str)
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ((500, b""), "/codec/decode answers 500 Internal Server Error"),
+        ((500, b""), "/codec/decode answered 500 Internal Server Error"),
         ((200, b"<html>"), "/codec/decode did not answer with payloads"),
         ((200, b"\xff"), "/codec/decode did not answer with payloads"),
-        ((200, b'{"payloads": []}'), "/codec/decode answers with 0 payloads for 1"),
+        ((200, b'{"payloads": []}'), "/codec/decode answered with 0 payloads for 1"),
     ],
 )
 async def test_a_codec_server_that_cannot_is_told_in_one_line(
@@ -130,7 +130,7 @@ async def test_an_answer_of_a_codec_server_is_read_up_to_a_limit(
         ("tests.codecs:cdc", 'the module "tests.codecs" has no "cdc"'),
         ("tests.codecs:ENCODING", "ENCODING is neither a PayloadCodec"),
         ("tests.cli.test_codec:broken", "broken() failed: ValueError: no key"),
-        ("ftp://me:secret@host", 'is http://HOST:PORT/PATH, not "ftp://host"'),
+        ("ftp://me:secret@host", 'must be http://HOST:PORT/PATH, not "ftp://host"'),
         ("http://", "the URL of a codec server must be"),
     ],
 )
@@ -215,7 +215,7 @@ async def test_an_encoded_run_is_cancelled_with_its_codec(shop: Path, server: De
     assert started.code == 0, started.err
     cancelled = run(shop, "cancel", shop.name, "--reason", "not now", *CODEC, **address)
     assert (cancelled.code, cancelled.out) == (0, ""), cancelled.err
-    assert f"asked to cancel: {shop.name}" in cancelled.err
+    assert f"cancellation requested: {shop.name}" in cancelled.err
     handle = (await Client.connect(server.address)).get_workflow_handle(shop.name)
     assert (await handle.describe()).raw_description.workflow_extended_info.cancel_requested
     await handle.terminate()
@@ -248,6 +248,6 @@ async def test_a_start_that_cannot_be_encoded_starts_nothing(
     detached = ("--detach", "--workflow-id", shop.name, "--codec", codec_server)
     refused = run(shop, *arguments(shop), *detached, TEMPORAL_ADDRESS=server.address)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.endswith("answers 503 Service Unavailable. Nothing was started\n")
+    assert refused.err.endswith("answered 503 Service Unavailable. Nothing was started\n")
     with pytest.raises(LookupError):
         await find(await Client.connect(server.address), shop.name)
