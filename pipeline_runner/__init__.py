@@ -1,11 +1,11 @@
 """Pipeline Runner: YAML pipelines on Temporal, undone in reverse order when they fail.
 
-This is all that a service needs which embeds the product; who writes activities needs
-:mod:`pipeline_runner.activity`, and their tests :mod:`pipeline_runner.testing`. Everything else in here
-may change from one version to the next.
+These names are all that a service needs to embed Pipeline Runner. Authors of activities use
+:mod:`pipeline_runner.activity`, and their tests use :mod:`pipeline_runner.testing`. Everything else in this
+package may change from one version to the next.
 
-A name is imported when it is used for the first time: to import this package costs nothing, and to
-load a pipeline does not import temporalio.
+Each name is imported on first use: importing this package costs nothing, and loading a pipeline does not
+import temporalio.
 """
 
 from importlib import import_module

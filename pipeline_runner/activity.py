@@ -1,7 +1,7 @@
-"""What an activity may ask about the step that it serves, and what it may tell.
+"""What activities can ask about the step that they run, and what they can report.
 
-Beside ``temporalio.activity``, and not instead of it: an activity is a function or a method with
-Temporal's own ``@activity.defn``. Importing this module does not import temporalio.
+This module complements ``temporalio.activity`` and does not replace it: an activity is a function or a
+method with Temporal's own ``@activity.defn``. Importing this module does not import temporalio.
 """
 
 from pipeline_runner.activities.catalogue.providers import describe
@@ -28,15 +28,15 @@ __all__ = [
 
 
 def progress(done: int, total: int | None = None, unit: str | None = None) -> None:
-    """Heartbeat with how far the activity has come: the live view shows it as a progress bar.
+    """Report the activity's progress in a heartbeat; the live view shows it as a progress bar.
 
-    The next attempt finds it in ``temporalio.activity.info().heartbeat_details``. Outside an activity
-    this does nothing.
+    The next attempt finds the progress in ``temporalio.activity.info().heartbeat_details``. Outside an
+    activity, this function does nothing.
 
     Args:
         done: How much is done.
-        total: How much there is to do; None: nobody knows, and ``done`` is shown alone.
-        unit: What is counted; ``bytes`` are shown as sizes, such as ``1.2 MB``.
+        total: How much there is to do; None: unknown, and only ``done`` is shown.
+        unit: The unit of both numbers; ``bytes`` are shown as sizes, such as ``1.2 MB``.
     """
     from temporalio import activity
 

@@ -1,1 +1,1 @@
-"""What the package offers to programs; import it from ``pipeline_runner`` itself."""
+"""The public interface for programs; import its names from ``pipeline_runner``."""

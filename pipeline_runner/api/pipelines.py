@@ -1,4 +1,4 @@
-"""Pipelines as programs have them: loaded, checked, ready to be started or served.
+"""Pipelines for programs: loaded, checked, and ready to be started or served.
 
 Imports no temporalio.
 """
@@ -17,7 +17,7 @@ from pipeline_runner.language.workspace import Loaded, UsageError, check_paths
 
 
 class InvalidPipeline(ValueError):
-    """A pipeline has errors, so that it cannot be started or served. The message shows all of them."""
+    """A pipeline has errors and cannot be started or served. The message shows all of them."""
 
     def __init__(self, path: str, diagnostics: tuple[Diagnostic, ...], sources: Mapping[str, str]) -> None:
         self.path = path
@@ -28,36 +28,36 @@ class InvalidPipeline(ValueError):
 
 
 class Pipeline:
-    """A pipeline with its children, and what the checker says of them.
+    """A pipeline with its children and its diagnostics.
 
-    :func:`load`, :func:`load_text` and :func:`load_directory` make it. It has a name and inputs, and can be
-    started and served, only if it is :attr:`ok`.
+    Created by :func:`load`, :func:`load_text` and :func:`load_directory`. Only if it is :attr:`ok` does it
+    have a name and inputs, and can it be started and served.
     """
 
     def __init__(self, path: str, loaded: Loaded, activities: tuple[Activity, ...]) -> None:
         self.path = path
-        """The file, as it was given; ``<string>`` for a string."""
+        """The path as given; ``<string>`` for a pipeline loaded from a string."""
         self.loaded = loaded
-        """What the language knows of it. Not part of the public interface."""
+        """The result of the checker. Not part of the public interface."""
         self.activities = activities
-        """The callables among ``activities``, which its workers serve."""
+        """The callables in ``activities``, which its workers serve."""
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.path}{'' if self.ok else ', with errors'}>"
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Errors and warnings, of its children too, in the order of their places."""
+        """Errors and warnings, including those of its children, in order of position."""
         return self.loaded.diagnostics
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors; there may be warnings."""
+        """Whether the pipeline has no errors; it may have warnings."""
         return self.loaded.bundle is not None
 
     @property
     def bundle(self) -> model.Bundle:
-        """The pipeline as it is sent to the server, with its children.
+        """The pipeline and its children, as sent to the server.
 
         Raises:
             InvalidPipeline: It has errors.
@@ -72,7 +72,7 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """Its name, by which workers serve it.
+        """The name under which workers serve it.
 
         Raises:
             InvalidPipeline: It has errors.
@@ -81,7 +81,7 @@ class Pipeline:
 
     @property
     def description(self) -> str | None:
-        """What it says of itself.
+        """The pipeline's ``description``.
 
         Raises:
             InvalidPipeline: It has errors.
@@ -90,7 +90,7 @@ class Pipeline:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The JSON Schema of each input, by name; one with ``default`` may be left out.
+        """The JSON Schema of each input, by name; inputs with ``default`` are optional.
 
         Raises:
             InvalidPipeline: It has errors.
@@ -107,28 +107,28 @@ class Pipeline:
         return needs_of(self.loaded).secrets if self.bundle else ()
 
     def check_inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs of a run, with defaults filled in.
+        """Validate the inputs of a run and return them with defaults filled in.
 
         Args:
             given: The values by name: JSON data.
 
         Raises:
-            InvalidInputs: Some are unknown, missing or of the wrong type; its ``problems`` are all of them.
+            InvalidInputs: Inputs are unknown, missing or of the wrong type; ``problems`` lists all of them.
             InvalidPipeline: The pipeline itself has errors.
         """
         return validate_inputs(self._root.inputs, given)
 
 
 def load(path: str | Path, *, activities: Iterable[str | Activity] = ()) -> Pipeline:
-    """Load and check a pipeline file, with the children that it names.
+    """Load and check a pipeline file and the children that it names.
 
     Args:
         path: The file; diagnostics show its path as given.
-        activities: What its steps can name beside the built-in activities and the nearest
-            ``activities.yaml``: names of Python modules, or activities themselves.
+        activities: Activities for its steps, in addition to the built-in ones and those of the nearest
+            ``activities.yaml``: names of Python modules, or the activities themselves.
 
     Raises:
-        UsageError: There is no such file, a module cannot be imported, or a callable is no activity.
+        UsageError: The file does not exist, a module cannot be imported, or a callable is not an activity.
     """
     given = tuple(activities)
     return _made(str(path), workspace.load(path, modules=given), given)
@@ -137,31 +137,31 @@ def load(path: str | Path, *, activities: Iterable[str | Activity] = ()) -> Pipe
 def load_text(
     text: str, *, base: str | Path | None = None, activities: Iterable[str | Activity] = ()
 ) -> Pipeline:
-    """Load and check a pipeline that is a string; diagnostics call it ``<string>``.
+    """Load and check a pipeline from a string; diagnostics call it ``<string>``.
 
     Args:
         text: The pipeline, as YAML.
-        base: The directory in which its children and ``activities.yaml`` are looked for; None: the
-            current directory.
+        base: The directory to search for its children and ``activities.yaml``; None: the current
+            directory.
         activities: See :func:`load`.
 
     Raises:
-        UsageError: A module cannot be imported, or a callable is no activity.
+        UsageError: A module cannot be imported, or a callable is not an activity.
     """
     given = tuple(activities)
     return _made(workspace.TEXT, workspace.load_text(text, base=base, modules=given), given)
 
 
 def load_directory(path: str | Path, *, activities: Iterable[str | Activity] = ()) -> list[Pipeline]:
-    """Load and check every pipeline file in a directory and below, as ``run-pipeline worker`` does.
+    """Load and check every pipeline file in a directory tree, as ``run-pipeline worker`` does.
 
     Args:
-        path: The directory. What is hidden, and what ``node_modules`` contains, is left out.
+        path: The directory. Hidden files and directories and ``node_modules`` are skipped.
         activities: See :func:`load`.
 
     Raises:
-        UsageError: There is no such directory, something in it cannot be read, a module cannot be imported,
-            or a callable is no activity.
+        UsageError: The directory does not exist, something in it cannot be read, a module cannot be
+            imported, or a callable is not an activity.
     """
     if not Path(path).is_dir():
         raise UsageError(f"there is no directory {path}")

@@ -1,10 +1,10 @@
-"""Runs as programs have them: started, found, waited for, looked at, cancelled.
+"""Runs for programs: start, find, wait for, inspect and cancel them.
 
 ::
 
-    RunError                       a run has ended without a result
-      ├─ RunFailed                 an error, a time that was up; the server has ended it
-      └─ RunCancelled              it was cancelled, and has undone what it had done
+    RunError                       a run ended without a result
+      ├─ RunFailed                 it failed, timed out, or was ended by the server
+      └─ RunCancelled              it was cancelled and has undone what it had done
 """
 
 import os
@@ -33,28 +33,28 @@ Event = Progress | Connection | Unserved | Ended
 
 
 class RunError(Exception):
-    """A run has ended without a result. The message is the error's, with its type."""
+    """A run ended without a result. The message is that of the error, with its type."""
 
     def __init__(self, workflow_id: str, report: Report) -> None:
         self.workflow_id = workflow_id
         self.report = report
-        """What became of the steps, and of what they had done."""
+        """The outcome of every step and of its undo."""
         self.type = report.error.type if report.error else ""
-        """The error's type, such as ``CommandFailed``; empty where there is none."""
+        """The error type, such as ``CommandFailed``; empty if there is none."""
         self.message = report.error.message if report.error else report.status
         super().__init__(f"{self.message}{in_brackets(self.type)}")
 
 
 class RunFailed(RunError):
-    """A run has failed, its time was up, or the server has ended it."""
+    """A run failed, timed out, or was ended by the server."""
 
 
 class RunCancelled(RunError):
-    """A run was cancelled. If it could not undo everything, that is a :class:`RunFailed`."""
+    """A run was cancelled and undone. If it could not undo everything, :class:`RunFailed` is raised."""
 
 
 class Run:
-    """A run of a pipeline. :meth:`Runner.start` and :meth:`Runner.get` make it."""
+    """A run of a pipeline, created by :meth:`Runner.start` and :meth:`Runner.get`."""
 
     def __init__(self, client: Client, handle: WorkflowHandle[Any, Any], pipeline: str, *, new: bool) -> None:
         self._client = client
@@ -62,7 +62,7 @@ class Run:
         self.pipeline = pipeline
         """The pipeline's name."""
         self.new = new
-        """Whether this call of :meth:`Runner.start` has started it; False: it was there before."""
+        """Whether this call of :meth:`Runner.start` started the run; False: it existed before."""
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id}>"
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def run_id(self) -> str | None:
-        """Temporal's run id; of a run that goes on in further ones, that of the first or of a later one."""
+        """Temporal's run id; if the run continues as new, that of its first run or of a later one."""
         return self._handle.run_id
 
     @overload
@@ -82,17 +82,17 @@ class Run:
     @overload
     async def result(self, type: type[T]) -> T: ...
     async def result(self, type: Any = Any) -> Any:  # noqa: A002
-        """Wait for the end of the run, and return its output.
+        """Wait for the run to end and return its output.
 
         Args:
-            type: What the output is converted to: a dataclass, a typed dictionary, a pydantic model, a
-                ``msgspec.Struct``, or lists and mappings of them; left out: it stays JSON data.
+            type: The type to convert the output to: a dataclass, a typed dictionary, a pydantic model, a
+                ``msgspec.Struct``, or lists and mappings of them. By default the output stays JSON data.
 
         Raises:
-            RunFailed: The run has failed.
+            RunFailed: The run failed.
             RunCancelled: The run was cancelled.
-            ValueError: The output does not fit the type, or is encoded by a codec that the client lacks.
-            RPCError: The server refuses, or does not answer.
+            ValueError: The output does not match the type, or is encoded by a codec that the client lacks.
+            RPCError: The server rejects the request, or does not answer.
         """
         try:
             value = await self._handle.result()
@@ -107,32 +107,32 @@ class Run:
         return msgspec.convert(msgspec.json.decode(value.payload.data or b"null"), type, dec_hook=_model)
 
     async def report(self) -> Report:
-        """Return how the run went, or how far it has come. This needs no worker.
+        """Return the report of the run, finished or not. This needs no worker.
 
         Raises:
             UnreachableError: The server does not answer.
-            RPCError: The server refuses, or no longer knows the run.
+            RPCError: The server rejects the request, or no longer knows the run.
         """
         return await read_report(self._client, self.workflow_id, self.run_id, self.pipeline)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Yield what happens to the steps from the start of the run to its end. This needs no worker.
+        """Yield the events of the run from its start to its end. This needs no worker.
 
         Raises:
             UnreachableError: The server has not answered for a minute.
-            RPCError: The server refuses, or no longer knows the run.
+            RPCError: The server rejects the request, or no longer knows the run.
         """
         async for event in Follower(self._client, self.workflow_id, self.run_id).events():
             yield event
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask the run to stop and to undo what it has done; :meth:`result` waits until it has.
+        """Request that the run stop and undo what it has done; :meth:`result` waits for the end.
 
         Args:
-            reason: Why; it is in the report and in the history.
+            reason: The reason, which is recorded in the report and in the history.
 
         Raises:
-            RPCError: The run has ended already, or the server refuses.
+            RPCError: The run has already ended, or the server rejects the request.
         """
         first = self._handle.first_execution_run_id
         chain = self._client.get_workflow_handle(self.workflow_id, first_execution_run_id=first)
@@ -156,11 +156,11 @@ class Runner:
     """Starts and finds runs."""
 
     def __init__(self, client: Client, *, task_queue: str | None = None) -> None:
-        """Use a client.
+        """Create a runner.
 
         Args:
-            client: A connected client, with whatever data converter and interceptors the workers have.
-            task_queue: Where the runs go; None: the pipeline's own ``task_queue``, else ``pipelines``.
+            client: A connected client, with the same data converter and interceptors as the workers.
+            task_queue: The task queue of the runs; None: the pipeline's ``task_queue``, else ``pipelines``.
         """
         self.client = client
         self.task_queue = task_queue
@@ -173,24 +173,24 @@ class Runner:
         workflow_id: str | None = None,
         directory: str | Path | None = None,
     ) -> Run:
-        """Start a run, or find the open one of that workflow id with the same pipeline and inputs.
+        """Start a run, or find the open run with the same workflow id, pipeline and inputs.
 
         Args:
-            pipeline: A loaded pipeline, which travels with the run; or the name of one that a worker
-                serves. In that case the worker checks the inputs, and a run whose inputs do not fit fails.
+            pipeline: A loaded pipeline, which is sent with the run; or the name of a pipeline that a worker
+                serves. In that case the worker checks the inputs, and a run with invalid inputs fails.
             inputs: The inputs by name: JSON data.
-            workflow_id: The workflow id; None: the pipeline's own ``workflow_id``, else its name and a random
-                part. The own one of a pipeline that is started by its name is not known here.
-            directory: What relative paths in a loaded pipeline refer to; None: the directory of whichever
-                worker takes a step.
+            workflow_id: The workflow id; None: the pipeline's ``workflow_id``, or else its name and a random
+                suffix. If the pipeline is started by name, its ``workflow_id`` is unknown and not used.
+            directory: The directory that relative paths in a loaded pipeline refer to; None: the directory
+                of whichever worker runs a step.
 
         Raises:
             InvalidPipeline: The pipeline has errors.
-            InvalidInputs: The inputs do not fit; its ``problems`` are all of them.
+            InvalidInputs: The inputs are invalid; ``problems`` lists all of them.
             WorkflowIdError: The workflow id is empty or too long, or the pipeline's cannot be rendered.
-            ConflictError: An open run of that workflow id has another pipeline or other inputs.
-            TooLargeError: Pipeline and inputs are too large together.
-            RPCError: The server refuses, or does not answer.
+            ConflictError: The open run with this workflow id has a different pipeline or different inputs.
+            TooLargeError: The pipeline and the inputs together are too large.
+            RPCError: The server rejects the request, or does not answer.
         """
         given = dict(inputs or {})
         where = None if directory is None else os.path.abspath(directory)  # noqa: ASYNC240 - of memory
@@ -212,11 +212,11 @@ class Runner:
         return Run(self.client, handle, what.name, new=new)
 
     async def get(self, workflow_id: str) -> Run:
-        """Return the newest run of a workflow id, whether it is open or not.
+        """Return the newest run with a workflow id, open or not.
 
         Raises:
-            LookupError: There is none.
-            RPCError: The server refuses, or does not answer.
+            LookupError: No such run exists.
+            RPCError: The server rejects the request, or does not answer.
         """
         handle, description = await find(self.client, workflow_id)
         chained = self.client.get_workflow_handle(

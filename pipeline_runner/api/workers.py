@@ -1,4 +1,4 @@
-"""Workers as programs have them: a plugin for a worker of one's own, and a worker for those who have none."""
+"""Workers for programs: a plugin for an existing worker, and a function that creates one."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ from pipeline_runner.language.workspace import UsageError
 
 
 class PipelinePlugin(ServingPlugin):
-    """A plugin that makes a ``temporalio.worker.Worker`` serve pipelines beside whatever else it serves.
+    """A plugin with which a ``temporalio.worker.Worker`` also serves pipelines.
 
-    The worker runs pipelines that clients start with :class:`Runner`, those of ``pipelines`` by their
-    names too, and has the built-in activities. Put it last among ``plugins``: it comes before the worker's
-    interceptors. Where the worker has the SDK's default for them, it shortens
-    ``sticky_queue_schedule_to_start_timeout`` to a second and what holds back heartbeats to 0.2 s, and makes
-    the ``activity_executor``.
+    The worker runs pipelines that clients start with :class:`Runner`, serves those of ``pipelines`` by name
+    too, and has the built-in activities. Put the plugin last in ``plugins``: its interceptors come before the
+    worker's. Where the worker uses the SDK's defaults, the plugin shortens
+    ``sticky_queue_schedule_to_start_timeout`` to 1 second and the heartbeat throttle intervals to 0.2 s, and
+    creates the ``activity_executor``.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class PipelinePlugin(ServingPlugin):
         allow: Sequence[str] = (),
         directory: str | Path | None = None,
     ) -> None:
-        """Serve pipelines.
+        """Create the plugin.
 
         Args:
-            pipelines: What clients can start by name, with the activities that were given at their loading.
-            activities: Further ones: names of Python modules, or activities themselves. Those of the
-                worker, and then these, win over others of the same name.
-            secrets: Returns the value of a secret by its name, or None if it has none of that name:
-                then the environment and the mounted files are asked. It is called in a thread, for each
-                attempt of a step that has secrets. What it raises fails the attempt, which is then retried.
-            allow: Patterns of the names of activities that may run, such as ``file.*``; empty: all.
-            directory: What relative paths of runs by name refer to; None: the directory of whichever
-                worker takes a step.
+            pipelines: Pipelines that clients can start by name, with the activities they were loaded with.
+            activities: More activities: names of Python modules, or the activities themselves. The worker's
+                own activities, and then these, take precedence over others with the same name.
+            secrets: Returns the value of a secret by name, or None to look it up in the environment and in
+                mounted files. It is called in a thread, for each attempt of a step that has secrets. If it
+                raises an exception, the attempt fails and is retried.
+            allow: Patterns of the activities that may run, such as ``file.*``; empty: all.
+            directory: The directory that relative paths of runs by name refer to; None: the directory of
+                whichever worker runs a step.
 
         Raises:
             InvalidPipeline: A pipeline has errors.
-            UsageError: Two pipelines have the same name, or a module has no activities that can be served.
+            UsageError: Two pipelines have the same name, or a module has no activities to serve.
         """
         served = _by_name(pipelines)
         super().__init__(
@@ -110,23 +110,23 @@ def worker(
     graceful_shutdown_timeout: timedelta = timedelta(seconds=5),
     **settings: Any,
 ) -> Worker:
-    """Return a worker that serves pipelines while it is run, or in an ``async with``.
+    """Return a worker that serves pipelines while it runs, or within an ``async with`` block.
 
     Args:
         client: A connected client.
-        pipelines: See :class:`PipelinePlugin`, as of the next four.
-        task_queue: Where it listens.
-        activities: See there.
-        secrets: See there.
-        allow: See there.
-        directory: See there.
-        graceful_shutdown_timeout: How long running activities may go on when the worker stops.
-        settings: Further settings of :class:`temporalio.worker.Worker`: ``workflows``, ``interceptors``,
-            ``activity_executor`` and the like.
+        pipelines: See :class:`PipelinePlugin`.
+        task_queue: The task queue that the worker polls.
+        activities: See :class:`PipelinePlugin`.
+        secrets: See :class:`PipelinePlugin`.
+        allow: See :class:`PipelinePlugin`.
+        directory: See :class:`PipelinePlugin`.
+        graceful_shutdown_timeout: How long running activities may continue when the worker stops.
+        settings: Further arguments of :class:`temporalio.worker.Worker`, such as ``workflows``,
+            ``interceptors`` and ``activity_executor``.
 
     Raises:
         InvalidPipeline: A pipeline has errors.
-        UsageError: Two pipelines have the same name, or a module has no activities that can be served.
+        UsageError: Two pipelines have the same name, or a module has no activities to serve.
     """
     plugin = PipelinePlugin(
         pipelines, activities=activities, secrets=secrets, allow=allow, directory=directory

@@ -78,7 +78,7 @@ class InvalidInputs(ValueError):
 
 
 def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a run, with defaults filled in.
+    """Validate the inputs of a run and return them with defaults filled in.
 
     Args:
         declared: A JSON Schema for each input; one with ``default`` may be left out.

@@ -29,10 +29,10 @@ from pipeline_runner.engine.workflow.payloads import LIMIT, encoded, too_large
 from pipeline_runner.engine.workflow_ids import workflow_id_for, workflow_id_of
 
 MEMO = "pipeline_runner"
-"""Memo of a run that the command started: how another command can take it up."""
+"""Memo of a run that a command started: how another command can resume it."""
 
 ANSWER = 10.0
-"""Seconds in which a server must answer a command that has just come."""
+"""Seconds within which a server must answer a command that has just started."""
 _KEEP_ALIVE = KeepAliveConfig(interval_millis=15_000, timeout_millis=5_000)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):[0-9]{1,5}")
 _CERTIFICATE = re.compile(r"(?:InvalidCertificate|CertificateError)\((\w+)")
@@ -59,23 +59,23 @@ class ConfigurationError(Exception):
 
 
 class ConflictError(Exception):
-    """A run of that workflow id is open, and is another one."""
+    """Another run with the same workflow id is open."""
 
 
 class TooLargeError(Exception):
-    """Bundle and inputs are over Temporal's limit."""
+    """The bundle and the inputs exceed Temporal's limit."""
 
 
 def configured(
     address: str | None = None, namespace: str | None = None, profile: str | None = None
 ) -> dict[str, Any] | None:
-    """Return what ``Client.connect`` takes, from options and Temporal's own configuration.
+    """Return arguments for ``Client.connect``, from options and Temporal's own configuration.
 
     Returns:
-        None where nothing names a server: the embedded one is meant.
+        None if nothing names a server, which means the embedded one.
 
     Raises:
-        ConfigurationError: The configuration file is missing, wrong, or lacks the profile.
+        ConfigurationError: The configuration file is missing or invalid, or lacks the profile.
     """
     file = os.environ.get("TEMPORAL_CONFIG_FILE")
     if file and not Path(file).is_file():
@@ -104,7 +104,7 @@ async def connect(settings: Mapping[str, Any]) -> Client:
     """Connect to a server.
 
     Raises:
-        UnreachableError: It does not answer, or does not know the namespace.
+        UnreachableError: The server does not answer, or does not know the namespace.
     """
     where = settings["target_host"]
     try:
@@ -150,31 +150,31 @@ class Start:
     bundle: bytes | None = None
     """None: a worker serves the pipeline by its name, and checks the inputs."""
     inputs: dict[str, Any]
-    """Checked, and filled up with defaults, when the run is started."""
+    """Validated and completed with defaults when the run is started."""
     task_queue: str
     workflow_id: str | None = None
-    """None: the pipeline's ``workflow_id``, else its name and a random part."""
+    """None: the pipeline's ``workflow_id``, or else its name and a random suffix."""
     description: str | None = None
     memo: Mapping[str, Any] | None = None
     directory: str | None = None
-    """What its relative paths refer to; None: the directory of whichever worker takes a step.
-    Without a bundle, the worker that serves the pipeline says it."""
+    """The directory that its relative paths refer to; None: that of whichever worker runs a step.
+    Without a bundle, the worker that serves the pipeline decides."""
 
 
 async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
-    """Start a run, or find the open one of that id with the same bundle and inputs.
+    """Start a run, or find the open run with the same id, bundle and inputs.
 
     Returns:
-        The run, pinned to its run id, and whether it was started here.
+        The run, pinned to its run id, and whether this call started it.
 
     Raises:
         msgspec.DecodeError: The bundle is of another version.
-        InvalidInputs: Inputs do not fit what the pipeline declares, or cannot be sent; its ``problems`` are
+        InvalidInputs: Inputs do not match the pipeline's declarations, or cannot be sent; ``problems`` lists
             all of them.
-        WorkflowIdError: The workflow id is empty, too long or no UTF-8, or the pipeline's cannot be rendered.
-        ConflictError: The open run of that id is of another bundle or has other inputs.
-        TooLargeError: Bundle and inputs are over Temporal's limit.
-        RPCError: The server refuses.
+        WorkflowIdError: The workflow id is empty, too long or not UTF-8, or its template cannot be rendered.
+        ConflictError: The open run with this id has a different bundle or different inputs.
+        TooLargeError: The bundle and the inputs exceed Temporal's limit.
+        RPCError: The server rejects the request.
     """
     return await _start(client, _complete(what))
 
@@ -289,10 +289,10 @@ def _check_directory(what: Start, arguments: Sequence[Payload]) -> None:
 async def find(
     client: Client, workflow_id: str
 ) -> tuple[WorkflowHandle[Any, Any], WorkflowExecutionDescription]:
-    """Return the newest run of a workflow id.
+    """Return the newest run with a workflow id.
 
     Raises:
-        LookupError: There is none.
+        LookupError: No such run exists.
     """
     handle = client.get_workflow_handle(workflow_id)
     try:

@@ -37,12 +37,12 @@ from pipeline_runner.engine.workflow.interpreter import LOAD, Interpreter
 from pipeline_runner.engine.workflow.outcomes import unknown_activity
 
 DEFAULT_TASK_QUEUE = "pipelines"
-"""Where runs go that name no task queue."""
+"""The task queue of runs that do not set one."""
 
 SLOTS = 100
-"""Activities that run at the same time, if nobody says otherwise: the SDK's own default."""
+"""Default number of activities that run at the same time: the SDK's own."""
 _MANY = 1000
-"""Threads where a tuner decides how many activities run; they are made when they are needed."""
+"""Maximum number of threads if a tuner decides how many activities run; they are created on demand."""
 
 
 _TUNED: dict[str, Any] = {
@@ -52,7 +52,7 @@ _TUNED: dict[str, Any] = {
     "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
     "default_heartbeat_throttle_interval": timedelta(seconds=1),
 }
-"""Settings that suit pipelines better than the SDK's own defaults, and stand in for these."""
+"""Settings that replace the SDK's defaults because they suit pipelines better."""
 
 _SDK = {name: parameter.default for name, parameter in inspect.signature(Worker.__init__).parameters.items()}
 
@@ -73,14 +73,14 @@ def pipeline_worker(
 
     Args:
         client: A connected client.
-        task_queue: Where it listens.
+        task_queue: The task queue that the worker polls.
         activities: Functions and methods with ``@activity.defn``.
-        bundles: See :class:`ServingPlugin`, as of the next three.
-        directory: See there.
-        needs: See there.
-        allow: See there.
-        graceful_shutdown: How long running activities may go on when the worker stops.
-        settings: Further settings of :class:`temporalio.worker.Worker`.
+        bundles: See :class:`ServingPlugin`.
+        directory: See :class:`ServingPlugin`.
+        needs: See :class:`ServingPlugin`.
+        allow: See :class:`ServingPlugin`.
+        graceful_shutdown: How long running activities may continue when the worker stops.
+        settings: Further arguments of :class:`temporalio.worker.Worker`.
     """
     plugin = ServingPlugin(bundles=bundles, directory=directory, needs=needs, allow=allow)
     plugins = [*settings.pop("plugins", ()), plugin]
@@ -93,11 +93,11 @@ def pipeline_worker(
 
 
 class ServingPlugin(Plugin):
-    """What makes a worker one that serves runs of pipelines, whatever else it serves.
+    """A plugin with which a worker also serves runs of pipelines.
 
-    Its interceptors come before the worker's own, which so see activities with their arguments decoded
-    and secrets put in. With an ``activity_executor``, it decides how many activities of threads run
-    at the same time; without one, each activity that may run has a thread.
+    Its interceptors come before the worker's own, which therefore see activities with decoded arguments
+    and inserted secrets. An ``activity_executor`` limits how many threaded activities run at the same time;
+    without one, each activity that may run has a thread.
     """
 
     def __init__(
@@ -110,16 +110,16 @@ class ServingPlugin(Plugin):
         allow: Sequence[str] = (),
         vault: Source | None = None,
     ) -> None:
-        """Serve.
+        """Create the plugin.
 
         Args:
-            activities: Beside those of the worker, which win where two have the same name.
-            bundles: Encoded bundles by pipeline name: what can be started by name alone.
-            directory: What relative paths of runs by name refer to, wherever they go on; None: the
-                directory of whichever worker takes a step.
-            needs: Names of the secrets that the pipelines of ``bundles`` need here, by pipeline: where one
-                is missing, a run by name fails before anything is done.
-            allow: Patterns of names of activities, such as ``file.*``; empty: all.
+            activities: Activities in addition to the worker's own, which take precedence over these.
+            bundles: Encoded bundles by pipeline name: the pipelines that can be started by name.
+            directory: The directory that relative paths of runs by name refer to, wherever they continue;
+                None: the directory of whichever worker runs a step.
+            needs: Names of the secrets that the pipelines of ``bundles`` need here, by pipeline. If one is
+                missing, a run by name fails before it does anything.
+            allow: Patterns of activity names, such as ``file.*``; empty: all.
             vault: Where secrets are looked up before the environment.
         """
         self._activities = tuple(activities)
@@ -147,7 +147,7 @@ class ServingPlugin(Plugin):
         return cast("WorkerConfig", settings)
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
-        """Have activities share connections, and old records removed, while the worker runs."""
+        """While the worker runs, share connections among activities and remove old records."""
         async with shared_connections(), sweeping(Namespace(worker.client))():
             await next(worker)
 
@@ -202,7 +202,7 @@ class ServingPlugin(Plugin):
 
 @activity.defn(dynamic=True)
 async def _unknown(arguments: Sequence[RawValue]) -> None:  # noqa: ARG001 - as the SDK wants it
-    """Stand in for every activity that the worker does not know, which the SDK would have retried."""
+    """Fail activities that the worker does not know, which the SDK would retry."""
     info = activity.info()
     raise ApplicationError(
         unknown_activity(info.activity_type, info.task_queue),

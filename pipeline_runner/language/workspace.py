@@ -92,7 +92,7 @@ def load(path: str | Path, *, modules: Iterable[str | Activity] = ()) -> Loaded:
         modules: Python modules with activities, from the command line, or activities themselves.
 
     Raises:
-        UsageError: There is no such file, a module cannot be imported, or a callable is no activity.
+        UsageError: The file does not exist, a module cannot be imported, or a callable is not an activity.
     """
     root = Path(os.path.abspath(path))
     workspace = _Workspace(modules)
@@ -114,7 +114,7 @@ def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[st
         modules: Python modules with activities, or activities themselves.
 
     Raises:
-        UsageError: A module cannot be imported, or a callable is no activity.
+        UsageError: A module cannot be imported, or a callable is not an activity.
     """
     shown = TEXT if base is None else os.path.join(base, TEXT)
     root = Path(os.path.abspath(shown))

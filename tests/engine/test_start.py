@@ -57,7 +57,7 @@ async def test_an_id_that_no_server_takes_is_refused(pipelines: Pipelines) -> No
 
 
 async def test_half_of_a_surrogate_pair_starts_nothing(pipelines: Pipelines) -> None:
-    with pytest.raises(WorkflowIdError, match="and character 2 of this one is half of a surrogate pair"):
+    with pytest.raises(WorkflowIdError, match="but character 2 of this one is half of a surrogate pair"):
         await starting.start(pipelines.client, _start(pipelines, {"n": 7}, workflow_id="a\ud800"))
 
 

@@ -136,7 +136,7 @@ class Deadline:
         """
         message = {
             START_TO_CLOSE_TIMEOUT: f"no result within {spell(self.seconds)} (start_to_close)",
-            SCHEDULE_TO_CLOSE_TIMEOUT: f"not done within {spell(self.seconds)}, retries included"
+            SCHEDULE_TO_CLOSE_TIMEOUT: f"not completed within {spell(self.seconds)}, including retries"
             " (schedule_to_close)",
         }[self.kind]
         more = "; the attempt cannot be stopped and may still run" if going_on else ""
