@@ -5,7 +5,6 @@ This command does not wait for the end. To follow the run, use run-pipeline watc
 
 import argparse
 import asyncio
-import shlex
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,7 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
     again = " again" if asked else ""
     console.tell(
         f"cancellation requested{again}: {args.run}. The run undoes what it has done; to follow it:"
-        f" {_watch(args.run)}"
+        f" {where.command('watch', args.run)}"
     )
     if await _is_left_lying(chain):
         console.tell(await _remedy(client, args.run, description, where))
@@ -71,10 +70,6 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
 def _ended(run: str, description: "WorkflowExecutionDescription") -> str:
     state = description.status.name.lower().replace("_", " ") if description.status else "ended"
     return f'the run "{run}" is not open: its status is {state}'
-
-
-def _watch(run: str) -> str:
-    return shlex.join(["run-pipeline", "watch", run])
 
 
 async def _is_left_lying(handle: "WorkflowHandle[Any, Any]") -> bool:
@@ -97,5 +92,7 @@ async def _remedy(
     from pipeline_runner.cli.following import unserved_line
 
     if await watch.memo_of(client, description, where.embedded) is not None:
-        return f"no worker serves the run: it will be undone when you follow it ({_watch(run)})"
-    return unserved_line(client, run, description.task_queue)
+        return (
+            f"no worker serves the run: it will be undone when you follow it ({where.command('watch', run)})"
+        )
+    return unserved_line(client, where, run, description.task_queue)

@@ -72,7 +72,7 @@ async def follow(
     follower = Follower(client, handle.id, handle.run_id)
     try:
         with view() as shown:
-            await _follow(client, follower, handle, shown, caught, cancels=cancels)
+            await _follow(client, where, follower, handle, shown, caught, cancels=cancels)
         async with asyncio.timeout(ANSWER):
             code = await _tell(client, handle, follower, report_file)
     except _Detached:
@@ -84,7 +84,7 @@ async def follow(
             raise
         leave_within(_LEAVING, ExitCode.UNREACHABLE)
         reason = str(error) or f"the Temporal server has not answered for {ANSWER:g} s"
-        message = f"{reason}. To follow the run again: {_command('watch', handle.id)}"
+        message = f"{reason}. To follow the run again: {where.command('watch', handle.id)}"
         raise CommandError(message, ExitCode.UNREACHABLE) from None
     if where.ends_with_us:
         console.tell("to look at the run later: run-pipeline server")
@@ -92,28 +92,24 @@ async def follow(
     return code
 
 
-def _command(name: str, workflow_id: str) -> str:
-    return shlex.join(["run-pipeline", name, workflow_id])
-
-
 def _say_goodbye(workflow_id: str, where: Target, *, cancels: bool) -> None:
     """Say what becomes of a run that is followed no longer, and what to do."""
     left = "detached" if cancels else "left"
-    told = f"{left}; the run is still open. To follow it again: {_command('watch', workflow_id)}"
+    told = f"{left}; the run is still open. To follow it again: {where.command('watch', workflow_id)}"
     if not cancels:
-        told += f"\nTo cancel it: {_command('cancel', workflow_id)}"
+        told += f"\nTo cancel it: {where.command('cancel', workflow_id)}"
     if where.ends_with_us:
         told += "\nUnless another command serves the run, it waits until you follow it again"
     console.tell(told)
 
 
-def unserved_line(client: Client, workflow_id: str, queue: str) -> str:
+def unserved_line(client: Client, where: Target, workflow_id: str, queue: str) -> str:
     """Say which task queue has no worker, and what to do."""
-    worker = shlex.join(["run-pipeline", "worker", "--task-queue", queue])
-    address = client.service_client.config.target_host
-    end = shlex.join(
-        ["temporal", "workflow", "terminate", "--address", address, "--workflow-id", workflow_id]
-    )
+    worker = where.command("worker", "--task-queue", queue)
+    place = ["--address", client.service_client.config.target_host]
+    if client.namespace != "default":
+        place += ["--namespace", client.namespace]
+    end = shlex.join(["temporal", "workflow", "terminate", *place, "--workflow-id", workflow_id])
     return (
         f'no worker serves the task queue "{queue}", so the run is waiting: start one ({worker}, or one in'
         f" another SDK), or end the run without undo ({end})"
@@ -135,7 +131,7 @@ async def _cancel(client: Client, handle: WorkflowHandle[Any, Any], why: str, sh
         return
 
 
-async def _show(client: Client, follower: Follower, workflow_id: str, shown: View) -> None:
+async def _show(client: Client, where: Target, follower: Follower, workflow_id: str, shown: View) -> None:
     async for event in follower.events():
         match event:
             case Progress():
@@ -143,13 +139,14 @@ async def _show(client: Client, follower: Follower, workflow_id: str, shown: Vie
             case Connection():
                 shown.note(connection_line(event))
             case Unserved(queue=queue):
-                shown.note(unserved_line(client, workflow_id, queue))
+                shown.note(unserved_line(client, where, workflow_id, queue))
             case Ended():
                 shown.end(event)
 
 
 async def _follow(
     client: Client,
+    where: Target,
     follower: Follower,
     handle: WorkflowHandle[Any, Any],
     shown: View,
@@ -173,7 +170,7 @@ async def _follow(
     for why in caught.names:
         interrupted(why)
     caught.handler = interrupted
-    reader = asyncio.create_task(_show(client, follower, handle.id, shown))
+    reader = asyncio.create_task(_show(client, where, follower, handle.id, shown))
     stopper = asyncio.create_task(stop.wait())
     await asyncio.wait([reader, stopper], return_when=asyncio.FIRST_COMPLETED)
     stopper.cancel()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from pipeline_runner.cli.main import CommandError
@@ -60,6 +61,20 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--namespace", help="the Temporal namespace")
     group.add_argument("--profile", help="a profile of Temporal's configuration file")
     add_codec(parser)
+
+
+def server_options(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the options of :func:`add_server` that were given, for a command that is shown to the user."""
+    given = {name: getattr(args, name) for name in ("address", "namespace", "profile")}
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+    return (*options, *codec_option(args.codec))
+
+
+def codec_option(codec: str | None) -> tuple[str, ...]:
+    """Return ``--codec`` likewise; the user and the password of a URL are not shown."""
+    if codec is None:
+        return ()
+    return "--codec", re.sub(r"(?<=://)[^/?#]*@", "USER:PASSWORD@", codec)
 
 
 def add_codec(parser: argparse.ArgumentParser) -> None:

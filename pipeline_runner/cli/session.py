@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from pipeline_runner.activities.toolkit.state_directory import FOLDER_VARIABLE, 
 from pipeline_runner.cli import console
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.cli.main import CommandError, early
+from pipeline_runner.cli.options import codec_option, server_options
 from pipeline_runner.server.devserver import ServerError
 from pipeline_runner.server.embedded import (
     Embedded,
@@ -55,6 +57,12 @@ class Target:
 
     settings: Mapping[str, Any]
     embedded: Embedded | None
+    options: tuple[str, ...] = ()
+    """The options by which another command finds the same place."""
+
+    def command(self, name: str, *arguments: str) -> str:
+        """Return the words of another command of this program that works here, for a shell."""
+        return shlex.join(["run-pipeline", name, *arguments, *self.options])
 
     def page(self, workflow_id: str, run_id: str | None) -> str | None:
         """Return the address of a run's page in the embedded server's web UI."""
@@ -113,7 +121,7 @@ def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Ta
     settings = settings or {"target_host": "localhost:7233"}
     settings |= _encoding(args.codec, settings.get("namespace", "default"))
     with _tell_refusals():
-        yield Target(settings=settings, embedded=None)
+        yield Target(settings=settings, embedded=None, options=server_options(args))
 
 
 def _encoding(codec: str | None, namespace: str = "default") -> dict[str, Any]:
@@ -169,7 +177,8 @@ def embedded_place(
             # Two threads that import it at once, by two of its names, wait for each other's locks.
             importing.join()
             with _tell_refusals():
-                yield Target(settings={"target_host": server.address, **encoding}, embedded=server)
+                settings = {"target_host": server.address, **encoding}
+                yield Target(settings=settings, embedded=server, options=codec_option(codec))
     except NoHomeError as error:
         raise CommandError(str(error)) from None
     except ServerError as error:

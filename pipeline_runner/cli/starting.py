@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,7 @@ async def _expect_workers(client: "Client", where: session.Target, queue: str) -
     if not await has_workers(client, queue):
         console.tell(
             f'no worker serves the task queue "{queue}": start one with'
-            f" run-pipeline worker --task-queue {shlex.quote(queue)}"
+            f" {where.command('worker', '--task-queue', queue)}"
         )
 
 

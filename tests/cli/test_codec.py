@@ -1,5 +1,6 @@
 """``--codec``: what commands do with a server that is to see nothing."""
 
+import argparse
 import asyncio
 import json
 import signal
@@ -15,7 +16,7 @@ from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.client import Client
 from temporalio.converter import DataConverter
 
-from pipeline_runner.cli import main
+from pipeline_runner.cli import main, options, session
 from pipeline_runner.engine import codecs
 from pipeline_runner.engine.client import find
 from pipeline_runner.server.devserver import DevServer
@@ -206,6 +207,26 @@ def test_runs_of_the_embedded_server_are_encoded_and_signed(shop: Path, codec_se
     assert_nothing_left(shop)
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ((), ""),
+        (("--address", "here:1", "--namespace", "a b"), " --address here:1 --namespace 'a b'"),
+        (("--profile", "p", *CODEC), " --profile p --codec tests.codecs:codec"),
+        (("--codec", "http://localhost:1/c"), " --codec http://localhost:1/c"),
+        (("--codec", "https://me:a@b:c@host/c"), " --codec https://USER:PASSWORD@host/c"),
+    ],
+)
+def test_commands_that_are_shown_have_the_same_server_and_no_password(
+    given: tuple[str, ...], shown: str
+) -> None:
+    parser = argparse.ArgumentParser()
+    options.add_server(parser)
+    words = options.server_options(parser.parse_args(given))
+    where = session.Target(settings={}, embedded=None, options=words)
+    assert where.command("watch", "my run") == f"run-pipeline watch 'my run'{shown}"
+
+
 async def test_an_encoded_run_is_cancelled_with_its_codec(shop: Path, server: DevServer) -> None:
     """No worker serves it: what the command advises depends on what it can read."""
     address = {"TEMPORAL_ADDRESS": server.address}
@@ -216,6 +237,8 @@ async def test_an_encoded_run_is_cancelled_with_its_codec(shop: Path, server: De
     cancelled = run(shop, "cancel", shop.name, "--reason", "not now", *CODEC, **address)
     assert (cancelled.code, cancelled.out) == (0, ""), cancelled.err
     assert f"cancellation requested: {shop.name}" in cancelled.err
+    assert f"to follow it: run-pipeline watch {shop.name} --codec tests.codecs:codec\n" in cancelled.err
+    assert f"run-pipeline worker --task-queue queue-{shop.name} --codec tests.codecs:codec" in cancelled.err
     handle = (await Client.connect(server.address)).get_workflow_handle(shop.name)
     assert (await handle.describe()).raw_description.workflow_extended_info.cancel_requested
     await handle.terminate()

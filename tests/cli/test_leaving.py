@@ -116,7 +116,7 @@ async def test_a_run_without_a_worker_is_told_with_what_to_do(
     running = popen(shop, *words, **address)
     await until(running, told)
     interrupt(running)
-    await until(running, "cancelling, with undo")
+    await until(running, "cancelling and undoing the run")
     interrupt(running)
     detached = await asyncio.to_thread(finish, running)
     assert detached.code == 130
