@@ -133,7 +133,7 @@ def test_a_server_says_who_may_start_what(shop: Path) -> None:
             ("worker", "pipelines", *EFFECTS, "--allow", "file.*", "--allow", "http.*"),
             'the pipeline "shop" needs "effect.do", but --allow allows only file.*, http.*',
         ),
-        (("server", "pipelines", *EFFECTS, "--no-worker"), "--no-worker serves nothing"),
+        (("server", "pipelines", *EFFECTS, "--no-worker"), "--no-worker cannot be used with PATH"),
     ],
 )
 def test_what_cannot_be_served_is_refused(shop: Path, words: tuple[str, ...], told: str) -> None:

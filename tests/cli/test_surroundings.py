@@ -142,10 +142,10 @@ def test_the_sdk_is_imported_by_one_thread_at_a_time(tmp_path: Path) -> None:
         ("127.0.0.1:1", 5, "the Temporal server at 127.0.0.1:1 cannot be reached: Connection refused"),
         ("no.host.invalid:7233", 5, "the Temporal server at no.host.invalid:7233 cannot be reached: "),
         ("", 2, 'the address of a server must be HOST:PORT, such as temporal.example.org:7233, not ""'),
-        ("not an address", 2, "a server's address is HOST:PORT"),
-        ("localhost", 2, "a server's address is HOST:PORT"),
-        ("http://127.0.0.1:1", 2, "a server's address is HOST:PORT"),
-        ("127.0.0.1:99999", 2, "a server's address is HOST:PORT"),
+        ("not an address", 2, "the address of a server must be HOST:PORT"),
+        ("localhost", 2, "the address of a server must be HOST:PORT"),
+        ("http://127.0.0.1:1", 2, "the address of a server must be HOST:PORT"),
+        ("127.0.0.1:99999", 2, "the address of a server must be HOST:PORT"),
     ],
 )
 def test_a_wrong_address_is_told_in_one_line_for_people(
