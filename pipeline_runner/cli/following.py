@@ -225,7 +225,7 @@ def _tell_left(report: Report) -> ExitCode:
         if record.state != "undone":
             console.tell(f"  {_undo_line(record)}")
             _tell_output(record.error)
-    console.tell("dirty: something that was done is left, or may be")
+    console.tell("dirty: effects of the run remain, or may remain")
     return ExitCode.DIRTY
 
 
