@@ -1,6 +1,6 @@
 # Pipeline Runner and a Temporal server, for any user id and a home that cannot be written:
 #   docker build -t pipeline-runner .
-#   docker run --rm --init -v "$PWD:/work" -u "$(id -u):$(id -g)" pipeline-runner publish.yaml
+#   docker run --rm --init -v "$PWD:/pipelines" -u "$(id -u):$(id -g)" pipeline-runner publish.yaml
 # Name a directory with RUN_PIPELINE_STATE, and mount a volume there, to keep runs.
 ARG PYTHON_IMAGE=python:3.13-slim
 
@@ -16,6 +16,6 @@ RUN python3 -m venv /opt/pipeline-runner \
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/pipeline-runner /opt/pipeline-runner
 ENV PATH=/opt/pipeline-runner/bin:$PATH RUN_PIPELINE_STATE=/tmp/pipeline-runner
-WORKDIR /work
+WORKDIR /pipelines
 USER 65532:65532
 ENTRYPOINT ["run-pipeline"]

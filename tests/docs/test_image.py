@@ -87,7 +87,7 @@ def test_the_image_runs_a_pipeline_as_any_user_in_a_read_only_container(
         config = image["Config"]
         assert isinstance(config, dict)
         assert (config["Entrypoint"], config["User"]) == (["run-pipeline"], "65532:65532")
-        run = ["run", "--rm", "--network=host", "--read-only", "--tmpfs", "/tmp", "-v", f"{work}:/work"]
+        run = ["run", "--rm", "--network=host", "--read-only", "--tmpfs", "/tmp", "-v", f"{work}:/pipelines"]
         for user in ([], ["-u", "54321:54321"]):
             printed = engine.docker(*run, *user, "pipeline-runner", "hello.yaml")
             assert printed == ('"54321\\n"' if user else '"65532\\n"')
