@@ -155,10 +155,10 @@ async def test_the_open_run_of_the_same_id_is_found_if_it_is_the_same(world: Wor
     first = await world.runner.start(what, {"of": "Ada"}, workflow_id=world.queue)
     second = await world.runner.start(what, {"of": "Ada"}, workflow_id=world.queue)
     assert (first.new, second.new, second.run_id) == (True, False, first.run_id)
-    with pytest.raises(ConflictError, match="another pipeline or other inputs"):
+    with pytest.raises(ConflictError, match="a different pipeline or different inputs"):
         await world.runner.start(what, {"of": "Eve"}, workflow_id=world.queue)
     other: Any = load_text(GREET) if by_name else "greet"
-    with pytest.raises(ConflictError, match="another pipeline or other inputs"):
+    with pytest.raises(ConflictError, match="a different pipeline or different inputs"):
         await world.runner.start(other, {"of": "Ada"}, workflow_id=world.queue)
     async with world.worker(load_text(GREET)):
         assert await second.result() == await first.result() == {"text": "Hello, Ada", "often": 2}
