@@ -67,7 +67,12 @@ def test_what_is_cut_off_is_an_error(
     ("body", "text"),
     [
         (gzip.compress(b"first\n", mtime=0) + gzip.compress(b"second\n", mtime=0), "first\nsecond\n"),
-        (gzip.compress(b"first\n", mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(b"second\n", mtime=0), "first\nsecond\n"),
+        (
+            gzip.compress(b"first\n", mtime=0)
+            + gzip.compress(b"", mtime=0)
+            + gzip.compress(b"second\n", mtime=0),
+            "first\nsecond\n",
+        ),
         (gzip.compress(b"padded\n", mtime=0) + bytes(512), "padded\n"),
         (gzip.compress(b"a" * 300_000, mtime=0) + gzip.compress(b"b", mtime=0), "a" * 300_000 + "b"),
         (b"", None),
