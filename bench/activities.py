@@ -49,8 +49,8 @@ from pipeline_runner.activities.docker.volume import Volumes
 from pipeline_runner.activities.files import directory as directories
 from pipeline_runner.activities.files import file as files
 from pipeline_runner.activities.http import request as web
+from pipeline_runner.activities.http.client import shared_connections
 from pipeline_runner.activities.http.download import download
-from pipeline_runner.activities.http.sharing import shared_connections
 from pipeline_runner.activities.sql import statements as sql
 from pipeline_runner.activities.toolkit.context import set_idempotency_key
 from pipeline_runner.core import model

@@ -4,7 +4,6 @@ A signal that comes while the rest of the command is imported ends it at once, a
 raise KeyboardInterrupt somewhere within an import.
 """
 
-import gc
 import os
 import signal
 from typing import NoReturn
@@ -20,8 +19,6 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored on purpose
         signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)
-    # What is imported stays, and to look for garbage in it takes long. session.run_loop enables it again.
-    gc.disable()
     from pipeline_runner.cli.main import main as command
 
     command()

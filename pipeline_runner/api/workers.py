@@ -25,8 +25,7 @@ class PipelinePlugin(ServingPlugin):
     too, and has the built-in activities. Put the plugin last in ``plugins``: its interceptors come before the
     worker's. Where the worker uses the SDK's defaults, the plugin shortens
     ``sticky_queue_schedule_to_start_timeout`` to 1 second and the heartbeat throttle intervals to 0.2 s, and
-    creates the ``activity_executor``. A worker without workflows of its own gets the version of this package
-    as its ``build_id``, unless you set one: the SDK's default takes a quarter of a second.
+    creates the ``activity_executor``.
     """
 
     def __init__(

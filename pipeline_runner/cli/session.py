@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import importlib
 import os
 import shlex
@@ -11,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -253,7 +252,7 @@ async def connect(where: Target, *, served_only: bool = False) -> "Client":
         except UnreachableError as error:
             if time.monotonic() >= end:
                 raise CommandError(str(error), ExitCode.UNREACHABLE) from None
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
         else:
             if where.embedded is not None:
                 await retention.keep_runs(client, kept)
@@ -293,14 +292,8 @@ def _retention() -> int:
         raise CommandError(str(error)) from None
 
 
-def activities_of(
-    modules: Iterable["Provider"], called: Container[str] | None = None
-) -> list[Callable[..., Any]]:
+def activities_of(modules: Iterable["Provider"]) -> list[Callable[..., Any]]:
     """Return the activities that a worker serves: the built-in ones and those of modules.
-
-    Args:
-        modules: The modules.
-        called: Names of activities, if it serves no others.
 
     Raises:
         CommandError: A module cannot be imported, or offers nothing; or two directories have
@@ -309,7 +302,7 @@ def activities_of(
     from pipeline_runner.activities.catalogue import providers
 
     try:
-        return providers.served(modules, called)
+        return providers.served(modules)
     except providers.ProviderError as error:
         raise CommandError(str(error)) from None
 
@@ -380,8 +373,6 @@ class Interrupts:
 def run_loop(command: Coroutine[Any, Any, ExitCode]) -> ExitCode:
     """Run a command to its end, on uvloop where it is a dependency: a step takes an eighth less CPU."""
     try:
-        gc.freeze()
-        gc.enable()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(command)
     finally:

@@ -94,19 +94,13 @@ async def _start_and_follow(
             console.result(f"{workflow_id}\n")
             return ExitCode.OK
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
-    activities = session.activities_of(loaded.modules, _called(loaded.bundle))
+    activities = session.activities_of(loaded.modules)
     workers = session.workers(client, [queue], activities=activities)
     caught.check()
     # Before anything is served: an open run of that id may be another one.
     handle = await _started(client, what)
     async with session.running(workers):
         return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
-
-
-def _called(bundle: model.Bundle) -> set[str]:
-    """Return the names of the activities that a run may call, by its steps, undos and children."""
-    calls = (call for pipeline in bundle.pipelines.values() for call in model.calls_of(pipeline))
-    return {call.name for call in calls if isinstance(call, model.ActivityCall)}
 
 
 def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:

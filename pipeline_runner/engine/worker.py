@@ -23,7 +23,7 @@ from temporalio.worker import (
 )
 
 from pipeline_runner.activities.catalogue.providers import is_activity, name_of
-from pipeline_runner.activities.http.sharing import shared_connections
+from pipeline_runner.activities.http.client import shared_connections
 from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, Source, secret_value
 from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core import errors
@@ -84,7 +84,11 @@ def pipeline_worker(
     """
     plugin = ServingPlugin(bundles=bundles, directory=directory, needs=needs, allow=allow)
     plugins = [*settings.pop("plugins", ()), plugin]
-    own = {"graceful_shutdown_timeout": graceful_shutdown, "activities": activities, "plugins": plugins}
+    own: dict[str, Any] = {"graceful_shutdown_timeout": graceful_shutdown}
+    if not settings.get("deployment_config"):
+        # Unless it is given one, the SDK hashes all code of the process: a quarter of a second.
+        own["build_id"] = f"pipeline-runner-{version('pipeline-runner')}"
+    own |= {"activities": activities, "plugins": plugins}
     return Worker(client, task_queue=task_queue, **{**own, **settings})
 
 
@@ -132,9 +136,6 @@ class ServingPlugin(Plugin):
         limits = [Allowing(self._allow, LOAD)] if self._allow else []
         own = [PipelineInterceptor(config["client"], self._vault), OriginInterceptor(namespace)]
         settings["interceptors"] = [*limits, *own, *settings["interceptors"]]
-        if not (settings["workflows"] or _versioned(settings)):
-            # Given none, the SDK hashes all code of the process: a quarter of a second.
-            settings["build_id"] = f"pipeline-runner-{version('pipeline-runner')}"
         settings["workflows"] = [Interpreter, *settings["workflows"]]
         settings["activities"] = self._served(settings["activities"])
         settings |= {name: value for name, value in _TUNED.items() if settings[name] == _SDK[name]}
@@ -209,11 +210,6 @@ async def _unknown(arguments: Sequence[RawValue]) -> None:  # noqa: ARG001 - as 
         # Asked over the task queue again, the same worker would give the same answer.
         non_retryable=True,
     )
-
-
-def _versioned(settings: Mapping[str, Any]) -> bool:
-    """Tell whether a worker has been told its version."""
-    return any(settings.get(name) for name in ("build_id", "deployment_config", "use_worker_versioning"))
 
 
 def _threads(settings: Mapping[str, Any]) -> int:

@@ -14,10 +14,9 @@ from temporalio.testing import ActivityEnvironment
 
 from pipeline_runner.activities.http import client as web_client
 from pipeline_runner.activities.http import environment as web_environment
-from pipeline_runner.activities.http import sharing
+from pipeline_runner.activities.http.client import shared_connections
 from pipeline_runner.activities.http.download import download
 from pipeline_runner.activities.http.request import request
-from pipeline_runner.activities.http.sharing import shared_connections
 from pipeline_runner.activities.toolkit.secret_values import in_use
 from tests.rawserver import Connection, RawServer, ok
 
@@ -75,7 +74,7 @@ def test_connections_stay_until_the_last_worker_leaves(environment: NewEnvironme
     with RawServer(lambda *_: ok()) as server:
         asyncio.run(scenario(server.url))
         assert server.opened == 1
-    assert sharing._shared == {}
+    assert web_client._shared == {}
 
 
 @pytest.mark.parametrize("activity", [request, download])

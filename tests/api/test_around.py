@@ -3,15 +3,12 @@
 import asyncio
 import socket
 import urllib.request
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from temporalio import workflow
 from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
@@ -19,7 +16,6 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError
 from temporalio.worker import WorkerDeploymentConfig
-from temporalio.worker._worker import load_default_build_id
 
 from pipeline_runner import RunFailed, Runner, load_text
 from pipeline_runner.server.devserver import DevServer
@@ -75,39 +71,6 @@ async def test_metrics_are_told_by_pipeline_and_activity(server: DevServer, tmp_
         line.startswith("temporal_activity_execution_failed{") and 'activity_type="effect.do"' in line
         for line in lines
     )
-
-
-@workflow.defn
-class Own:
-    """A workflow beside the pipelines."""
-
-    @workflow.run
-    async def run(self) -> None:
-        """Do nothing."""
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, f"pipeline-runner-{metadata.version('pipeline-runner')}"),
-        ({"build_id": "7"}, "7"),
-        ({"workflows": [Own]}, load_default_build_id()),
-    ],
-)
-async def test_a_worker_of_pipelines_alone_has_the_build_id_of_this_package(
-    world: World, settings: dict[str, Any], expected: str
-) -> None:
-    """The SDK's own is a hash of all code of the process, and takes long."""
-    async with world.worker(load_text(GREET), **settings):
-        run = await Runner(world.client, task_queue=world.queue).start("greet", {"of": "Ada"})
-        await run.result()
-    history = await world.client.get_workflow_handle(run.workflow_id).fetch_history()
-    found = {
-        event.workflow_task_completed_event_attributes.worker_version.build_id
-        for event in history.events
-        if event.HasField("workflow_task_completed_event_attributes")
-    }
-    assert found == {expected}
 
 
 @pytest.mark.parametrize("behaviour", [VersioningBehavior.PINNED, VersioningBehavior.AUTO_UPGRADE])

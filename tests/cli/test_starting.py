@@ -92,30 +92,6 @@ def test_the_server_boots_before_the_checker_is_imported(folder: Path) -> None:
     assert not {"jinja2", "pipeline_runner.language", "temporalio", "yaml"} & modules
 
 
-def test_a_run_imports_no_family_of_activities_that_it_does_not_call(folder: Path) -> None:
-    code = (
-        "import atexit, sys\n"
-        "from pipeline_runner.cli import main\n"
-        "atexit.register(lambda: print(*sorted(sys.modules)))\n"
-        "main.run(['good.yaml'])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=environment(folder),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    modules = set(done.stdout.removeprefix('"done"').split())
-    assert "pipeline_runner.activities.shell" in modules
-    assert not {"docker", "dns", "httpx", "jsonschema", "sqlalchemy"} & modules
-    families = {name.split(".")[2] for name in modules if name.startswith("pipeline_runner.activities.")}
-    # Workers remove old records of ``files``.
-    assert families == {"catalogue", "files", "http", "shell", "toolkit"}
-    assert not {"pipeline_runner.activities.http.client", "pipeline_runner.activities.files.file"} & modules
-
-
 def test_a_refused_file_leaves_no_server_behind(folder: Path) -> None:
     done = run(folder, "bad.yaml")
     assert (done.code, done.out) == (2, "")

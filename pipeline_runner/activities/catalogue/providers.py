@@ -31,7 +31,7 @@ import importlib.metadata
 import inspect
 import sysconfig
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
@@ -39,7 +39,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 import msgspec
 
 from pipeline_runner.activities.catalogue import importing
-from pipeline_runner.activities.catalogue.entries import Argument, Entry, builtin
+from pipeline_runner.activities.catalogue.entries import Argument, Entry
 from pipeline_runner.activities.catalogue.type_schemas import schema_of
 from pipeline_runner.activities.catalogue.undo import Undo, check
 from pipeline_runner.core.model import Retry, Timeouts
@@ -200,19 +200,14 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
     return _distinct(module_name, [*_functions(module), *methods])
 
 
-def served(modules: Iterable[Provider], called: Container[str] | None = None) -> list[Activity]:
+def served(modules: Iterable[Provider]) -> list[Activity]:
     """Return the activities that a worker serves: the built-in ones, those of packages and of modules.
-
-    Args:
-        modules: The modules.
-        called: Names of activities, if it serves no others: built-in modules without any of them are
-            not imported.
 
     Raises:
         ProviderError: A module cannot be imported, or offers nothing; or two directories have
             activities of the same name.
     """
-    first = [Provider(module) for module in (*_builtin_modules(called), *entry_points())]
+    first = [Provider(module) for module in (*BUILTIN_MODULES, *entry_points())]
     # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
     found: dict[str, Activity] = {}
     directories: dict[str, Path] = {}
@@ -223,15 +218,6 @@ def served(modules: Iterable[Provider], called: Container[str] | None = None) ->
             if directory is not None and directories.setdefault(name, directory) != directory:
                 raise ProviderError(_twice(name, directories[name], directory))
     return list(found.values())
-
-
-def _builtin_modules(called: Container[str] | None) -> Iterable[str]:
-    if called is None:
-        return BUILTIN_MODULES
-    needed = {
-        (entry.implementation or "").partition(":")[0] for name, entry in builtin().items() if name in called
-    }
-    return [module for module in BUILTIN_MODULES if module in needed]
 
 
 def _twice(name: str, one: Path, other: Path) -> str:

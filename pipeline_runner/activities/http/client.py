@@ -9,13 +9,13 @@ then nobody knows whether it has read the request. So what changes something alw
 new connection. GET, HEAD and OPTIONS take a kept one, and are sent once more if it is dead.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 
 from pipeline_runner.activities.http.environment import Environment, Proxy, environment, port_of
-from pipeline_runner.activities.http.sharing import Shared, shared
 from pipeline_runner.activities.toolkit.secret_values import in_use
 
 MAX_REDIRECTS = 5
@@ -68,6 +68,42 @@ class _Routes(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
+class _Shared:
+    """What the workers on one event loop share."""
+
+    def __init__(self) -> None:
+        self.workers = 0
+        self._routes: dict[Environment, _Routes] = {}
+
+    def routes(self, settings: Environment) -> _Routes:
+        found = self._routes.get(settings)
+        if found is None:
+            found = self._routes[settings] = _Routes(settings)
+        return found
+
+    async def close(self) -> None:
+        for routes in self._routes.values():
+            await routes.aclose()
+
+
+_shared: dict[asyncio.AbstractEventLoop, _Shared] = {}
+
+
+@asynccontextmanager
+async def shared_connections() -> AsyncIterator[None]:
+    """Share connections among the activities of this event loop until the last worker leaves."""
+    loop = asyncio.get_running_loop()
+    shared = _shared.setdefault(loop, _Shared())
+    shared.workers += 1
+    try:
+        yield
+    finally:
+        shared.workers -= 1
+        if not shared.workers:
+            del _shared[loop]
+            await shared.close()
+
+
 @asynccontextmanager
 async def http_client(timeouts: httpx.Timeout) -> AsyncIterator[httpx.AsyncClient]:
     """Provide the client of one attempt.
@@ -76,22 +112,14 @@ async def http_client(timeouts: httpx.Timeout) -> AsyncIterator[httpx.AsyncClien
         ApplicationError: The environment's settings cannot be used.
     """
     settings = environment()
-    ours = shared()
-    routes = _Routes(settings) if ours is None else _shared_routes(ours, settings)
+    shared = _shared.get(asyncio.get_running_loop())
+    routes = shared.routes(settings) if shared is not None else _Routes(settings)
     try:
         # It is never closed: it has nothing but cookies, and the connections are not its own.
         yield httpx.AsyncClient(transport=routes, trust_env=False, timeout=timeouts)
     finally:
-        if ours is None:
+        if shared is None:
             await routes.aclose()
-
-
-def _shared_routes(ours: Shared, settings: Environment) -> _Routes:
-    found: _Routes | None = ours.routes.get(settings)
-    if found is None:
-        found = ours.routes[settings] = _Routes(settings)
-        ours.closing.append(found.aclose)
-    return found
 
 
 async def send(client: httpx.AsyncClient, request: httpx.Request, *, follow: bool) -> httpx.Response:
