@@ -10,7 +10,8 @@ from temporalio import workflow
 from pipeline_runner.core.state import Frame
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.gate import Gate
-from pipeline_runner.engine.workflow.scopes import Scope, StepError
+from pipeline_runner.engine.workflow.scopes import Scope
+from pipeline_runner.engine.workflow.step_errors import StepError
 
 
 class Group:

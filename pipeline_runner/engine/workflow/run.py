@@ -16,7 +16,6 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from pipeline_runner.core import durations, errors
 from pipeline_runner.core.errors import error_names
-from pipeline_runner.core.expressions.evaluate import render
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.core.state import (
@@ -36,14 +35,11 @@ from pipeline_runner.engine.workflow.ending import bound, cancelled_with, preser
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.payloads import LIMIT, PayloadTooLargeError, encoded, measured
 from pipeline_runner.engine.workflow.program import Program
-from pipeline_runner.engine.workflow.scopes import Scope, StepError, next_step
-from pipeline_runner.engine.workflow.steps import (
-    Steps,
-    info_of,
-    step_error,
-    without_secrets,
-)
+from pipeline_runner.engine.workflow.scopes import Scope, next_step
+from pipeline_runner.engine.workflow.step_errors import StepError, info_of, step_error
+from pipeline_runner.engine.workflow.steps import Steps
 from pipeline_runner.engine.workflow.undo import Undo
+from pipeline_runner.engine.workflow.values import plain
 from pipeline_runner.engine.workflow.work import Work
 
 REPORT_BYTES = 200_000
@@ -145,7 +141,7 @@ class Run:
                 await self._steps.sequence(self._pipeline.steps, self._scope())
                 await self._work.pause_if_due(self._cancel)
                 self._cancel.check()
-                state.output = without_secrets(render(self._pipeline.output, self._names))
+                state.output = plain(self._pipeline.output, self._names)
                 measured(f'the output of "{self._pipeline.name}"', encoded(self._result()))
                 state.status = "completed"
             finally:

@@ -3,21 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline_runner.core.errors import ErrorInfo
 from pipeline_runner.core.model import Step
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.state import Frame, StepResult
 from pipeline_runner.engine.workflow.cancel import CancelScope
-
-
-class StepError(Exception):
-    """A step failed. The message is the chain of step names, then the root cause."""
-
-    def __init__(self, info: ErrorInfo, *, non_retryable: bool, cause: BaseException | None) -> None:
-        super().__init__(info.message)
-        self.info = info
-        self.non_retryable = non_retryable
-        self.cause = cause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +34,16 @@ class Scope:
         return replace(
             self, frame=frame, results=frame.results, names={**self.names, "steps": steps}, path=path
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One time that a step is run: once, or once for each item of its loop."""
+
+    step: Step
+    path: Path
+    scope: Scope
+    """What the step sees, and the frame for what is open in it."""
 
 
 def next_step(frame: Frame) -> None:

@@ -5,23 +5,22 @@ when it ends, so that the run can end at any ``await`` in here and be undone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from pipeline_runner.core import durations, errors
+from pipeline_runner.core import durations
 from pipeline_runner.core.errors import ErrorInfo, error_names, shortened
-from pipeline_runner.core.expressions.evaluate import evaluate, render, render_text
+from pipeline_runner.core.expressions.evaluate import render_text
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import (
     ActivityCall,
     Block,
     ChildCall,
-    Compensation,
     Fail,
     Parallel,
     SetValues,
@@ -29,17 +28,27 @@ from pipeline_runner.core.model import (
     Wait,
 )
 from pipeline_runner.core.paths import Path
-from pipeline_runner.core.secrets import SecretSpans, seal
 from pipeline_runner.core.state import Continuation, Envelope, Frame, Report, StepResult, UndoEntry
 from pipeline_runner.engine.workflow import calls
 from pipeline_runner.engine.workflow.cancel import Interrupted
+from pipeline_runner.engine.workflow.entries import Entries
 from pipeline_runner.engine.workflow.gate import Gate
-from pipeline_runner.engine.workflow.group import Group
+from pipeline_runner.engine.workflow.loops import Loops
+from pipeline_runner.engine.workflow.nesting import Nested, Nesting
 from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
-from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError, decoded
+from pipeline_runner.engine.workflow.payloads import decoded
 from pipeline_runner.engine.workflow.program import Program
-from pipeline_runner.engine.workflow.scopes import Scope, StepError, next_step
-from pipeline_runner.engine.workflow.undo import Undo, path_of
+from pipeline_runner.engine.workflow.scopes import Scope, Turn, next_step
+from pipeline_runner.engine.workflow.step_errors import (
+    StepError,
+    classified,
+    handler_of,
+    info_of,
+    named,
+    step_error,
+)
+from pipeline_runner.engine.workflow.undo import Undo
+from pipeline_runner.engine.workflow.values import holds, plain
 from pipeline_runner.engine.workflow.work import Work
 
 if TYPE_CHECKING:
@@ -47,16 +56,6 @@ if TYPE_CHECKING:
 
 _HANDLER = "#catch"
 """The frame of a handler, among the open ones of a step. No branch has such a name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One time that a step is run: once, or once for each item of its loop."""
-
-    step: Step
-    path: Path
-    scope: Scope
-    """What the step sees, and the frame for what is open in it."""
 
 
 class Steps:
@@ -77,6 +76,9 @@ class Steps:
         self._gate = gate
         self._undo = undo
         self._work = work
+        self._entries = Entries(program, state)
+        self._loops = Loops(self._turn, gate)
+        self._nested = Nested(self.sequence, gate, state.log, self._entries)
         self.cancelled_children: dict[str, Report] = {}
         """Reports that children have sent which ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -133,7 +135,8 @@ class Steps:
         """Run a step; an error that one of its handlers knows is put into the scope's frame."""
         try:
             if step.for_each is not None:
-                return StepResult(status="completed", output=await self._loop(step, scope))
+                output = await self._loops.for_each(step, step.for_each, scope)
+                return StepResult(status="completed", output=output)
             turn = Turn(step=step, path=scope.path_of(step), scope=scope)
             return await self._turn(turn)
         except StepError as failed:
@@ -158,34 +161,10 @@ class Steps:
         inside.names["error"] = error_names(error)
         await self.sequence(handler.steps, inside)
         try:
-            output = without_secrets(render(handler.output, inside.names))
+            output = plain(handler.output, inside.names)
         except Exception as failure:  # noqa: BLE001 - named there, and never lost
-            raise self._named(step, step.id, failure) from None
+            raise named(step, step.id, failure) from None
         return StepResult(status="caught", output=output, error=error)
-
-    async def _loop(self, step: Step, scope: Scope) -> list[Any]:
-        path = scope.path_of(step)
-        try:
-            items = self._items(step, scope)
-        except Exception as failure:  # noqa: BLE001 - named there, and never lost
-            raise self._named(step, step.id, failure) from None
-
-        async def run(key: str, inside: Scope) -> Any:
-            index = int(key)
-            inside.names.update(item=items[index], index=index)
-            result = await self._turn(Turn(step=step, path=path.item(index), scope=inside))
-            return result.output
-
-        keys = [str(index) for index in range(len(items))]
-        outputs = await Group(self._gate, scope, run).run(keys, limit=step.max_concurrency or 1)
-        return [outputs[key] for key in keys]
-
-    def _items(self, step: Step, scope: Scope) -> list[Any]:
-        given = step.for_each
-        value = evaluate(given, scope.names) if isinstance(given, str) else render(given, scope.names)
-        if not isinstance(value, list):
-            raise ExpressionError(f"for_each must be a list, and is {_shown(value)}")
-        return cast("list[Any]", without_secrets(value))
 
     async def _turn(self, turn: Turn) -> StepResult:
         """Run a step once.
@@ -196,7 +175,7 @@ class Steps:
         step, names = turn.step, turn.scope.names
         name = step.id
         try:
-            if step.when is not None and not self._holds(step.when, names):
+            if step.when is not None and not holds("when", step.when, names):
                 return StepResult(status="skipped")
             await self._work.pause_if_due(turn.scope.cancel)
             if step.name is not None:
@@ -209,37 +188,9 @@ class Steps:
         except Exception as error:  # noqa: BLE001 - named there, and never lost
             if step.for_each is not None:
                 name = f"{name}[{names['index']}]"
-            elif step.name is None and isinstance(step.action, Block | Parallel):
+            elif step.name is None and isinstance(step.action, Nesting):
                 name = ""
-            raise self._named(step, name, error, turn.path) from None
-
-    def _holds(self, condition: str, names: dict[str, Any]) -> bool:
-        value = evaluate(condition, names)
-        if not isinstance(value, bool):
-            raise ExpressionError(f"when must be true or false, not {_shown(value)}: {condition}")
-        return value
-
-    def _named(self, step: Step, name: str, error: Exception, path: Path | None = None) -> StepError:
-        """Put the step's name in front of whatever went wrong in it."""
-        failed = self._classified(step, error)
-        message = shortened(f"{name}: {failed.info.message}" if name else failed.info.message)
-        workflow.logger.warning("%s failed: %s [%s]", step.id, failed.info.message, failed.info.type)
-        info = ErrorInfo(type=failed.info.type, message=message, step=step.id)
-        return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
-
-    def _classified(self, step: Step, error: Exception) -> StepError:
-        match error:
-            case StepError():
-                return error
-            case ExpressionError():
-                return step_error(errors.EXPRESSION_ERROR, error.message)
-            case PayloadTooLargeError():
-                return step_error(errors.PAYLOAD_TOO_LARGE, str(error))
-            case _:
-                # Nothing may end a run without its undo, not even a mistake in this package.
-                workflow.logger.exception("step %s", step.id)
-                info = info_of(type(error).__name__, str(error))
-                return StepError(info, non_retryable=False, cause=error)
+            raise named(step, name, error) from None
 
     async def _act(self, turn: Turn, name: str) -> Any:
         match turn.step.action:
@@ -247,61 +198,22 @@ class Steps:
                 output = await self._activity(turn, call, name)
             case ChildCall() as call:
                 output = await self._child(turn, call, name)
-            case Block() | Parallel():
-                return await self._nested(turn, name)
+            case Block() | Parallel() as action:
+                return await self._nested.run(turn, action, name)
             case SetValues() | Wait() | Fail() as action:
                 return await self._inside(turn, action, name)
         # Its end came with a new workflow task.
         self._work.begin_anew()
         return output
 
-    async def _nested(self, turn: Turn, name: str) -> Any:
-        """Run what holds other steps; its own compensation replaces theirs once it has completed."""
-        if not isinstance(turn.step.compensate, Compensation):
-            return await self._scopes(turn)
-        entries = self._state.log.entries
-        entry = next((one for one in entries if one.key == calls.idempotency_key(turn.path)), None)
-        if entry is None:
-            entry = self._register(turn, name)
-            # Until then it is undone from the inside.
-            entry.outcome = "failed"
-        output = self._complete(entry, await self._scopes(turn))
-        entries[:] = [one for one in entries if one is entry or not turn.path.holds(path_of(one))]
-        return output
-
-    async def _scopes(self, turn: Turn) -> Any:
-        action = turn.step.action
-        if isinstance(action, Block):
-            return await self._block(turn, action)
-        assert isinstance(action, Parallel)
-        return await self._parallel(turn, action)
-
-    async def _block(self, turn: Turn, block: Block) -> Any:
-        scope = turn.scope.inside(turn.scope.frame.open.setdefault("steps", Frame()), turn.path)
-        await self.sequence(block.steps, scope)
-        if block.output is msgspec.UNSET:
-            return scope.results[block.steps[-1].id].output
-        return without_secrets(render(block.output, scope.names))
-
-    async def _parallel(self, turn: Turn, parallel: Parallel) -> dict[str, Any]:
-        branches = {branch.name: branch.steps for branch in parallel.branches}
-
-        async def run(key: str, inside: Scope) -> Any:
-            inside = replace(inside, path=turn.path.inner(key))
-            await self.sequence(branches[key], inside)
-            return inside.results[branches[key][-1].id].output
-
-        limit = turn.step.max_concurrency or len(branches)
-        return await Group(self._gate, turn.scope, run).run(list(branches), limit=limit)
-
     async def _inside(self, turn: Turn, action: SetValues | Wait | Fail, name: str) -> Any:
         """Do what the workflow does by itself."""
-        entry, names = self._register(turn, name), turn.scope.names
+        entry, names = self._entries.register(turn, name), turn.scope.names
         output = None
         try:
             match action:
                 case SetValues(values=values):
-                    output = without_secrets(render(values, names))
+                    output = plain(values, names)
                 case Wait():
                     await self._wait(turn, action, name)
                 case Fail(message=message, type=kind):
@@ -310,9 +222,9 @@ class Steps:
             raise
         except Exception as error:
             entry.outcome = "failed"
-            entry.error = self._classified(turn.step, error).info
+            entry.error = classified(turn.step, error).info
             raise
-        return self._complete(entry, output)
+        return self._entries.complete(entry, output)
 
     async def _activity(self, turn: Turn, call: ActivityCall, name: str) -> Any:
         key = calls.idempotency_key(turn.path)
@@ -324,7 +236,7 @@ class Steps:
             key=key,
             log=self._state.log,
         )
-        entry = self._register(turn, name, prepared.value, prepared.places, key)
+        entry = self._entries.register(turn, name, prepared.value, prepared.places, key)
         try:
             raw = await turn.scope.cancel.wait(prepared.start())
         except FailureError as error:
@@ -335,7 +247,7 @@ class Steps:
             raise self._end(entry, turn.path, ending, error) from None
         # Before it is decoded: whatever comes of that, the step is done.
         entry.outcome = "completed"
-        return self._complete(entry, decoded(raw))
+        return self._entries.complete(entry, decoded(raw))
 
     async def _child(self, turn: Turn, call: ChildCall, name: str) -> Any:
         path, cancel = turn.path, turn.scope.cancel
@@ -348,7 +260,7 @@ class Steps:
             log=self._state.log,
             undone=self._state.log.undone,
         )
-        entry = self._register(turn, name, prepared.value)
+        entry = self._entries.register(turn, name, prepared.value)
 
         def failed(error: FailureError, ending: Ending) -> StepError:
             if ending.report is None and prepared.workflow_id in self.cancelled_children:
@@ -377,44 +289,7 @@ class Steps:
         if turn.step.compensate is None:
             entry.child = envelope.undo
         self._state.dirty |= envelope.dirty
-        return self._complete(entry, envelope.output)
-
-    def _register(
-        self,
-        turn: Turn,
-        name: str,
-        value: Any = None,
-        places: SecretSpans | None = None,
-        key: str | None = None,
-    ) -> UndoEntry:
-        """Enter a step in the undo log, before it is scheduled, if it is ever undone.
-
-        The entry holds no more than the undo's templates read: it travels with the log.
-        """
-        log, step = self._state.log, turn.step
-        uses = self._program.undo_uses(log.pipeline, step.id)
-        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(turn.path))
-        if str(turn.path) != step.id:
-            entry.path = str(turn.path)
-            entry.names = self._program.undo_names(log.pipeline, step.id, turn.scope.names)
-        if "input" in uses:
-            entry.input, entry.secrets = value, places or []
-        by_own_log = (
-            step.compensate is None
-            and isinstance(step.action, ChildCall)
-            and step.action.parent_close_policy != "abandon"
-            and self._program.undoable(step.action.pipeline)
-        )
-        # What ``finally`` does is never undone.
-        if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
-            log.entries.append(entry)
-        return entry
-
-    def _complete(self, entry: UndoEntry, output: Any) -> Any:
-        entry.outcome = "completed"
-        if "output" in self._program.undo_uses(self._state.log.pipeline, entry.step):
-            entry.output = output
-        return output
+        return self._entries.complete(entry, envelope.output)
 
     def _end(self, entry: UndoEntry, path: Path, ending: Ending, error: FailureError) -> StepError:
         entry.outcome = ending.outcome
@@ -437,29 +312,9 @@ class Steps:
                 await turn.scope.cancel.wait(calls.timer(seconds, name))
 
 
-def handler_of(step: Step, error: ErrorInfo) -> int | None:
-    """Return the number of the handler for an error; None: there is none."""
-    for index, handler in enumerate(step.catch):
-        if handler.types is None or error.type in handler.types:
-            return index
-    return None
-
-
 def _with_key(names: dict[str, Any], key: str) -> dict[str, Any]:
     """Return what a step's own input sees."""
     return {**names, "step": {"key": key}}
-
-
-def without_secrets(value: Any) -> Any:
-    """Return rendered data that is to stay in the workflow.
-
-    Raises:
-        ExpressionError: There is a secret in it.
-    """
-    plain, places = seal(value)
-    if places:
-        raise ExpressionError("a secret can only be passed to an activity, in its with or args")
-    return plain
 
 
 def _seconds(wait: Wait, names: dict[str, Any]) -> float:
@@ -469,21 +324,6 @@ def _seconds(wait: Wait, names: dict[str, Any]) -> float:
         return durations.parse(render_text(wait.duration or "", names))
     except durations.DurationError as error:
         raise ExpressionError(f"wait: {error}") from None
-
-
-def info_of(kind: str, message: str) -> ErrorInfo:
-    """Return an error of the run, its message cut to a length that histories can hold."""
-    return ErrorInfo(type=kind, message=shortened(message))
-
-
-def step_error(kind: str, message: str) -> StepError:
-    """Return an error of the pipeline's own, which nothing retries."""
-    return StepError(info_of(kind, message), non_retryable=True, cause=None)
-
-
-def _shown(value: Any) -> str:
-    shown = msgspec.json.encode(seal(value)[0]).decode()
-    return shown if len(shown) <= 60 else shown[:59] + "…"
 
 
 def _moment(text: str) -> datetime:

@@ -1,0 +1,57 @@
+"""The undo log, as the steps of a run write it."""
+
+from typing import Any
+
+from pipeline_runner.core.model import ChildCall, Compensation
+from pipeline_runner.core.secrets import SecretSpans
+from pipeline_runner.core.state import Continuation, UndoEntry
+from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.program import Program
+from pipeline_runner.engine.workflow.scopes import Turn
+
+
+class Entries:
+    """Enters steps in the undo log of a run, and completes their entries."""
+
+    def __init__(self, program: Program, state: Continuation) -> None:
+        """Write to a run's log; ``program`` says what its undo templates read."""
+        self._program = program
+        self._state = state
+
+    def register(
+        self,
+        turn: Turn,
+        name: str,
+        value: Any = None,
+        places: SecretSpans | None = None,
+        key: str | None = None,
+    ) -> UndoEntry:
+        """Enter a step in the undo log, before it is scheduled, if it is ever undone.
+
+        The entry holds no more than the undo's templates read: it travels with the log.
+        """
+        log, step = self._state.log, turn.step
+        uses = self._program.undo_uses(log.pipeline, step.id)
+        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(turn.path))
+        if str(turn.path) != step.id:
+            entry.path = str(turn.path)
+            entry.names = self._program.undo_names(log.pipeline, step.id, turn.scope.names)
+        if "input" in uses:
+            entry.input, entry.secrets = value, places or []
+        by_own_log = (
+            step.compensate is None
+            and isinstance(step.action, ChildCall)
+            and step.action.parent_close_policy != "abandon"
+            and self._program.undoable(step.action.pipeline)
+        )
+        # What ``finally`` does is never undone.
+        if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
+            log.entries.append(entry)
+        return entry
+
+    def complete(self, entry: UndoEntry, output: Any) -> Any:
+        """Record that a step has completed, and return its output."""
+        entry.outcome = "completed"
+        if "output" in self._program.undo_uses(self._state.log.pipeline, entry.step):
+            entry.output = output
+        return output

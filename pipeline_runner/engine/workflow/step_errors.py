@@ -1,0 +1,62 @@
+"""Errors of steps: what is wrong, with the names of the steps around it in front."""
+
+from temporalio import workflow
+
+from pipeline_runner.core import errors
+from pipeline_runner.core.errors import ErrorInfo, shortened
+from pipeline_runner.core.expressions.parsing import ExpressionError
+from pipeline_runner.core.model import Step
+from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError
+
+
+class StepError(Exception):
+    """A step failed. The message is the chain of step names, then the root cause."""
+
+    def __init__(self, info: ErrorInfo, *, non_retryable: bool, cause: BaseException | None) -> None:
+        super().__init__(info.message)
+        self.info = info
+        self.non_retryable = non_retryable
+        self.cause = cause
+
+
+def info_of(kind: str, message: str) -> ErrorInfo:
+    """Return an error of the run, its message cut to a length that histories can hold."""
+    return ErrorInfo(type=kind, message=shortened(message))
+
+
+def step_error(kind: str, message: str) -> StepError:
+    """Return an error of the pipeline's own, which nothing retries."""
+    return StepError(info_of(kind, message), non_retryable=True, cause=None)
+
+
+def named(step: Step, name: str, error: Exception) -> StepError:
+    """Put a step's name in front of whatever went wrong in it; an empty one adds nothing."""
+    failed = classified(step, error)
+    message = shortened(f"{name}: {failed.info.message}" if name else failed.info.message)
+    workflow.logger.warning("%s failed: %s [%s]", step.id, failed.info.message, failed.info.type)
+    info = ErrorInfo(type=failed.info.type, message=message, step=step.id)
+    return StepError(info, non_retryable=failed.non_retryable, cause=failed.cause)
+
+
+def classified(step: Step, error: Exception) -> StepError:
+    """Return whatever went wrong in a step as an error of that step."""
+    match error:
+        case StepError():
+            return error
+        case ExpressionError():
+            return step_error(errors.EXPRESSION_ERROR, error.message)
+        case PayloadTooLargeError():
+            return step_error(errors.PAYLOAD_TOO_LARGE, str(error))
+        case _:
+            # Nothing may end a run without its undo, not even a mistake in this package.
+            workflow.logger.exception("step %s", step.id)
+            info = info_of(type(error).__name__, str(error))
+            return StepError(info, non_retryable=False, cause=error)
+
+
+def handler_of(step: Step, error: ErrorInfo) -> int | None:
+    """Return the number of the handler for an error; None: there is none."""
+    for index, handler in enumerate(step.catch):
+        if handler.types is None or error.type in handler.types:
+            return index
+    return None

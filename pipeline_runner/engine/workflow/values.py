@@ -1,0 +1,61 @@
+"""Values that stay in the workflow: rendered, and free of secrets."""
+
+from typing import Any
+
+import msgspec
+
+from pipeline_runner.core.expressions.evaluate import evaluate, render
+from pipeline_runner.core.expressions.parsing import ExpressionError
+from pipeline_runner.core.secrets import seal
+
+
+def plain(template: Any, names: dict[str, Any]) -> Any:
+    """Render data that is to stay in the workflow.
+
+    Raises:
+        ExpressionError: It cannot be rendered, or there is a secret in it.
+    """
+    return without_secrets(render(template, names))
+
+
+def without_secrets(value: Any) -> Any:
+    """Return rendered data that is to stay in the workflow.
+
+    Raises:
+        ExpressionError: There is a secret in it.
+    """
+    found, places = seal(value)
+    if places:
+        raise ExpressionError("a secret can only be passed to an activity, in its with or args")
+    return found
+
+
+def holds(key: str, condition: str, names: dict[str, Any]) -> bool:
+    """Tell whether a condition holds; ``key``: where it was written, such as ``when``.
+
+    Raises:
+        ExpressionError: It cannot be evaluated, or is neither true nor false.
+    """
+    value = evaluate(condition, names)
+    if not isinstance(value, bool):
+        raise ExpressionError(f"{key} must be true or false, not {shown(value)}: {condition}")
+    return value
+
+
+def items_of(for_each: str | list[Any], names: dict[str, Any]) -> list[Any]:
+    """Return the items of a loop.
+
+    Raises:
+        ExpressionError: They cannot be evaluated, or are no list.
+    """
+    value = evaluate(for_each, names) if isinstance(for_each, str) else render(for_each, names)
+    if not isinstance(value, list):
+        raise ExpressionError(f"for_each must be a list, and is {shown(value)}")
+    items: list[Any] = without_secrets(value)
+    return items
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it."""
+    text = msgspec.json.encode(seal(value)[0]).decode()
+    return text if len(text) <= 60 else text[:59] + "…"
