@@ -69,7 +69,7 @@ ALLOWED = 1.3
 """Bare calls that an activity may take, beside the cost of a step."""
 HEAD = (
     *("", "bare, ms", "activity, ms", "ratio", "bare, ms of CPU", "activity, ms of CPU", "ratio"),
-    *(f"over {ALLOWED} x bare, ms", "within a step's own cost"),
+    *(f"above {ALLOWED} x bare, ms", "within a step's own cost"),
 )
 
 Call = Callable[[], Awaitable[object]]
@@ -391,7 +391,7 @@ def unless_missing(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "Skipped":
             raise
-        print(f"| {what}: left out: {error} {'| ' * len(HEAD)}", flush=True)
+        print(f"| {what}: skipped: {error} {'| ' * len(HEAD)}", flush=True)
 
 
 async def measured(subject: Subject, number: int, step: float) -> None:
@@ -470,7 +470,7 @@ async def steps(number: int, rounds_: int) -> float:
                 walls, cpus = await rounds(rounds_, calls, turn)
     finally:
         server.stop()
-    print(f"| a step of a run of {number} | ms | ms of CPU of the worker |\n|---|--:|--:|")
+    print(f"| a step in a run of {number} | ms | ms of the worker's CPU |\n|---|--:|--:|")
     for what in calls:
         wall, cpu = (statistics.median(samples[what]) * 1000 for samples in (walls, cpus))
         print(f"| {what} | {wall:.2f} | {cpu:.2f} |")
@@ -505,7 +505,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, wide intervals")
-    parser.add_argument("--only", nargs="+", choices=[*FAMILIES], help="these families alone")
+    parser.add_argument("--only", nargs="+", choices=[*FAMILIES], help="only these families")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("httpx", "dnspython", "sqlalchemy", "docker"))
     print(f"Python {platform.python_version()}, {versions}, {platform.system()} {platform.machine()}\n")

@@ -1,7 +1,7 @@
 """How long checking takes: many files, one long file, one small file as a process.
 
 ``python -m bench.checker`` prints a table in Markdown; ``--profile`` adds where the time of the many
-files goes. Run it on an idle machine: what is wanted stands in the table beside what was found.
+files goes. Run it on an idle machine: the table shows each goal beside the result.
 """
 
 import argparse
@@ -206,7 +206,7 @@ def row(what: str, found: str, wanted: str = "") -> None:
 def measure(folder: Path, *, profile: bool) -> None:
     """Measure everything, and print the table."""
     print(f"Python {platform.python_version()}, jinja2 {version('jinja2')}, {platform.machine()}\n")
-    print("| what | found | wanted |\n|---|--:|--:|")
+    print("| what | result | goal |\n|---|--:|--:|")
     small = folder / "small.yaml"
     small.write_text(text("small", STEPS), encoding="utf-8")
     check([small])  # what is loaded once
@@ -220,8 +220,8 @@ def measure(folder: Path, *, profile: bool) -> None:
         path.write_text(short(length), encoding="utf-8")
         rounds = 5 if length < 1000 else 2
         a_step[length] = min(check([path]) for _ in range(rounds)) / length
-        row(f"one file of {length} short steps, µs of CPU a step", f"{a_step[length] * 1e6:.0f}")
-    row("a step of 5000 to one of 500", f"{a_step[5000] / a_step[500]:.2f}", "< 1.5")
+        row(f"one file of {length} short steps, µs of CPU per step", f"{a_step[length] * 1e6:.0f}")
+    row("a step in 5000 to a step in 500, ratio", f"{a_step[5000] / a_step[500]:.2f}", "< 1.5")
     process(small)  # which writes the bytecode
     walls, cpus = zip(*(process(small) for _ in range(RUNS)), strict=True)
     row(f"`validate` of {STEPS} steps, ms", f"{statistics.median(walls) * 1000:.0f}", "< 400")

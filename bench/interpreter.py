@@ -283,7 +283,7 @@ async def throughput(bench: Bench, effort: Effort) -> None:
 
 async def per_step(bench: Bench, effort: Effort) -> None:
     """Time long runs, by the step."""
-    header("Milliseconds a step")
+    header("Milliseconds per step")
     for steps, number in effort.per_step.items():
 
         async def measure(subject: str, n: int = steps) -> tuple[float, ...]:
@@ -299,7 +299,7 @@ async def per_step(bench: Bench, effort: Effort) -> None:
 async def history(bench: Bench, effort: Effort) -> None:
     """Compare histories, and the time that their replay takes."""
     recorded: dict[tuple[str, int], WorkflowHistory] = {}
-    print("\n### History\n\n| | events | bytes | of it the first event |\n|---|--:|--:|--:|")
+    print("\n### History\n\n| | events | bytes | bytes of the first event |\n|---|--:|--:|--:|")
     for steps in (1, 10, 100):
         for subject in COMPARED:
             handle = await bench.run(subject, steps)
@@ -412,7 +412,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute or two, wide intervals")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "processes"], help="these parts alone")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "processes"], help="only these parts")
     options = parser.parse_args()
     effort = QUICK if options.quick else FULL
     chosen = options.only or [*PARTS, "processes"]

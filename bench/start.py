@@ -139,14 +139,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=11, help="of each kind")
+    parser.add_argument("--runs", type=int, default=11, help="number of runs of each kind")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "three.yaml").write_text(PIPELINE)
         found = measured(folder, args.runs)
     print(f"Python {platform.python_version()}, temporalio {version('temporalio')}, medians of {args.runs}\n")
-    print("| seconds from the start until | cold | warm | wanted, cold | wanted, warm |")
+    print("| seconds from the start until | cold | warm | goal, cold | goal, warm |")
     print("|---|--:|--:|--:|--:|")
     for phase in PHASES:
         medians = [
