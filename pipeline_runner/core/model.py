@@ -103,6 +103,34 @@ class Wait(Struct, tag="wait", tag_field="kind", frozen=True, kw_only=True):
     """Renders to an RFC 3339 time."""
 
 
+class Event(Struct, tag="event", tag_field="kind", frozen=True, kw_only=True):
+    """Wait for an event that is sent to the run: ``wait: {event: …}``."""
+
+    name: str
+    timeout: float | None = None
+    """Seconds after which the step fails with ``EventTimeout``; None: never."""
+    payload_schema: dict[str, Any] | bool | None = msgspec.field(default=None, name="schema")
+    """JSON Schema of the payload; None: any."""
+
+
+class Approval(Struct, tag="approval", tag_field="kind", frozen=True, kw_only=True):
+    """Wait for people to approve."""
+
+    message: str | None = None
+    """The question, a template."""
+    timeout: float | None = None
+    """Seconds after which ``on_timeout`` is the answer; None: never."""
+    payload_schema: dict[str, Any] | bool | None = msgspec.field(default=None, name="schema")
+    """JSON Schema of the payload that comes with an answer; None: any."""
+    on_timeout: Literal["reject", "approve"] = "reject"
+    payload: Any = None
+    """The payload of an approval by timeout: a template, or any value with templates in it."""
+    approvals: int = 1
+    """How many different identities have to approve."""
+    not_by_starter: bool = False
+    """Whether the identity that started the run may not approve."""
+
+
 class Fail(Struct, tag="fail", tag_field="kind", frozen=True, kw_only=True):
     """Raise an error that nothing retries."""
 
@@ -133,8 +161,22 @@ class Parallel(Struct, tag="parallel", tag_field="kind", frozen=True, kw_only=Tr
     """In the order of the file, in which they start."""
 
 
-Action = ActivityCall | ChildCall | SetValues | Wait | Fail | Block | Parallel
-"""What a step does. ``switch`` and ``approval`` join here."""
+class Arm(Struct, frozen=True, kw_only=True):
+    """One of the lists of steps of which at most one runs."""
+
+    when: str | None = None
+    """A bare expression; None: it always holds."""
+    steps: "tuple[Step, ...]"
+
+
+class Switch(Struct, tag="switch", tag_field="kind", frozen=True, kw_only=True):
+    """Run the first arm whose condition holds. The output is that of its last step, null if none does."""
+
+    arms: tuple[Arm, ...]
+
+
+Action = ActivityCall | ChildCall | SetValues | Wait | Event | Approval | Fail | Block | Switch | Parallel
+"""What a step does."""
 
 
 class Compensation(Struct, frozen=True, kw_only=True):
@@ -154,6 +196,19 @@ class Handler(Struct, frozen=True, kw_only=True):
     """The step's output: a template that sees the handler's steps, or any value with templates in it."""
 
 
+class Until(Struct, frozen=True, kw_only=True):
+    """How often a step is repeated."""
+
+    condition: str
+    """A bare expression that sees ``last`` and ``index``; the step is repeated until it holds."""
+    every: str = "10s"
+    """The pause between two repetitions: a duration, or a template of one."""
+    at_most: int = 100
+    """The number of repetitions after which the step fails with ``UntilTimeout``."""
+    timeout: float | None = None
+    """Seconds for all repetitions, after which it fails with ``UntilTimeout``, too."""
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """One step of a pipeline."""
 
@@ -169,8 +224,25 @@ class Step(Struct, frozen=True, kw_only=True):
     """A bare expression that gives a list, or a list with templates in it: the step runs once for each."""
     max_concurrency: int | None = None
     """How many items or branches run at a time; None: one item, all branches."""
+    fail_fast: bool = True
+    """Whether the first item or branch that fails ends the others."""
+    until: Until | None = None
+    """Excludes ``for_each``."""
+    timeout: float | None = None
+    """Seconds for a block, switch, parallel or loop as a whole; then it fails with ``BlockTimeout``."""
+    retry: Retry | None = None
+    """Of a block, switch or parallel, every field filled in but the error types; None: it is not retried."""
+    pivot: bool = False
+    """Whether nothing up to here is undone any more, once the step has completed."""
     catch: tuple[Handler, ...] = ()
     """The first handler that knows the type of an error handles it."""
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """Hold a run that has failed until a person decides."""
+
+    timeout: float = 86_400.0
+    """Seconds after which it is undone."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -188,6 +260,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """Seconds after which the run fails with ``PipelineTimeout`` and is undone."""
     steps: tuple[Step, ...] = ()
     finally_: tuple[Step, ...] = msgspec.field(default=(), name="finally")
+    on_failure: Literal["undo", "keep"] | Ask = "undo"
+    """What becomes of what the run has done when an error ends it."""
     task_queue: str | None = None
     workflow_id: str | None = None
     """A template that sees ``inputs``; used when the pipeline is started by the command."""
@@ -215,6 +289,8 @@ def _lists(step: Step) -> Iterator[tuple[Step, ...]]:
             yield steps
         case Parallel(branches=branches):
             yield from (branch.steps for branch in branches)
+        case Switch(arms=arms):
+            yield from (arm.steps for arm in arms)
     yield from (handler.steps for handler in step.catch)
 
 
@@ -223,7 +299,7 @@ def _encoded_steps(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for step in steps:
         yield step
         action = step["action"]
-        for holder in (action, *action.get("branches", ()), *step.get("catch", ())):
+        for holder in (action, *action.get("branches", ()), *action.get("arms", ()), *step.get("catch", ())):
             yield from _encoded_steps(holder.get("steps", ()))
 
 
@@ -260,6 +336,9 @@ def with_calls(pipeline: Pipeline, change: Callable[[Call], Call]) -> Pipeline:
             case Parallel():
                 branches = tuple(replace(branch, steps=changed(branch.steps)) for branch in action.branches)
                 action = replace(action, branches=branches)
+            case Switch():
+                arms = tuple(replace(arm, steps=changed(arm.steps)) for arm in action.arms)
+                action = replace(action, arms=arms)
         handlers = tuple(replace(handler, steps=changed(handler.steps)) for handler in step.catch)
         return replace(step, action=action, compensate=undo, catch=handlers)
 

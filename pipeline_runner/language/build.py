@@ -6,16 +6,22 @@ from typing import Any, Literal
 from pipeline_runner.core.model import (
     Action,
     ActivityCall,
+    Approval,
+    Arm,
+    Ask,
     Block,
     Branch,
     ChildCall,
     Compensation,
+    Event,
     Fail,
     Handler,
     Parallel,
     Pipeline,
     SetValues,
     Step,
+    Switch,
+    Until,
     Wait,
 )
 from pipeline_runner.language import policies
@@ -43,7 +49,11 @@ def build(document: Document, child_key: ChildKey) -> Pipeline:
         finally_=build_steps(last),
         task_queue=root.text("task_queue"),
         workflow_id=root.text("workflow_id"),
+        on_failure=_on_failure(root.get("on_failure")),
     )
+
+
+_SCOPES = ("steps", "switch", "parallel")
 
 
 class _Builder:
@@ -67,6 +77,11 @@ class _Builder:
             when=_expression(node.get("when")),
             for_each=_items(node.get("for_each")),
             max_concurrency=_plain(node.get("max_concurrency")),
+            fail_fast=_said(node, "fail_fast", default=True),
+            until=_until(node.mapping("until")),
+            timeout=policies.seconds(node.get("timeout")),
+            retry=policies.scope_retry(node.get("retry")) if step.kind in _SCOPES else None,
+            pivot=_said(node, "pivot", default=False),
             compensate=_compensation(
                 self._document, step, self._calls.get((id(step), True)), self._child_key
             ),
@@ -78,6 +93,10 @@ class _Builder:
         types = tuple(_texts(node, "types")) if "types" in node else None
         return Handler(types=types, steps=self.steps(scope), output=_plain(node.get("output")))
 
+    def _arm(self, node: Node, scope: Scope) -> Arm:
+        assert isinstance(node, MappingNode)
+        return Arm(when=_expression(node.get("when")), steps=self.steps(scope))
+
     def _action(self, step: StepNode) -> Action:
         node = step.node
         if call := self._calls.get((id(step), False)):
@@ -86,16 +105,22 @@ class _Builder:
             case "set":
                 return SetValues(values=_plain(node.get("set")))
             case "wait":
-                wait = node.get("wait")
-                if isinstance(wait, MappingNode):
-                    return Wait(until=wait.text("until"))
-                return Wait(duration=_plain(wait))
+                return _wait(node.get("wait"))
+            case "approval":
+                return _approval(node.mapping("approval"))
             case "fail":
                 return Fail(**_plain(node.get("fail")))
+        return self._scopes(step)
+
+    def _scopes(self, step: StepNode) -> Block | Switch | Parallel:
+        node = step.node
+        match step.kind:
             case "steps":
                 [scope] = step.body("block")
                 output = {"output": _plain(node.get("output"))} if "output" in node else {}
                 return Block(steps=self.steps(scope), **output)
+            case "switch":
+                return Switch(arms=tuple(map(self._arm, node.items("switch"), step.body("arm"))))
             case "parallel":
                 branches = step.body("branch")
                 return Parallel(
@@ -103,6 +128,41 @@ class _Builder:
                 )
             case kind:
                 raise ValueError(f"a step of kind {kind} was let through by the checks")
+
+
+def _until(node: MappingNode | None) -> Until | None:
+    if node is None:
+        return None
+    said = {key: _plain(node.get(key)) for key in ("every", "at_most") if key in node}
+    condition = _expression(node.get("condition")) or ""
+    return Until(condition=condition, timeout=policies.seconds(node.get("timeout")), **said)
+
+
+def _wait(node: Node | None) -> Wait | Event:
+    if not isinstance(node, MappingNode):
+        return Wait(duration=_plain(node))
+    if (event := node.text("event")) is None:
+        return Wait(until=node.text("until"))
+    timeout = policies.seconds(node.get("timeout"))
+    return Event(name=event, timeout=timeout, payload_schema=_plain(node.get("schema")))
+
+
+def _approval(node: MappingNode | None) -> Approval:
+    assert node is not None
+    said = {
+        key: _plain(entry.value) for key, entry in node.by_name.items() if key not in ("timeout", "schema")
+    }
+    timeout = policies.seconds(node.get("timeout"))
+    return Approval(timeout=timeout, payload_schema=_plain(node.get("schema")), **said)
+
+
+def _on_failure(node: Node | None) -> Any:
+    if isinstance(node, MappingNode):
+        ask = node.mapping("ask")
+        timeout = policies.seconds(ask.get("timeout")) if ask else None
+        return Ask() if timeout is None else Ask(timeout=timeout)
+    word = _plain(node) or "undo"
+    return Ask() if word == "ask" else word
 
 
 def _call(document: Document, call: Call, child_key: ChildKey) -> ActivityCall | ChildCall:
@@ -148,6 +208,10 @@ def _expression(node: Node | None) -> str | None:
     if not isinstance(node, Scalar):
         return None
     return node.value if isinstance(node.value, str) else node.text.lower()
+
+
+def _said(node: MappingNode, key: str, *, default: bool) -> bool:
+    return bool(_plain(node.get(key))) if key in node else default
 
 
 def _plain(node: Node | None) -> Any:

@@ -19,7 +19,7 @@ from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.scope import Place, roots
 from pipeline_runner.core.suggest import meant
 from pipeline_runner.language.table.collections import Field
-from pipeline_runner.language.table.fields import CATCH, COMPENSATION, PIPELINE, STEP
+from pipeline_runner.language.table.fields import ARM, CATCH, COMPENSATION, PIPELINE, STEP
 from pipeline_runner.language.table.shapes import Mode
 from pipeline_runner.language.types import ANY, Type
 from pipeline_runner.language.yaml.nodes import (
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from jinja2 import nodes as jinja
 
 
-_LOOP_NAMES = frozenset(["item", "index"])
+_LOOP_NAMES = {"for_each": ("item", "index"), "until": ("last", "index")}
 _BRACES = len("{{ ")
 """How far the places in the tree of a bare expression are off."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
-ScopeKind = Literal["steps", "finally", "block", "branch", "catch"]
+ScopeKind = Literal["steps", "finally", "block", "branch", "arm", "catch"]
 
 
 class Scope:
@@ -55,7 +55,7 @@ class Scope:
         self.owner = owner
         """The step that it is a part of, None for a pipeline's own ``steps`` and ``finally``."""
         self.name = name
-        """Of a branch."""
+        """Of a branch; of an arm its number."""
         self.after: Scope | None = None
         """The scope that runs before it: ``steps`` before ``finally``."""
         self.steps: list[Step] = []
@@ -80,12 +80,14 @@ class Step:
         self.id = node.text("id") or ""
         self.kind = STEP.kind(node)
         """The key that says what it does, None if that is not clear."""
-        self.in_loop: bool = "for_each" in node or (scope.owner is not None and scope.owner.in_loop)
-        """Whether it, or a step that it is inside of, has ``for_each``."""
+        self.in_loop: bool = not _LOOP_NAMES.keys().isdisjoint(node.by_name) or (
+            scope.owner is not None and scope.owner.in_loop
+        )
+        """Whether it, or a step that it is inside of, has ``for_each`` or ``until``."""
         self.in_finally: bool = scope.owner.in_finally if scope.owner else scope.kind == "finally"
         """Whether it is in ``finally``, at any depth."""
         self.inner: list[Scope] = []
-        """The scopes of a block, of branches, and of handlers."""
+        """The scopes of a block, of branches or arms, and of handlers."""
         self.compensation = node.mapping("compensate")
         """The mapping that says how the step is undone."""
 
@@ -174,11 +176,14 @@ class Use:
     def roots(self) -> frozenset[str]:
         """The names that exist here."""
         known = roots(self.place, in_input=self.step is not None and self.key in ("with", "args"))
-        return known | _LOOP_NAMES if self.step and self.step.in_loop and self.loops else known
+        if self.step is None or not self.step.in_loop:
+            return known
+        names = [_LOOP_NAMES[kind] for step in self.loops for kind in _LOOP_NAMES if kind in step.node]
+        return known.union(*names)
 
     @property
     def loops(self) -> list[Step]:
-        """The steps whose elements are ``item`` here, innermost first."""
+        """The steps whose elements are ``item`` here, or whose repetitions have ``last``, innermost first."""
         if self.step is None or not self.step.in_loop:
             return []
         # An element is chosen before the step is looked at; a handler is that of the whole loop.
@@ -188,7 +193,7 @@ class Use:
         while scope.owner:
             found += [scope.owner] if scope.kind != "catch" else []
             scope = scope.owner.scope
-        return [step for step in found if "for_each" in step.node]
+        return [step for step in found if not _LOOP_NAMES.keys().isdisjoint(step.node.by_name)]
 
     def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
         """Return where the key at a depth of a reference's path stands; 0: its name."""
@@ -427,6 +432,9 @@ def _fill(scope: Scope, value: Node | None, place: Place) -> None:
             _add(step, Scope("block", step), node.get("steps"), place)
         for entry in node.mapping("parallel") or ():
             _add(step, Scope("branch", step, entry.name), entry.value, place)
+        for number, arm in enumerate(node.items("switch")):
+            if isinstance(arm, MappingNode):
+                _add(step, Scope("arm", step, str(number)), arm.get("steps"), place)
         for handler in node.items("catch"):
             if isinstance(handler, MappingNode):
                 _add(step, Scope("catch", step), handler.get("steps"), Place.CATCH)
@@ -448,7 +456,7 @@ def _step_uses(step: Step) -> list[Use]:
     found: list[Use] = []
     fields = STEP.templated(step.node)
     for name, entry in step.node.by_name.items():
-        if name not in fields or name in ("compensate", "catch"):
+        if name not in fields or name in ("compensate", "catch", "switch"):
             continue
         secret = step.kind == "activity" and name in ("with", "args")
         inside = next(iter(step.body("block")), None) if name == "output" else None
@@ -457,6 +465,9 @@ def _step_uses(step: Step) -> list[Use]:
     for handler, scope in zip(handlers, step.body("catch"), strict=True):
         if output := handler.entry("output"):
             found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
+    for arm in step.node.items("switch"):
+        if isinstance(arm, MappingNode) and (when := arm.entry("when")):
+            found += _uses(step, ARM.fields["when"], when, step.place)
     if undo := step.compensation:
         found += _call_uses(step, undo, Use)
     return found

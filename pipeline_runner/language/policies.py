@@ -113,8 +113,11 @@ def is_sound(document: Document, call: Call, group: str) -> bool:
 
 def call_retry(document: Document, call: Call) -> Retry:
     """Return the retry policy of a call, every field filled in but the error types."""
-    said = said_retry(document, call)
-    result = merged(COMPENSATION_RETRY if call.compensates else RETRY, said)
+    return _with_defaults(COMPENSATION_RETRY if call.compensates else RETRY, said_retry(document, call))
+
+
+def _with_defaults(defaults: Retry, said: Retry) -> Retry:
+    result = merged(defaults, said)
     initial, maximum = result.initial_interval or 0.0, result.maximum_interval or 0.0
     if said.maximum_interval is None and initial > maximum:
         # Nobody asked for the default that the first interval exceeds.
@@ -125,6 +128,11 @@ def call_retry(document: Document, call: Call) -> Retry:
 def child_retry(document: Document, call: Call) -> Retry | None:
     """Return the retry policy of a child, None where nobody asks for one."""
     return None if said_retry(document, call) == Retry() else call_retry(document, call)
+
+
+def scope_retry(node: Node | None) -> Retry | None:
+    """Return the retry policy of a block, switch or parallel, None where it has none."""
+    return _with_defaults(RETRY, retry(node)) if node else None
 
 
 def call_timeouts(document: Document, call: Call) -> Timeouts:

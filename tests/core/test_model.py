@@ -1,24 +1,22 @@
 """The bundle: what it holds survives the way to Temporal and back, canonically and compactly."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import msgspec.inspect
 import pytest
 
 from pipeline_runner.core.model import (
+    Action,
     ActivityCall,
-    Block,
     Bundle,
     Call,
     ChildCall,
     Compensation,
     Fail,
-    Parallel,
     Pipeline,
     Retry,
-    SetValues,
     Step,
     Timeouts,
     Wait,
@@ -147,10 +145,10 @@ def held(value: object, kind: Any) -> list[Any]:
 
 def test_every_walk_finds_every_step_and_call_that_the_model_can_hold() -> None:
     """A construct that holds steps, and that a walk does not know, fails here."""
-    for pipeline in full(Pipeline, 8):
+    for pipeline in full(Pipeline, 6):
         steps = held(pipeline, Step)
         kinds = {type(step.action) for step in steps}
-        assert kinds == {ActivityCall, ChildCall, SetValues, Wait, Fail, Block, Parallel}
+        assert kinds == set(get_args(Action))
         assert any(isinstance(step.compensate, Compensation) for step in steps)
         assert sorted(map(id, steps_of(pipeline))) == sorted(map(id, steps))
         calls = held(pipeline, Call)

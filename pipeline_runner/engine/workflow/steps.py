@@ -19,12 +19,15 @@ from pipeline_runner.core.expressions.evaluate import render_text
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import (
     ActivityCall,
+    Approval,
     Block,
     ChildCall,
+    Event,
     Fail,
     Parallel,
     SetValues,
     Step,
+    Switch,
     Wait,
 )
 from pipeline_runner.core.paths import Path
@@ -202,6 +205,8 @@ class Steps:
                 return await self._nested.run(turn, action, name)
             case SetValues() | Wait() | Fail() as action:
                 return await self._inside(turn, action, name)
+            case Event() | Approval() | Switch():
+                raise step_error("UnsupportedBundle", "this version does not run such steps")
         # Its end came with a new workflow task.
         self._work.begin_anew()
         return output

@@ -10,6 +10,8 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step
 from pipeline_runner.language.yaml.nodes import Scalar
 
+_DEADLINES = frozenset(["steps", "switch", "parallel", "for_each", "until"])
+
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield combinations of keys that have no meaning."""
@@ -32,6 +34,16 @@ def _check_step(document: Document, step: Step) -> Iterator[Diagnostic]:
     if (limit := node.entry("max_concurrency")) and not ("for_each" in node or "parallel" in node):
         message = '"max_concurrency" is only allowed with "for_each" or "parallel"'
         yield source.diagnostic(limit.key.span, "key-conflict", message)
+    if (fast := node.entry("fail_fast")) and not ("for_each" in node or "parallel" in node):
+        message = '"fail_fast" is only allowed with "for_each" or "parallel"'
+        yield source.diagnostic(fast.key.span, "key-conflict", message)
+    if (until := node.entry("until")) and "for_each" in node:
+        message = 'a step has "for_each" or "until", not both: put one of them on a block around the other'
+        yield source.diagnostic(until.key.span, "key-conflict", message)
+    if (timeout := node.entry("timeout")) and _DEADLINES.isdisjoint(node.by_name):
+        message = '"timeout" is only allowed on a block, "switch", "parallel" or a loop'
+        help_ = 'write "timeouts: {start_to_close: 5m}"' if step.kind in ("activity", None) else None
+        yield source.diagnostic(timeout.key.span, "key-conflict", message, help_)
     if step.place is Place.FINALLY:
         for key in ("compensate", "pivot"):
             if entry := node.entry(key):

@@ -153,6 +153,31 @@ class Forms(Shape, frozen=True, kw_only=True):
         )
 
 
+class OneOf(Shape, frozen=True, kw_only=True):
+    """A mapping of one of two shapes: a key tells which."""
+
+    key: str
+    shape: Shape
+    """Of a mapping with the key."""
+    other: Shape
+
+    def _of(self, node: Node) -> Shape:
+        return self.shape if isinstance(node, MappingNode) and self.key in node else self.other
+
+    def check(self, node: Node, source: Source, what: str) -> Found:
+        return self._of(node).check(node, source, what)
+
+    def schema(self, defs: Schema) -> Schema:
+        shapes = {"then": self.shape.schema(defs), "else": self.other.schema(defs)}
+        return {"type": "object", "if": {"required": [self.key]}, **shapes}
+
+    def templates(self, node: Node) -> Texts:
+        return self._of(node).templates(node)
+
+    def is_templated(self) -> bool:
+        return self.shape.is_templated() or self.other.is_templated()
+
+
 class Later(Shape, frozen=True):
     """A named shape that contains itself: the steps of a block. Their templates are their own affair."""
 
@@ -319,7 +344,8 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         owners = [kind for kind, own in self.kinds.items() if entry.name in own]
         if not owners:
             return unknown_key(entry, source, self.title, fields, _hint(entry.name, self.hints))
-        with_ = " or ".join(f'"{owner}"' for owner in owners)
+        *others, last = [f'"{owner}"' for owner in owners]
+        with_ = f"{', '.join(others)} or {last}" if others else last
         message = f'"{entry.name}" is only allowed with {with_}, but this {self.title.removeprefix("a ")} has'
         return source.diagnostic(entry.key.span, "wrong-kind-key", f'{message} "{present[0].name}"')
 

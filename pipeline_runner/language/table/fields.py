@@ -8,7 +8,16 @@ table, so they cannot disagree. ``Mode.TEMPLATE`` marks texts that are templates
 import msgspec
 
 from pipeline_runner.core import paths
-from pipeline_runner.language.table.collections import Field, Fields, Forms, Later, ListOf, MapOf, Variants
+from pipeline_runner.language.table.collections import (
+    Field,
+    Fields,
+    Forms,
+    Later,
+    ListOf,
+    MapOf,
+    OneOf,
+    Variants,
+)
 from pipeline_runner.language.table.shapes import (
     RESERVED,
     AnyValue,
@@ -161,6 +170,37 @@ CATCH = Fields(
     },
 )
 
+ARM = Fields(
+    name="arm",
+    title="an arm",
+    fields={
+        "when": Field(
+            _EXPRESSION, "A bare expression. The first arm whose condition holds runs. Default: it holds."
+        ),
+        "steps": Field(_STEPS, "The arm's steps, which are a separate scope."),
+    },
+    required=("steps",),
+)
+
+UNTIL = Fields(
+    name="until",
+    title="an until",
+    lone="condition",
+    fields={
+        "condition": Field(
+            _EXPRESSION, "A bare expression. last is the output of the repetition that has just ended."
+        ),
+        "every": Field(
+            Duration(positive=False, template=True), "The pause between two repetitions. Default: 10s."
+        ),
+        "at_most": Field(
+            Number(minimum=1), "The number of repetitions after which the step fails. Default: 100."
+        ),
+        "timeout": Field(_POSITIVE, "The limit for all repetitions together."),
+    },
+    required=("condition",),
+)
+
 APPROVAL = Fields(
     name="approval",
     title="an approval",
@@ -171,6 +211,11 @@ APPROVAL = Fields(
         "schema": Field(JsonSchema(), "The JSON Schema of the answer's payload."),
         "on_timeout": Field(
             Choice(values=("reject", "approve")), "The answer that a timeout counts as. Default: reject."
+        ),
+        "payload": Field(_ANY_TEMPLATE, "The payload of an approval by timeout. Default: null."),
+        "approvals": Field(Number(minimum=1), "How many different identities must approve. Default: 1."),
+        "not_by_starter": Field(
+            Boolean(), "true: the identity that started the run cannot approve. Default: false."
         ),
     },
 )
@@ -186,6 +231,19 @@ WAIT_UNTIL = Fields(
     ),
 )
 
+WAIT_EVENT = Fields(
+    name="wait_event",
+    title="a wait",
+    fields={
+        "event": Field(_NAME, "The event to wait for: the name of a signal.", later="a wait for an event"),
+        "timeout": Field(
+            _POSITIVE, "How long to wait. Then the step fails with EventTimeout. Default: no limit."
+        ),
+        "schema": Field(JsonSchema(), "The JSON Schema of the event's payload."),
+    },
+    required=("event",),
+)
+
 FAIL = Fields(
     name="fail",
     title="a fail step",
@@ -197,6 +255,11 @@ FAIL = Fields(
     required=("message",),
 )
 
+_SCOPE_RETRY = Field(
+    RETRY,
+    "A failed attempt is undone completely, then everything runs again. Default: no retry.",
+    later="a block that is tried again",
+)
 _UNDO = "write {activity: NAME, with: …}, or {pipeline: FILE}"
 _COMMANDS = ("run", "script", "command", "cmd", "shell", "exec", "program")
 _CHILDREN = ("workflow", "child_workflow", "subworkflow", "call")
@@ -237,6 +300,19 @@ STEP: Variants = Variants(
                 hint=_UNDO,
             ),
             "How the step is undone. none: there is nothing to undo.",
+        ),
+        "until": Field(
+            UNTIL, "The step runs again and again until a condition holds.", later="a repeated step"
+        ),
+        "timeout": Field(
+            _POSITIVE,
+            "The limit for a block, switch, parallel or loop as a whole. Then it fails with BlockTimeout.",
+            later="a deadline for a part of a pipeline",
+        ),
+        "fail_fast": Field(
+            Boolean(),
+            "false: the first failure of an element or a branch does not cancel the others. Default: true.",
+            later="branches that go on beside a failure",
         ),
         "pivot": Field(
             Boolean(),
@@ -283,11 +359,11 @@ STEP: Variants = Variants(
         "wait": {
             "wait": Field(
                 Forms(
-                    expected="a duration or {until: time}",
+                    expected="a duration, {until: time} or {event: name}",
                     scalar=Duration(positive=False, template=True),
-                    mapping=WAIT_UNTIL,
+                    mapping=OneOf(key="event", shape=WAIT_EVENT, other=WAIT_UNTIL),
                 ),
-                "A duration, or the time to wait for. The timer is durable.",
+                "A duration, the time or the event to wait for. The timer is durable.",
             )
         },
         "approval": {
@@ -299,6 +375,15 @@ STEP: Variants = Variants(
         "steps": {
             "steps": Field(_STEPS, "A block of steps, which is a separate scope."),
             "output": Field(_ANY_TEMPLATE, "The block's output. Default: the output of its last step."),
+            "retry": _SCOPE_RETRY,
+        },
+        "switch": {
+            "switch": Field(
+                ListOf(item=ARM, title="an arm", at_least=1, hint='each arm begins with "- "'),
+                "The first arm whose when holds runs. The last arm may have no when.",
+                later="a choice between lists of steps",
+            ),
+            "retry": _SCOPE_RETRY,
         },
         "parallel": {
             "parallel": Field(
@@ -310,7 +395,8 @@ STEP: Variants = Variants(
                     hint="write {NAME: [STEP, …]}",
                 ),
                 "Branches that run at the same time. Each is a separate scope.",
-            )
+            ),
+            "retry": _SCOPE_RETRY,
         },
     },
     required=("id",),
@@ -334,7 +420,6 @@ STEP: Variants = Variants(
             '"catch" handles errors, "compensate" says how the step is undone',
         ),
         **dict.fromkeys(("always", "ensure"), 'what always runs is a step of the pipeline\'s "finally"'),
-        "timeout": 'write "timeouts: {start_to_close: 5m}"',
         "register": 'its result is "steps.ID.output" in the steps after it',
         "env": _ENV,
         "environment": _ENV,
@@ -395,6 +480,28 @@ SCHEDULE = Fields(
         "note": Field(_PROSE, "A note for people."),
     },
 )  # fmt: skip
+ASK = Fields(
+    name="on_failure",
+    title="on_failure",
+    lone="ask",
+    fields={
+        "ask": Field(
+            Fields(
+                name="ask",
+                title="ask",
+                lone="timeout",
+                fields={
+                    "timeout": Field(
+                        _POSITIVE, "How long to wait for a decision, before the undo. Default: 1d."
+                    )
+                },
+            ),
+            "Hold the failed run until a person decides.",
+            later="a person who decides",
+        )
+    },
+    required=("ask",),
+)
 
 _SCHEDULES = 'write {NAME: {cron: "0 3 * * *"}}'
 
@@ -441,7 +548,11 @@ PIPELINE = Fields(
         "steps": Field(_STEPS, "The steps of the pipeline, in order."),
         "finally": Field(_STEPS, "Steps that run last, whatever happened before."),
         "on_failure": Field(
-            Choice(values=("undo", "keep", "ask"), later=frozenset(["keep", "ask"])),
+            Forms(
+                expected="undo, keep, ask or {ask: {timeout: …}}",
+                scalar=Choice(values=("undo", "keep", "ask"), later=frozenset(["keep", "ask"])),
+                mapping=ASK,
+            ),
             "What happens on failure. Default: undo.",
         ),
         "task_queue": Field(

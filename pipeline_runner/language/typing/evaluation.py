@@ -266,7 +266,7 @@ class Evaluation:
                 keys: dict[str, Type] = dict.fromkeys(RUN_KEYS, STRING)
                 return Map({**keys, "status": _RUN_STATUS} if "status" in _run_keys(use) else keys, "none")
             case "item":
-                return self._types.element(use.loops[0])
+                return self._types.element(next(loop for loop in use.loops if "for_each" in loop.node))
             case "index":
                 return NUMBER
             case "error":

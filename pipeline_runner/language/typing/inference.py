@@ -161,20 +161,35 @@ class Inference:
                 values = node.get("set")
                 return self.value(values, step) if values else ANY
             case "wait":
-                return NULL
+                return _payload(node.mapping("wait"))
             case "approval":
-                approval = node.mapping("approval")
-                schema = approval.get("schema") if approval else None
-                return Map({**_APPROVED, "payload": of_schema(plain(schema)) if schema else ANY}, "none")
+                return Map({**_APPROVED, "payload": _payload(node.mapping("approval"), ANY)}, "none")
+        return self._scopes_output(step)
+
+    def _scopes_output(self, step: Step) -> Type:
+        match step.kind:
+            case "steps" if output := step.node.get("output"):
+                return self.value(output, step)
             case "steps":
-                inner = step.body("block")[0]
-                if "output" in node:
-                    return self.value(node.get("output"), step)  # type: ignore[arg-type]  # it is there
-                return self.output(inner.steps[-1]) if inner.steps else ANY
+                return self._last(step.body("block")[0])
+            case "switch":
+                outputs = [self._last(scope) for scope in step.body("arm")]
+                arms = [arm for arm in step.node.items("switch") if isinstance(arm, MappingNode)]
+                return union(outputs if any("when" not in arm for arm in arms) else [*outputs, NULL])
             case "parallel":
-                ends = {scope.name: scope.steps for scope in step.body("branch")}
-                return Map({name: self.output(own[-1]) if own else ANY for name, own in ends.items()}, "none")
+                return Map({scope.name: self._last(scope) for scope in step.body("branch")}, "none")
         return ANY
+
+    def _last(self, scope: Scope) -> Type:
+        return self.output(scope.steps[-1]) if scope.steps else ANY
+
+
+def _payload(node: MappingNode | None, without: Type = NULL) -> Type:
+    """Return the type of the payload of an event or an approval; ``without``: where there is no schema."""
+    if node is None:
+        return without
+    schema = node.get("schema")
+    return of_schema(plain(schema)) if schema else ANY if "event" in node else without
 
 
 def _as_they_end(scope: Scope) -> Iterator[Step]:
