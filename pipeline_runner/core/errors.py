@@ -7,6 +7,8 @@
       ├─ StartToCloseTimeout, ScheduleToCloseTimeout,
       │  ScheduleToStartTimeout, HeartbeatTimeout      an activity exceeded a timeout
       ├─ PipelineTimeout                               a pipeline exceeded its ``timeout``
+      ├─ BlockTimeout                                  a block or a loop exceeded its ``timeout``
+      ├─ UntilTimeout                                  the condition of ``until`` was never met
       ├─ ExpressionError                               a template cannot be evaluated
       ├─ InvalidInputs                                 the inputs do not match ``inputs``
       ├─ PayloadTooLarge                               an input or a result exceeds the limit
@@ -33,6 +35,8 @@ SCHEDULE_TO_CLOSE_TIMEOUT = "ScheduleToCloseTimeout"
 SCHEDULE_TO_START_TIMEOUT = "ScheduleToStartTimeout"
 HEARTBEAT_TIMEOUT = "HeartbeatTimeout"
 PIPELINE_TIMEOUT = "PipelineTimeout"
+BLOCK_TIMEOUT = "BlockTimeout"
+UNTIL_TIMEOUT = "UntilTimeout"
 EXPRESSION_ERROR = "ExpressionError"
 INVALID_INPUTS = "InvalidInputs"
 PAYLOAD_TOO_LARGE = "PayloadTooLarge"

@@ -128,7 +128,11 @@ class Path:
         return self._with(*self._segments, Segment(CATCH, index))
 
     def holds(self, path: Self) -> bool:
-        """Tell whether a path is that of this step, of one of its turns, or of something inside it."""
+        """Tell whether a path is that of this step, of one of its turns, or of something inside it.
+
+        The turns are its items, its repetitions and its attempts; the first attempt has no mark, and
+        therefore holds the later ones.
+        """
         own, other = self.levels[-1], path.levels[len(self.levels) - 1 : len(self.levels)]
         if self.levels[:-1] != path.levels[: len(self.levels) - 1] or not other or own.undo != other[0].undo:
             return False
@@ -136,7 +140,11 @@ class Path:
         if segments[:-1] != own.segments[:-1] or len(segments) < len(own.segments):
             return False
         wanted, found = own.segments[-1], segments[-1]
-        return wanted == found or (wanted == Segment(wanted.name) and wanted.name == found.name)
+        return (
+            wanted.name == found.name
+            and wanted.number in (None, found.number)
+            and wanted.attempt in (1, found.attempt)
+        )
 
     def child(self, path: Self) -> Self:
         """Return the path that a step of this step's child has here, by its path in the child."""

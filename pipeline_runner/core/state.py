@@ -120,6 +120,15 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     dirty: bool = False
 
 
+class Failure(Struct, frozen=True, kw_only=True):
+    """An error of a step that the run keeps while other steps go on."""
+
+    error: ErrorInfo
+    non_retryable: bool = False
+    cause: bytes | None = None
+    """Its causes, as a serialized Temporal failure."""
+
+
 class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How far an open scope has come. Scopes that have ended have none, those that begin an empty one."""
 
@@ -128,13 +137,34 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     results: dict[str, StepResult] = {}
     """Of the steps of the scope, by id; those of a pipeline's own list are in its log."""
     open: dict[str, "Frame"] = {}
-    """The open scopes inside the step: ``steps``, a branch, an item by its index, or ``catch``."""
+    """The open scopes inside the step: ``steps``, a branch, an item, a repetition or an arm by its index,
+    or ``catch``."""
     outputs: dict[str, Any] = {}
     """The outputs of the items or branches that have completed."""
+    failures: list[str] = []
+    """The items or branches that have failed, where the others go on."""
+    first_failure: Failure | None = None
+    """The error of the first of them."""
+    index: int = 0
+    """The number of the repetition that is next or under way."""
+    last: Any = None
+    """The output of the repetition before it."""
+    attempt: int = 1
+    """Which attempt of the step is next or under way."""
+    undoing: Failure | None = None
+    """The error of that attempt, which is undone before the next."""
+    since: str | None = None
+    """RFC 3339: when the step, or the attempt, began, if its time is limited."""
     until: str | None = None
-    """RFC 3339: when its wait is over."""
+    """RFC 3339: when its wait is over, or the pause before its next repetition or attempt."""
     failed: ErrorInfo | None = None
     """The error of the step, which is undone, and then handled."""
+
+    def clear(self) -> None:
+        """Forget what is open inside the step."""
+        self.open, self.outputs, self.failures = {}, {}, []
+        self.first_failure = self.undoing = self.since = self.until = self.last = None
+        self.index = 0
 
 
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -239,19 +239,30 @@ async def retried(
         except FailureError as error:
             ending = of_failure(error, call)
             final = failed(error, ending)
-            if call.retry is None or not _may_retry(call.retry, ending, attempt):
+            uncertain = ending.outcome != "failed"
+            if (
+                call.retry is None
+                or uncertain
+                or not may_retry(call.retry, ending.type, attempt, final=ending.non_retryable)
+            ):
                 raise final from None
         await pause(timer(backoff(call.retry, attempt), f"retry of {name}"))
         attempt += 1
 
 
-def _may_retry(retry: Retry, ending: Ending, attempt: int) -> bool:
-    """Tell whether a child is started again after its failed attempt of that number."""
+def may_retry(retry: Retry, kind: str, attempt: int, *, final: bool) -> bool:
+    """Tell whether what is not an activity is tried again.
+
+    Args:
+        retry: Its retry policy.
+        kind: The type of the error of its last attempt.
+        attempt: The number of that attempt, counted from 1.
+        final: Whether the error says that nothing retries it.
+    """
     return (
         (not retry.maximum_attempts or attempt < retry.maximum_attempts)
-        and ending.outcome == "failed"
-        and not ending.non_retryable
-        and ending.type not in (retry.non_retryable_error_types or ())
+        and not final
+        and kind not in (retry.non_retryable_error_types or ())
         and not history_is_full()
     )
 
@@ -295,7 +306,7 @@ def retry_policy(retry: Retry) -> RetryPolicy:
 
 
 def backoff(retry: Retry, attempt: int) -> float:
-    """Return the seconds to wait after a child's failed attempt, counted from 1."""
+    """Return the seconds to wait after a failed attempt, counted from 1."""
     seconds = _or(retry.initial_interval, 1.0)
     limit = _or(retry.maximum_interval, 100 * seconds)
     coefficient = _or(retry.backoff_coefficient, 2.0)

@@ -7,9 +7,11 @@ When nothing else is left, the state is all that there is to the run, and goes i
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from temporalio import workflow
 
+from pipeline_runner.engine.workflow import calls
 from pipeline_runner.engine.workflow.cancel import CancelScope
 
 
@@ -56,6 +58,17 @@ class Gate:
                     )
         if cancel is not None:
             cancel.check()
+
+    async def pause(self, cancel: CancelScope, until: str, summary: str) -> None:
+        """Wait until a time, RFC 3339, that the state says.
+
+        Raises:
+            Interrupted: The work is to end.
+        """
+        seconds = (datetime.fromisoformat(until) - workflow.now()).total_seconds()
+        if seconds > 0:
+            with self.stopped():
+                await cancel.wait(calls.timer(seconds, summary))
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -1,39 +1,59 @@
-"""Items of a loop, or branches, some at a time: the first that fails ends the others."""
+"""Items of a loop, or branches, some at a time: the first that fails ends the others, if it is to."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from temporalio import workflow
 
-from pipeline_runner.core.state import Frame
+from pipeline_runner.core.errors import shortened
+from pipeline_runner.core.state import Failure, Frame
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.scopes import Scope
-from pipeline_runner.engine.workflow.step_errors import StepError
+from pipeline_runner.engine.workflow.step_errors import StepError, kept, restored
+
+_NAMED = 10
+"""So many of the others that failed are named."""
+
+_MESSAGE = 1_000
+"""Characters of the first error's message, if there are others."""
 
 
 class Group:
     """Runs something for each of some keys. What is under way, and what has completed, is in a frame."""
 
-    def __init__(self, gate: Gate, scope: Scope, body: Callable[[str, Scope], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        scope: Scope,
+        body: Callable[[str, Scope], Awaitable[Any]],
+        *,
+        fail_fast: bool,
+        name_of: Callable[[str], str] = str,
+    ) -> None:
         """Prepare a group.
 
         Args:
             gate: The run's.
             scope: The scope of the step that the group is a part of.
             body: Runs one of the keys, in a scope of its own, and returns its output.
+            fail_fast: Whether the first that fails ends the others.
+            name_of: Returns the name of a key in an error.
         """
         self._gate = gate
         self._scope = scope
         self._frame = scope.frame
         self._body = body
+        self._fail_fast = fail_fast
+        self._name_of = name_of
         self._cancel = CancelScope(scope.cancel)
         self._waiting: list[str] = []
         """Keys that have not begun, or that the run before had begun; the next one is last."""
         self._error: BaseException | None = None
-        """The first one, which ends the others."""
+        """The one that ends the others."""
         self._tasks = 0
         self._ended = 0
 
@@ -44,12 +64,14 @@ class Group:
             The outputs by key.
 
         Raises:
-            StepError: The first error, once all have ended.
+            StepError: The first error, once all have ended. If the others went on, it names those that
+                failed, too.
             Interrupted: All have ended because the work is to end.
         """
         frame = self._frame
         # What is open goes on before others begin.
-        self._waiting = [key for key in keys if key not in frame.open and key not in frame.outputs][::-1]
+        begun = {*frame.open, *frame.outputs, *frame.failures}
+        self._waiting = [key for key in keys if key not in begun][::-1]
         self._waiting += [key for key in keys if key in frame.open][::-1]
         self._tasks = min(limit, len(self._waiting))
         try:
@@ -64,6 +86,9 @@ class Group:
         if self._error is not None:
             self._scope.cancel.check()
             raise self._error
+        if frame.first_failure is not None:
+            self._scope.cancel.check()
+            raise self._joined(frame.first_failure)
         return frame.outputs
 
     async def _run_tasks(self) -> None:
@@ -97,5 +122,22 @@ class Group:
         key = self._waiting.pop()
         frame = self._frame.open.setdefault(key, Frame())
         around = replace(self._scope, cancel=self._cancel, outermost=outermost)
-        self._frame.outputs[key] = await self._body(key, around.inside(frame, around.path))
+        try:
+            self._frame.outputs[key] = await self._body(key, around.inside(frame, around.path))
+        except StepError as error:
+            if self._fail_fast or self._cancel.requested:
+                raise
+            self._frame.failures.append(key)
+            if self._frame.first_failure is None:
+                self._frame.first_failure = kept(error)
         del self._frame.open[key]
+
+    def _joined(self, first: Failure) -> StepError:
+        """Return the first error, with the names of the others that failed."""
+        error, others = restored(first), self._frame.failures[1:]
+        if not others:
+            return error
+        names = ", ".join(map(self._name_of, others[:_NAMED])) + (", …" if len(others) > _NAMED else "")
+        message = f"{shortened(error.info.message, _MESSAGE)}; {len(others)} more failed: {names}"
+        info = msgspec.structs.replace(error.info, message=message)
+        return StepError(info, non_retryable=error.non_retryable, cause=error.cause)

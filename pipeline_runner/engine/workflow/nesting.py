@@ -1,4 +1,4 @@
-"""Steps that hold other steps: blocks and branches."""
+"""Steps that hold other steps: blocks, arms and branches."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -6,17 +6,19 @@ from typing import Any
 
 import msgspec
 
-from pipeline_runner.core.model import Block, Compensation, Parallel, Step
+from pipeline_runner.core.model import Block, Compensation, Parallel, Step, Switch
 from pipeline_runner.core.state import Frame, ScopeLog
 from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.attempts import Attempts
 from pipeline_runner.engine.workflow.entries import Entries
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.group import Group
-from pipeline_runner.engine.workflow.scopes import Scope, Turn
+from pipeline_runner.engine.workflow.limits import limit_of, within
+from pipeline_runner.engine.workflow.scopes import Scope, Turn, is_loop
 from pipeline_runner.engine.workflow.undo import path_of
-from pipeline_runner.engine.workflow.values import plain
+from pipeline_runner.engine.workflow.values import holds, plain
 
-Nesting = Block | Parallel
+Nesting = Block | Parallel | Switch
 """What a step does that holds other steps."""
 
 Sequencing = Callable[[Sequence[Step], Scope], Awaitable[None]]
@@ -26,7 +28,9 @@ Sequencing = Callable[[Sequence[Step], Scope], Awaitable[None]]
 class Nested:
     """Runs what holds other steps. Where it stands is in the frame of the turn."""
 
-    def __init__(self, sequence: Sequencing, gate: Gate, log: ScopeLog, entries: Entries) -> None:
+    def __init__(
+        self, sequence: Sequencing, gate: Gate, log: ScopeLog, entries: Entries, attempts: Attempts
+    ) -> None:
         """Prepare to run steps that hold others.
 
         Args:
@@ -34,34 +38,56 @@ class Nested:
             gate: The run's.
             log: The undo log of the run.
             entries: What writes to it.
+            attempts: Runs those that are retried.
         """
         self._sequence = sequence
         self._gate = gate
         self._log = log
         self._entries = entries
+        self._attempts = attempts
 
     async def run(self, turn: Turn, action: Nesting, name: str) -> Any:
-        """Run it; its own compensation replaces those inside it once it has completed.
+        """Run a step that holds others, again and again where it is retried, and return its output.
 
-        Returns:
-            The step's output.
+        Raises:
+            StepError: It failed.
+            Interrupted: It was cut short.
         """
+
+        async def once(attempt: Turn) -> Any:
+            return await self._once(attempt, action, name)
+
+        if turn.step.retry is None:
+            return await once(turn)
+        return await self._attempts.run(turn, turn.step.retry, name, once)
+
+    async def _once(self, turn: Turn, action: Nesting, name: str) -> Any:
+        """Run it; its own compensation replaces those inside it once it has completed."""
         if not isinstance(turn.step.compensate, Compensation):
-            return await self._scopes(turn, action)
+            return await self._in_time(turn, action)
         entries = self._log.entries
         entry = next((one for one in entries if one.key == calls.idempotency_key(turn.path)), None)
         if entry is None:
             entry = self._entries.register(turn, name)
             # Until then it is undone from the inside.
             entry.outcome = "failed"
-        output = self._entries.complete(entry, await self._scopes(turn, action))
+        output = self._entries.complete(entry, await self._in_time(turn, action))
         entries[:] = [one for one in entries if one is entry or not turn.path.holds(path_of(one))]
         return output
+
+    async def _in_time(self, turn: Turn, action: Nesting) -> Any:
+        # The limit of a loop is one for all of its turns.
+        limit = None if is_loop(turn.step) else limit_of(turn.step)
+        return await within(
+            limit, turn.scope, lambda inside: self._scopes(replace(turn, scope=inside), action)
+        )
 
     async def _scopes(self, turn: Turn, action: Nesting) -> Any:
         match action:
             case Block():
                 return await self._block(turn, action)
+            case Switch():
+                return await self._switch(turn, action)
             case Parallel():
                 return await self._parallel(turn, action)
 
@@ -72,6 +98,20 @@ class Nested:
             return _last(block.steps, scope)
         return plain(block.output, scope.names)
 
+    async def _switch(self, turn: Turn, switch: Switch) -> Any:
+        # Once an arm was chosen, its frame is the one that is open.
+        opened = turn.scope.frame.open
+        if not opened:
+            chosen = _chosen(switch, turn.scope.names)
+            if chosen is None:
+                return None
+            opened[str(chosen)] = Frame()
+        [(number, frame)] = opened.items()
+        scope = turn.scope.inside(frame, turn.path.arm(int(number)))
+        steps = switch.arms[int(number)].steps
+        await self._sequence(steps, scope)
+        return _last(steps, scope)
+
     async def _parallel(self, turn: Turn, parallel: Parallel) -> dict[str, Any]:
         branches = {branch.name: branch.steps for branch in parallel.branches}
 
@@ -80,8 +120,19 @@ class Nested:
             await self._sequence(branches[key], inside)
             return _last(branches[key], inside)
 
-        limit = turn.step.max_concurrency or len(branches)
-        return await Group(self._gate, turn.scope, run).run(list(branches), limit=limit)
+        # In a loop, these belong to the loop.
+        limit = None if is_loop(turn.step) else turn.step.max_concurrency
+        fail_fast = is_loop(turn.step) or turn.step.fail_fast
+        group = Group(self._gate, turn.scope, run, fail_fast=fail_fast)
+        return await group.run(list(branches), limit=limit or len(branches))
+
+
+def _chosen(switch: Switch, names: dict[str, Any]) -> int | None:
+    """Return the number of the first arm whose condition holds; None: there is none."""
+    for number, arm in enumerate(switch.arms):
+        if arm.when is None or holds("when", arm.when, names):
+            return number
+    return None
 
 
 def _last(steps: Sequence[Step], scope: Scope) -> Any:

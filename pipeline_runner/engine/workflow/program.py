@@ -120,7 +120,7 @@ class Program:
     def undo_names(self, pipeline: str, step_id: str, names: dict[str, Any]) -> dict[str, Any]:
         """Return what the undo of a step reads of the scopes that the step is in, as it is now."""
         found = self._undo_references[pipeline].get(step_id, frozenset())
-        read = {path[0]: names[path[0]] for path in found if path[0] in ("item", "index")}
+        read = {path[0]: names[path[0]] for path in found if path[0] in ("item", "index", "last")}
         steps = names["steps"]
         if ("steps",) not in found:
             steps = {path[1]: steps[path[1]] for path in found if path[0] == "steps" and path[1] in steps}

@@ -38,7 +38,7 @@ class Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One time that a step is run: once, or once for each item of its loop."""
+    """One time that a step is run: once, or once for each item or repetition of its loop."""
 
     step: Step
     path: Path
@@ -46,8 +46,13 @@ class Turn:
     """What the step sees, and the frame for what is open in it."""
 
 
+def is_loop(step: Step) -> bool:
+    """Tell whether a step has turns: items or repetitions."""
+    return step.for_each is not None or step.until is not None
+
+
 def next_step(frame: Frame) -> None:
     """Go on to the next step of a list: nothing of the one before is open."""
     frame.position += 1
-    frame.open, frame.outputs = {}, {}
-    frame.until = frame.failed = None
+    frame.clear()
+    frame.attempt, frame.failed = 1, None

@@ -6,6 +6,8 @@ from pipeline_runner.core import errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import Step
+from pipeline_runner.core.state import Failure
+from pipeline_runner.engine.workflow.ending import preserved, revived
 from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError
 
 
@@ -27,6 +29,18 @@ def info_of(kind: str, message: str) -> ErrorInfo:
 def step_error(kind: str, message: str) -> StepError:
     """Return an error of the pipeline's own, which nothing retries."""
     return StepError(info_of(kind, message), non_retryable=True, cause=None)
+
+
+def kept(error: StepError) -> Failure:
+    """Return an error as the state of a run holds it."""
+    cause = None if error.cause is None else preserved(error.cause)
+    return Failure(error=error.info, non_retryable=error.non_retryable, cause=cause)
+
+
+def restored(failure: Failure) -> StepError:
+    """Return the error that :func:`kept` put into the state."""
+    cause = None if failure.cause is None else revived(failure.cause)
+    return StepError(failure.error, non_retryable=failure.non_retryable, cause=cause)
 
 
 def named(step: Step, name: str, error: Exception) -> StepError:

@@ -33,6 +33,7 @@ from pipeline_runner.core.model import (
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.state import Continuation, Envelope, Frame, Report, StepResult, UndoEntry
 from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.attempts import Attempts
 from pipeline_runner.engine.workflow.cancel import Interrupted
 from pipeline_runner.engine.workflow.entries import Entries
 from pipeline_runner.engine.workflow.gate import Gate
@@ -41,7 +42,7 @@ from pipeline_runner.engine.workflow.nesting import Nested, Nesting
 from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
 from pipeline_runner.engine.workflow.payloads import decoded
 from pipeline_runner.engine.workflow.program import Program
-from pipeline_runner.engine.workflow.scopes import Scope, Turn, next_step
+from pipeline_runner.engine.workflow.scopes import Scope, Turn, is_loop, next_step
 from pipeline_runner.engine.workflow.step_errors import (
     StepError,
     classified,
@@ -80,8 +81,9 @@ class Steps:
         self._undo = undo
         self._work = work
         self._entries = Entries(program, state)
-        self._loops = Loops(self._turn, gate)
-        self._nested = Nested(self.sequence, gate, state.log, self._entries)
+        self._loops = Loops(self._turn, gate, work)
+        attempts = Attempts(undo, gate)
+        self._nested = Nested(self.sequence, gate, state.log, self._entries, attempts)
         self.cancelled_children: dict[str, Report] = {}
         """Reports that children have sent which ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -137,9 +139,8 @@ class Steps:
     async def _forward(self, step: Step, scope: Scope) -> StepResult:
         """Run a step; an error that one of its handlers knows is put into the scope's frame."""
         try:
-            if step.for_each is not None:
-                output = await self._loops.for_each(step, step.for_each, scope)
-                return StepResult(status="completed", output=output)
+            if is_loop(step):
+                return StepResult(status="completed", output=await self._loops.run(step, scope))
             turn = Turn(step=step, path=scope.path_of(step), scope=scope)
             return await self._turn(turn)
         except StepError as failed:
@@ -189,7 +190,7 @@ class Steps:
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - named there, and never lost
-            if step.for_each is not None:
+            if is_loop(step):
                 name = f"{name}[{names['index']}]"
             elif step.name is None and isinstance(step.action, Nesting):
                 name = ""
@@ -201,11 +202,11 @@ class Steps:
                 output = await self._activity(turn, call, name)
             case ChildCall() as call:
                 output = await self._child(turn, call, name)
-            case Block() | Parallel() as action:
+            case Block() | Switch() | Parallel() as action:
                 return await self._nested.run(turn, action, name)
             case SetValues() | Wait() | Fail() as action:
                 return await self._inside(turn, action, name)
-            case Event() | Approval() | Switch():
+            case Event() | Approval():
                 raise step_error("UnsupportedBundle", "this version does not run such steps")
         # Its end came with a new workflow task.
         self._work.begin_anew()

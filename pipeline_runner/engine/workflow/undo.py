@@ -93,6 +93,12 @@ class Undo:
             log.entries[:] = [one for one in log.entries if one is not entry]
             await self._pause(cancel)
 
+    def is_complete(self, path: Path) -> bool:
+        """Tell whether all is undone that a step has done, at whatever depth, as far as it was undone."""
+        return not any(
+            record.state != "undone" and path.holds(Path.of_id(record.path)) for record in self._state.records
+        )
+
     async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> None:
         step = self._program.step(log.pipeline, entry.step)
         path = above.child(path_of(entry))

@@ -1,10 +1,13 @@
 """Values that stay in the workflow: rendered, and free of secrets."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
+from temporalio import workflow
 
-from pipeline_runner.core.expressions.evaluate import evaluate, render
+from pipeline_runner.core import durations
+from pipeline_runner.core.expressions.evaluate import evaluate, render, render_text
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.secrets import seal
 
@@ -53,6 +56,23 @@ def items_of(for_each: str | list[Any], names: dict[str, Any]) -> list[Any]:
         raise ExpressionError(f"for_each must be a list, and is {shown(value)}")
     items: list[Any] = without_secrets(value)
     return items
+
+
+def later(key: str, duration: str, names: dict[str, Any]) -> str:
+    """Return the time, RFC 3339, when a duration from now is over; ``key``: where it was written.
+
+    Raises:
+        ExpressionError: It cannot be rendered, or is not a duration.
+    """
+    try:
+        return after(durations.parse(render_text(duration, names)))
+    except durations.DurationError as error:
+        raise ExpressionError(f"{key}: {error}") from None
+
+
+def after(seconds: float) -> str:
+    """Return the time, RFC 3339, so many seconds from now."""
+    return (workflow.now() + timedelta(seconds=seconds)).isoformat()
 
 
 def shown(value: Any) -> str:

@@ -381,7 +381,6 @@ STEP: Variants = Variants(
             "switch": Field(
                 ListOf(item=ARM, title="an arm", at_least=1, hint='each arm begins with "- "'),
                 "The first arm whose when holds runs. The last arm may have no when.",
-                later="a choice between lists of steps",
             ),
             "retry": _SCOPE_RETRY,
         },
