@@ -118,6 +118,8 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     undo: ScopeLog | None = None
     """None: there is nothing to undo."""
     dirty: bool = False
+    left: list[UndoRecord] = []
+    """What an error that it caught has left, as far as there is room for it; paths are those in the child."""
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -52,6 +52,14 @@ SCOPES = (
     + indented(steps("e"), 4)
 )  # fmt: skip
 
+DIRTY = (
+    "  - id: tried\n    steps:\n"
+    "      - {id: a, activity: effect.do, with: {log: LOG, name: a}, compensate: {activity: effect.undo,"
+    " with: {log: LOG, name: a, then: fail}, retry: {maximum_attempts: 1}}}\n"
+    "      - {id: boom, fail: {message: it is broken, type: Boom}}\n"
+    "    catch: [{output: fine}]\n"
+)
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -162,6 +170,10 @@ SCENARIOS: dict[str, Scenario] = {
         SCOPES + "  - {id: f, fail: {message: enough}}\n", children={"child": CHILD}
     ),
     "scopes-completed": Scenario(SCOPES, children={"child": CHILD}),
+    "completed-dirty": Scenario(
+        HEAD + "steps:\n" + DIRTY + "  - {id: child, pipeline: ./child.yaml}\noutput: done\n",
+        children={"child": "version: 1\nname: child\nsteps:\n" + DIRTY},
+    ),
     "scopes-continued": Scenario(
         HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
         "    max_concurrency: 3\n    steps:\n" + indented(steps("a", "b"), 4), long=True

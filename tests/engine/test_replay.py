@@ -1,5 +1,6 @@
 """Every recorded history replays on the interpreter as it is now."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
+from pipeline_runner.core.state import REPORT_MEMO
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import WorkflowSide
 from pipeline_runner.engine.workflow.interpreter import Interpreter
@@ -29,6 +31,7 @@ ENDS = {
     "secret": "COMPLETED",
     "cancelled-step": "CANCELED",
     "cancelled-child": "CANCELED",
+    "completed-dirty": "COMPLETED",
     "scopes-completed": "COMPLETED",
     "scopes-continued-0": "COMPLETED",
     "scopes-continued-1": "CONTINUED_AS_NEW",
@@ -48,6 +51,14 @@ def test_a_recorded_history_ends_as_it_is_meant_to(file: Path) -> None:
 def test_the_retry_of_a_compensating_pipeline_is_in_its_history() -> None:
     text = (FOLDER / "compensated-by-pipeline-retried.json").read_text()
     assert text.count('"EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED"') == 2
+
+
+def test_the_report_of_a_dirty_run_is_in_the_memo_of_its_history() -> None:
+    events = json.loads((FOLDER / "completed-dirty.json").read_text())["history"]["events"]
+    [modified] = [e for e in events if e["eventType"] == "EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED"]
+    memo = modified["workflowPropertiesModifiedEventAttributes"]["upsertedMemo"]["fields"]
+    report = json.loads(base64.b64decode(memo[REPORT_MEMO]["data"]))
+    assert [record["path"] for record in report["undo"]] == ["tried.a", "child/tried.a"]
 
 
 def test_pauses_for_much_work_are_in_their_history() -> None:

@@ -437,3 +437,63 @@ async def test_a_run_that_fails_is_undone_from_every_boundary(pipelines: Pipelin
     assert sorted(done) == sorted(undone)
     assert undone[2:3] == ["l"]
     assert undone[-2:] == ["b", "a"]
+
+
+STUCK = do("a").replace('name: "a"}}}', 'name: "a", then: fail}, retry: {maximum_attempts: 1}}}')
+DIRTY = pipeline(f"\n  - {{id: tried, steps: [{STUCK}, {BOOM}], catch: [{{output: fine}}]}}\n")
+
+
+async def test_what_a_completed_child_has_left_is_in_the_report_of_its_parent(pipelines: Pipelines) -> None:
+    text = pipeline("\n  - {id: outer, pipeline: ./middle.yaml}\n  - {id: last, fail: {message: enough}}\n")
+    middle = pipeline("\n  - {id: inner, pipeline: ./child.yaml}\n")
+    async with pipelines.worker():
+        bundle = pipelines.bundle(text, middle=middle, child=DIRTY)
+        _, report = await failed(await pipelines.start(bundle))
+    assert report is not None
+    assert report.dirty
+    assert [(record.path, record.state) for record in report.undo] == [("outer/inner/tried.a", "failed")]
+    assert report.undo[0].error is not None
+    assert report.undo[0].error.type == "Stuck"
+
+
+async def test_and_so_is_what_a_compensation_has_left(pipelines: Pipelines) -> None:
+    text = pipeline(
+        """
+  - {id: made, set: {x: 1}, compensate: {pipeline: ./child.yaml}}
+  - {id: last, fail: {message: enough}}
+"""
+    )
+    async with pipelines.worker():
+        _, report = await failed(await pipelines.start(pipelines.bundle(text, child=DIRTY)))
+    assert report is not None
+    assert report.dirty
+    assert [(record.path, record.state) for record in report.undo] == [
+        ("undo:made/tried.a", "failed"),
+        ("made", "undone"),
+    ]
+
+
+TELL = "catch: [{steps: [{id: tell, fail: {message: nobody listens}}]}]"
+
+
+@pytest.mark.parametrize(
+    ("step", "names"),
+    [
+        ("fail: {message: no}", "a: tell"),
+        ("name: 'the {{ inputs.x }}', fail: {message: no}", "the first: tell"),
+        ("name: '{{ item }}', for_each: [1], fail: {message: no}", "a: tell"),
+        (f"steps: [{BOOM}]", "tell"),
+        (f"name: block, parallel: {{left: [{BOOM}]}}", "block: tell"),
+        (f"name: '{{{{ 1 / 0 }}}}', steps: [{BOOM}]", "a: tell"),
+    ],
+)
+async def test_the_error_of_a_handler_has_the_name_of_its_step(
+    pipelines: Pipelines, step: str, names: str
+) -> None:
+    text = pipeline(
+        f"\n  - {{id: outer, name: outer, steps: [{{id: a, {step}, {TELL}}}]}}\n",
+        "inputs: {x: {default: first}}\n",
+    )
+    async with pipelines.worker():
+        error, _ = await failed(await pipelines.start(pipelines.bundle(text)))
+    assert error.message == f"outer: {names}: nobody listens"

@@ -255,7 +255,11 @@ class Run:
         if not self._as_child:
             return state.output
         undo = self._program.undo_view(self._log) if self._log.entries else None
-        return msgspec.to_builtins(Envelope(output=state.output, undo=undo, dirty=state.dirty))
+        envelope = Envelope(output=state.output, undo=undo, dirty=state.dirty)
+        room = LIMIT - encoded(envelope).ByteSize()
+        bad = [record for record in state.records if record.state != "undone"]
+        envelope.left, _ = _fitting(bad, min(room, REPORT_BYTES))
+        return msgspec.to_builtins(envelope)
 
     def child_undone(self, workflow_id: str, report: Report) -> None:
         """Take the report of a child that was cancelled and has undone itself."""

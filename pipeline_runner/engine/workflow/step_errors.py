@@ -1,12 +1,16 @@
 """Errors of steps: what is wrong, with the names of the steps around it in front."""
 
+from typing import Any
+
 from temporalio import workflow
 
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import ErrorInfo, shortened
+from pipeline_runner.core.expressions.evaluate import render_text
 from pipeline_runner.core.expressions.parsing import ExpressionError
-from pipeline_runner.core.model import Step
+from pipeline_runner.core.model import Block, Parallel, Step, Switch
 from pipeline_runner.core.state import Failure
+from pipeline_runner.engine.workflow.calls import SUMMARY
 from pipeline_runner.engine.workflow.ending import preserved, revived
 from pipeline_runner.engine.workflow.payloads import PayloadTooLargeError
 
@@ -74,3 +78,14 @@ def handler_of(step: Step, error: ErrorInfo) -> int | None:
         if handler.types is None or error.type in handler.types:
             return index
     return None
+
+
+def title_of(step: Step, names: dict[str, Any]) -> str:
+    """Return what a step is called in the errors of its handlers, which belong to all of its turns."""
+    if step.name is None:
+        return "" if isinstance(step.action, Block | Parallel | Switch) else step.id
+    try:
+        return shortened(render_text(step.name, names), SUMMARY)
+    except ExpressionError:
+        # It reads the item of a loop, or is the very error.
+        return step.id

@@ -50,6 +50,7 @@ from pipeline_runner.engine.workflow.step_errors import (
     info_of,
     named,
     step_error,
+    title_of,
 )
 from pipeline_runner.engine.workflow.undo import Undo
 from pipeline_runner.engine.workflow.values import holds, plain
@@ -163,9 +164,13 @@ class Steps:
         frame = scope.frame.open[_HANDLER]
         inside = scope.inside(frame, path.handler(index))
         inside.names["error"] = error_names(error)
-        await self.sequence(handler.steps, inside)
         try:
+            await self.sequence(handler.steps, inside)
             output = plain(handler.output, inside.names)
+        except Interrupted:
+            raise
+        except StepError as failed:
+            raise named(step, title_of(step, scope.names), failed) from None
         except Exception as failure:  # noqa: BLE001 - named there, and never lost
             raise named(step, step.id, failure) from None
         return StepResult(status="caught", output=output, error=error)
@@ -270,7 +275,8 @@ class Steps:
 
         def failed(error: FailureError, ending: Ending) -> StepError:
             if ending.report is None and prepared.workflow_id in self.cancelled_children:
-                self._undo.add(self.cancelled_children.pop(prepared.workflow_id), path)
+                report = self.cancelled_children.pop(prepared.workflow_id)
+                self._undo.add(report.undo, path, dirty=report.dirty)
             return self._end(entry, path, ending, error)
 
         async def pause(timer: "asyncio.Task[None]") -> None:
@@ -294,14 +300,14 @@ class Steps:
         envelope = msgspec.json.decode(raw.payload.data, type=Envelope)
         if turn.step.compensate is None:
             entry.child = envelope.undo
-        self._state.dirty |= envelope.dirty
+        self._undo.add(envelope.left, turn.path, dirty=envelope.dirty)
         return self._entries.complete(entry, envelope.output)
 
     def _end(self, entry: UndoEntry, path: Path, ending: Ending, error: FailureError) -> StepError:
         entry.outcome = ending.outcome
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:
-            self._undo.add(ending.report, path)
+            self._undo.add(ending.report.undo, path, dirty=ending.report.dirty)
         return StepError(
             info_of(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error
         )

@@ -6,7 +6,7 @@ has been dealt with, so that a run can go on by continue-as-new at any point in 
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
 from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.core.secrets import Secrets, unseal
-from pipeline_runner.core.state import Continuation, Envelope, Report, ScopeLog, UndoEntry, UndoRecord
+from pipeline_runner.core.state import Continuation, Envelope, ScopeLog, UndoEntry, UndoRecord
 from pipeline_runner.engine.workflow import calls
 from pipeline_runner.engine.workflow.cancel import CancelScope
 from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
@@ -176,7 +176,7 @@ class Undo:
             handle = await prepared.start()
             if call.wait_for_completion:
                 envelope = msgspec.json.decode((await handle).payload.data, type=Envelope)
-                self._state.dirty |= envelope.dirty
+                self.add(envelope.left, path.undo(), dirty=envelope.dirty)
 
         await calls.retried(
             call,
@@ -189,7 +189,7 @@ class Undo:
     def _failed(self, ending: Ending, path: Path) -> _Failed:
         """Take over what a failed compensation undid of itself; return what is raised if it was the last."""
         if ending.report is not None:
-            self.add(ending.report, path.undo())
+            self.add(ending.report.undo, path.undo(), dirty=ending.report.dirty)
         return _Failed(_info(ending.type, ending.message, path))
 
     def _names(self, log: ScopeLog, entry: UndoEntry, why: ErrorInfo | None) -> dict[str, Any]:
@@ -224,10 +224,10 @@ class Undo:
         record = UndoRecord(path=str(path), name=entry.name, outcome=entry.outcome, state=state, error=error)
         self._state.records.append(record)
 
-    def add(self, report: Report, child: Path) -> None:
-        """Take over the undos of a child that has undone itself, by the child's path."""
-        self._state.dirty |= report.dirty
-        for record in report.undo:
+    def add(self, undos: Iterable[UndoRecord], child: Path, *, dirty: bool) -> None:
+        """Take over what became of a child's own undos; ``dirty``: the child has left something."""
+        self._state.dirty |= dirty
+        for record in undos:
             path = str(child.child(Path.of_id(record.path)))
             self._state.records.append(msgspec.structs.replace(record, path=path))
 
