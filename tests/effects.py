@@ -56,10 +56,13 @@ async def do(given: dict[str, Any]) -> dict[str, Any]:
 async def undo(given: dict[str, Any]) -> None:
     """Undo something named; ``then`` makes it fail, once or always, or kills the worker once.
 
+    It fails while a file ``blocker`` exists.
+
     With ``outcome`` it notes how the step ended that it undoes.
     """
     log, name, then = given["log"], given["name"], given.get("then", "")
-    if then == "fail" or (then == "fail-once" and activity.info().attempt == 1):
+    blocked = "blocker" in given and Path(given["blocker"]).exists()
+    if blocked or then == "fail" or (then == "fail-once" and activity.info().attempt == 1):
         raise ApplicationError(f"{name} cannot be undone", type="Stuck")
     if then == "die-once" and activity.info().attempt == 1:
         os._exit(9)

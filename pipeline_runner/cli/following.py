@@ -56,6 +56,7 @@ async def follow(
     *,
     cancels: bool,
     report_file: str | None = None,
+    prints: bool = True,
 ) -> ExitCode:
     """Follow a run to its end and tell how it went.
 
@@ -66,6 +67,7 @@ async def follow(
         where: The server.
         cancels: Whether the first signal cancels the run.
         report_file: Where the report goes, as JSON.
+        prints: Whether the output of a run that completes is printed.
     """
     if page := where.page(handle.id, handle.run_id):
         console.tell(f"web UI: {page}")
@@ -74,7 +76,7 @@ async def follow(
         with view() as shown:
             await _follow(client, where, follower, handle, shown, caught, cancels=cancels)
         async with asyncio.timeout(ANSWER):
-            code = await _tell(client, handle, follower, report_file)
+            code = await _tell(client, handle, follower, report_file, prints=prints)
     except _Detached:
         _say_goodbye(handle.id, where, cancels=cancels)
         leave_within(_PATIENCE, ExitCode.DETACHED)
@@ -184,7 +186,12 @@ async def _follow(
 
 
 async def _tell(
-    client: Client, handle: WorkflowHandle[Any, Any], follower: Follower, report_file: str | None
+    client: Client,
+    handle: WorkflowHandle[Any, Any],
+    follower: Follower,
+    report_file: str | None,
+    *,
+    prints: bool = True,
 ) -> ExitCode:
     """Print the outcome of a run that has ended."""
     last = client.get_workflow_handle(handle.id, run_id=_last_run(handle, follower), result_type=RawValue)
@@ -209,6 +216,9 @@ async def _tell(
     if report is not None:
         report = with_attempts(report, follower)
         _write_report(report, report_file)
+    if not prints:
+        console.tell("undone")
+        return ExitCode.OK
     try:
         console.result_json(value)
     except console.OutputError as error:

@@ -51,17 +51,17 @@ async def _find_and_follow(
         handle, description = await find(client, args.run)
     except LookupError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
-    await _check_readable(client, handle)
+    await check_readable(client, handle)
     memo = await memo_of(client, description, where.embedded)
     if memo is None:
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
-    activities = _activities(memo)
+    activities = activities_of_memo(memo)
     async with session.running(session.workers(client, memo["queues"], activities=activities)):
         console.tell(f"run: {args.run}")
         return await follow(client, handle, caught, where, cancels=False, report_file=args.report)
 
 
-def _activities(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
+def activities_of_memo(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
     """Go where the run belongs, and return what serves it.
 
     Raises:
@@ -81,7 +81,7 @@ def _activities(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
         raise CommandError(f"{error}. {untouched}", error.code) from None
 
 
-async def _check_readable(client: "Client", handle: "WorkflowHandle[Any, Any]") -> None:
+async def check_readable(client: "Client", handle: "WorkflowHandle[Any, Any]") -> None:
     """Look whether this command can decode what the run was started with.
 
     Raises:
@@ -100,18 +100,23 @@ async def _check_readable(client: "Client", handle: "WorkflowHandle[Any, Any]") 
 
 
 async def memo_of(
-    client: "Client", description: "WorkflowExecutionDescription", embedded: "Embedded | None"
+    client: "Client",
+    description: "WorkflowExecutionDescription",
+    embedded: "Embedded | None",
+    *,
+    ended: bool = False,
 ) -> dict[str, Any] | None:
-    """Return what the command that started an open run noted down for this one.
+    """Return what the command that started a run noted down for this one; None: it is not ours to serve.
 
-    It says where to go and which modules to import, so it must come from this user.
+    With ``ended``, the run may have ended. What was noted says where to go and which modules to import, so it
+    must come from this user.
     """
     from pipeline_runner.engine.client import MEMO, is_open
     from pipeline_runner.engine.converting import json_of
     from pipeline_runner.engine.workflow.signatures import MEMO_FIELD, Signer, same
 
     payload = description.raw_description.workflow_execution_info.memo.fields.get(MEMO)
-    if embedded is None or payload is None or not is_open(description):
+    if embedded is None or payload is None or not (ended or is_open(description)):
         return None
     memo = await json_of(client.data_converter, [payload])
     if not isinstance(memo, dict):

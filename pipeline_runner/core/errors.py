@@ -52,6 +52,7 @@ NOT_SIGNED = "NotSigned"
 NOT_ALLOWED = "NotAllowed"
 UNREADABLE = "UnreadableHeader"
 CANCELLED = "Cancelled"
+UNDO_FAILED = "UndoFailed"
 
 
 MARK = "pipeline_runner"

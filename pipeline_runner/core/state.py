@@ -55,6 +55,10 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     child: "ScopeLog | None" = None
     """The log of a child that completed."""
+    left_in: tuple[str, str] | None = None
+    """Workflow id and run id of a child that has undone itself, but not all of it."""
+    left: bool = False
+    """Whether its undo has failed, or was not possible: it is left for somebody who undoes it by hand."""
 
 
 class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -189,6 +193,8 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     output: Any = None
     frame: Frame | None = None
     """The frame of the list of steps that is under way; None: none of its scopes is open."""
+    by_hand: bool = False
+    """Whether the run does nothing but undo the log of another one that has ended."""
 
 
 class Options(Struct, frozen=True, kw_only=True):

@@ -267,10 +267,16 @@ def may_retry(retry: Retry, kind: str, attempt: int, *, final: bool) -> bool:
     )
 
 
-def idempotency_key(path: Path) -> str:
-    """Return the key of a step of this run: the same over retries, resets and continue-as-new."""
+def idempotency_key(path: Path, run: Mapping[str, Any] | None = None) -> str:
+    """Return the key of a step: the same over retries, resets and continue-as-new, and in an undo by hand.
+
+    Args:
+        path: The step's, in its own run.
+        run: What expressions see of the run that the step is a part of; None: it is this one.
+    """
     info = workflow.info()
-    identity = f"{info.namespace}\0{info.workflow_id}\0{info.first_execution_run_id}\0{path}"
+    ids = run or {"workflow_id": info.workflow_id, "run_id": info.first_execution_run_id}
+    identity = f"{info.namespace}\0{ids['workflow_id']}\0{ids['run_id']}\0{path}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 

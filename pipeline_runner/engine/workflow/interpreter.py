@@ -93,6 +93,11 @@ class Interpreter:
         self._run = run
         return await self._run.execute()
 
+    @property
+    def running(self) -> Run | None:
+        """The run, for readers of a history; None before it began."""
+        return self._run
+
     @workflow.signal(name=CHILD_UNDONE)
     def child_undone(self, *args: Any) -> None:
         """Take the report of a child that was cancelled and has undone itself.

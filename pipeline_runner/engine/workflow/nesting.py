@@ -72,7 +72,7 @@ class Nested:
             # Until then it is undone from the inside.
             entry.outcome = "failed"
         output = self._entries.complete(entry, await self._in_time(turn, action))
-        entries[:] = [one for one in entries if one is entry or not turn.path.holds(path_of(one))]
+        entries[:] = [one for one in entries if one is entry or one.left or not turn.path.holds(path_of(one))]
         return output
 
     async def _in_time(self, turn: Turn, action: Nesting) -> Any:

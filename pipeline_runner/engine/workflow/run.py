@@ -84,12 +84,13 @@ class Run:
         self._log = self._state.log
         self._frame = self._state.frame or Frame(position=self._state.position)
         self._state.frame = self._frame
-        self._log.run = {
-            "workflow_id": info.workflow_id,
-            "run_id": info.first_execution_run_id,
-            "pipeline": self._pipeline.name,
-            "started_at": self._state.started_at,
-        }
+        if not self._state.by_hand:
+            self._log.run = {
+                "workflow_id": info.workflow_id,
+                "run_id": info.first_execution_run_id,
+                "pipeline": self._pipeline.name,
+                "started_at": self._state.started_at,
+            }
         self._cause: BaseException | None = None
         if self._state.failure is not None:
             self._cause = revived(self._state.failure)
@@ -103,6 +104,16 @@ class Run:
         self._work = Work()
         self._undo = Undo(program, self._state, self._work, self._gate.pass_)
         self._steps = Steps(program, self._state, self._gate, self._undo, self._work)
+
+    @property
+    def state(self) -> Continuation:
+        """All that the run remembers."""
+        return self._state
+
+    @property
+    def bundle(self) -> bytes:
+        """The run's bundle, encoded."""
+        return self._program.data
 
     async def execute(self) -> Any:
         """Run to the end, whatever happens.
@@ -121,8 +132,10 @@ class Run:
             self._enter("undo")
         self._cancel.close()
         if state.phase == "undo":
-            if state.error is not None:
+            if state.error is not None or state.by_hand:
                 await self._undo.scope(self._log)
+            if state.by_hand:
+                return self._end_of_undo()
             self._enter("finally")
         await self._finally()
         if self._as_child and self._finally_alone_failed():
@@ -237,6 +250,22 @@ class Run:
             or (not self._as_child and workflow.info().continued_run_id is not None),
         )
         raise bound(error, self._cause)
+
+    def _end_of_undo(self) -> Any:
+        """End a run that has undone another one by hand."""
+        state = self._state
+        state.status, state.error = "completed", None
+        if not state.dirty:
+            workflow.logger.info("everything is undone")
+            return msgspec.to_builtins(self.report(limit=REPORT_BYTES))
+        bad = [record for record in state.records if record.state != "undone"]
+        first = bad[0].error
+        message = f"{len(bad)} of {len(state.records)} undos failed; the first: {bad[0].path}"
+        state.status = "failed"
+        state.error = info_of(errors.UNDO_FAILED, f"{message}: {first.message}" if first else message)
+        report = msgspec.to_builtins(self.report(limit=REPORT_BYTES))
+        error = ApplicationError(state.error.message, report, type=state.error.type, non_retryable=True)
+        raise bound(error, None)
 
     async def _tell_parent(self) -> None:
         """Send the report to the parent, whose SDK may not read the details of a cancelled end."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError
 
 from pipeline_runner.core import durations
 from pipeline_runner.core.errors import ErrorInfo, error_names, shortened
@@ -308,6 +308,8 @@ class Steps:
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:
             self._undo.add(ending.report.undo, path, dirty=ending.report.dirty)
+            if ending.report.dirty and isinstance(error, ChildWorkflowError):
+                entry.left_in = (error.workflow_id, error.run_id)
         return StepError(
             info_of(ending.type, ending.message), non_retryable=ending.non_retryable, cause=error
         )

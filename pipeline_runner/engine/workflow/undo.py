@@ -7,7 +7,7 @@ has been dealt with, so that a run can go on by continue-as-new at any point in 
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from temporalio import workflow
@@ -16,7 +16,7 @@ from temporalio.exceptions import FailureError
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import ErrorInfo, error_names, in_brackets, shortened
 from pipeline_runner.core.expressions.parsing import ExpressionError
-from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation, Step
+from pipeline_runner.core.model import ActivityCall, ChildCall, Compensation
 from pipeline_runner.core.paths import ROOT, Path
 from pipeline_runner.core.secrets import Secrets, unseal
 from pipeline_runner.core.state import Continuation, Envelope, ScopeLog, UndoEntry, UndoRecord
@@ -68,11 +68,16 @@ class Undo:
 
     async def scope(self, log: ScopeLog, above: Path = ROOT) -> None:
         """Undo a log from its end to its start; ``above`` is the path of the child whose log it is."""
-        while log.entries:
+        position = len(log.entries)
+        while position:
+            position -= 1
+            entry = log.entries[position]
+            if entry.left:
+                continue
             await self._work.pause_if_due(self._shield)
-            entry = log.entries[-1]
-            await self._entry(log, entry, above, self._state.error)
-            log.entries.pop()
+            entry.left = not await self._entry(log, entry, above, self._state.error)
+            if not entry.left:
+                del log.entries[position]
             await self._pause(None)
 
     async def within(self, path: Path, why: ErrorInfo, cancel: CancelScope) -> None:
@@ -84,13 +89,15 @@ class Undo:
         log = self._state.log
         while True:
             cancel.check()
-            entry = next((one for one in reversed(log.entries) if path.holds(path_of(one))), None)
+            found = (one for one in reversed(log.entries) if not one.left and path.holds(path_of(one)))
+            entry = next(found, None)
             if entry is None:
                 return
             await self._work.pause_if_due(cancel)
-            await self._entry(log, entry, ROOT, why)
-            # Branches beside it may have entered more meanwhile.
-            log.entries[:] = [one for one in log.entries if one is not entry]
+            entry.left = not await self._entry(log, entry, ROOT, why)
+            if not entry.left:
+                # Branches beside it may have entered more meanwhile.
+                log.entries[:] = [one for one in log.entries if one is not entry]
             await self._pause(cancel)
 
     def is_complete(self, path: Path) -> bool:
@@ -99,35 +106,36 @@ class Undo:
             record.state != "undone" and path.holds(Path.of_id(record.path)) for record in self._state.records
         )
 
-    async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> None:
-        step = self._program.step(log.pipeline, entry.step)
+    async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> bool:
+        """Undo what one entry stands for; return whether nothing is left of it."""
         path = above.child(path_of(entry))
-        if not isinstance(step.compensate, Compensation):
-            await self._child_log(step, entry, path)
-        elif entry.outcome in _DUE[step.compensate.after]:
-            try:
-                await self._compensate(step.compensate, self._names(log, entry, why), log, entry, path)
-                self._work.begin_anew()
-                self._record(path, entry, "undone")
-            except _Failed as failed:
-                self._record(path, entry, "failed", failed.info)
-            except Exception as error:  # noqa: BLE001 - no undo may stop the others
-                self._record(path, entry, "failed", _info(type(error).__name__, str(error), path))
-        elif entry.outcome == "uncertain":
-            reason = "its outcome is unknown, and its compensation runs only after: completed"
-            self._record(path, entry, "not undone", _reason(entry, reason, path))
+        match due(self._program, log, entry):
+            case "child":
+                assert entry.child is not None
+                await self.scope(entry.child, path)
+                return not entry.child.entries
+            case "compensate":
+                return await self._compensated(log, entry, path, why)
+            case "nothing":
+                return entry.left_in is None
+            case unknown:
+                self._record(path, entry, "not undone", _reason(entry, NOT_UNDONE[unknown], path))
+                return False
 
-    async def _child_log(self, step: Step, entry: UndoEntry, path: Path) -> None:
-        """Undo a child that has no compensation of its own."""
-        if entry.child is not None:
-            await self.scope(entry.child, path)
-        elif (
-            entry.outcome == "uncertain"
-            and isinstance(step.action, ChildCall)
-            and self._program.undoable(step.action.pipeline)
-        ):
-            reason = "the child ended without undoing itself, and what it had done is unknown"
-            self._record(path, entry, "not undone", _reason(entry, reason, path))
+    async def _compensated(self, log: ScopeLog, entry: UndoEntry, path: Path, why: ErrorInfo | None) -> bool:
+        how = self._program.step(log.pipeline, entry.step).compensate
+        assert isinstance(how, Compensation)
+        try:
+            await self._compensate(how, names_of(self._program, log, entry, why), log, entry, path)
+        except _Failed as failed:
+            self._record(path, entry, "failed", failed.info)
+        except Exception as error:  # noqa: BLE001 - no undo may stop the others
+            self._record(path, entry, "failed", _info(type(error).__name__, str(error), path))
+        else:
+            self._work.begin_anew()
+            self._record(path, entry, "undone")
+            return True
+        return False
 
     async def _compensate(
         self, how: Compensation, names: dict[str, Any], log: ScopeLog, entry: UndoEntry, path: Path
@@ -150,7 +158,7 @@ class Undo:
             names,
             path=path.undo(),
             summary=f"undo {entry.name}",
-            key=calls.idempotency_key(path.undo()),
+            key=calls.idempotency_key(path_of(entry).undo(), log.run),
             log=log,
             undone=entry.outcome,
         )
@@ -192,27 +200,6 @@ class Undo:
             self.add(ending.report.undo, path.undo(), dirty=ending.report.dirty)
         return _Failed(_info(ending.type, ending.message, path))
 
-    def _names(self, log: ScopeLog, entry: UndoEntry, why: ErrorInfo | None) -> dict[str, Any]:
-        pipeline = self._program.bundle.pipelines[log.pipeline]
-        return {
-            "inputs": log.inputs,
-            **entry.names,
-            "steps": {
-                **{key: result.names() for key, result in log.steps.items()},
-                **entry.names.get("steps", {}),
-            },
-            "run": log.run,
-            "secrets": Secrets(pipeline.secrets),
-            "error": error_names(why),
-            "step": {
-                "input": unseal(entry.input, entry.secrets),
-                "output": entry.output,
-                "outcome": entry.outcome,
-                "error": error_names(entry.error),
-                "key": entry.key,
-            },
-        }
-
     def _record(self, path: Path, entry: UndoEntry, state: Any, error: ErrorInfo | None = None) -> None:
         if state != "undone":
             self._state.dirty = True
@@ -230,6 +217,53 @@ class Undo:
         for record in undos:
             path = str(child.child(Path.of_id(record.path)))
             self._state.records.append(msgspec.structs.replace(record, path=path))
+
+
+Due = Literal["child", "compensate", "unknown child", "unknown", "nothing"]
+"""How an entry is undone: by a child's own log, or a compensation; or why it is not."""
+
+NOT_UNDONE = {
+    "unknown": "its outcome is unknown, and its compensation runs only after: completed",
+    "unknown child": "the child ended without undoing itself, and what it had done is unknown",
+}
+"""Why what may be there is not undone."""
+
+
+def due(program: Program, log: ScopeLog, entry: UndoEntry) -> Due:
+    """Return how an entry of the undo log is undone."""
+    step = program.step(log.pipeline, entry.step)
+    if entry.child is not None:
+        return "child"
+    if not isinstance(step.compensate, Compensation):
+        may_have_acted = (
+            entry.outcome == "uncertain"
+            and isinstance(step.action, ChildCall)
+            and program.undoable(step.action.pipeline)
+        )
+        return "unknown child" if may_have_acted else "nothing"
+    if entry.outcome in _DUE[step.compensate.after]:
+        return "compensate"
+    return "unknown" if entry.outcome == "uncertain" else "nothing"
+
+
+def names_of(program: Program, log: ScopeLog, entry: UndoEntry, why: ErrorInfo | None) -> dict[str, Any]:
+    """Return what the compensation of an entry sees."""
+    steps = {key: result.names() for key, result in log.steps.items()}
+    return {
+        "inputs": log.inputs,
+        **entry.names,
+        "steps": {**steps, **entry.names.get("steps", {})},
+        "run": log.run,
+        "secrets": Secrets(program.bundle.pipelines[log.pipeline].secrets),
+        "error": error_names(why),
+        "step": {
+            "input": unseal(entry.input, entry.secrets),
+            "output": entry.output,
+            "outcome": entry.outcome,
+            "error": error_names(entry.error),
+            "key": entry.key,
+        },
+    }
 
 
 def path_of(entry: UndoEntry) -> Path:
