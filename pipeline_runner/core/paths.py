@@ -40,7 +40,7 @@ MAX_ID = 1000
 
 _UNDO = "undo:"
 _NUMBER = r"(?:0|[1-9][0-9]{0,17})"
-_SEGMENT = re.compile(rf"(?P<name>[^\W\d]\w*)(?:\[(?P<number>{_NUMBER})\])?(?:#(?P<attempt>{_NUMBER}))?")
+_SEGMENT = re.compile(rf"(?P<name>[^\[#]+)(?:\[(?P<number>{_NUMBER})\])?(?:#(?P<attempt>{_NUMBER}))?")
 
 
 class PathError(ValueError):
@@ -207,7 +207,7 @@ def _level(part: str, text: str) -> Level:
 
 def _segment(part: str, text: str) -> Segment:
     found = _SEGMENT.fullmatch(part)
-    if found is None or found["attempt"] in ("0", "1"):
+    if found is None or not found["name"].isidentifier() or found["attempt"] in ("0", "1"):
         raise PathError(
             f'"{text}" is not the path of a step, such as checks.api, copy[3], checks#2 or child/step'
         )

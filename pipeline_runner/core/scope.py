@@ -32,6 +32,9 @@ _ROOTS = {
     Place.START: frozenset(["inputs"]),
 }
 
+NAMES = frozenset(["item", "index", "last"]).union(*_ROOTS.values())
+"""All names of the language, whatever the place."""
+
 RUN_KEYS = ("workflow_id", "run_id", "pipeline", "started_at")
 """Keys of ``run``; in ``finally`` there is ``status`` too."""
 

@@ -1,6 +1,7 @@
 """Guess which known name a misspelt one stands for. Imports only the standard library."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
@@ -31,6 +32,8 @@ def meant(names: Iterable[str], known: Iterable[str]) -> set[str | None]:
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return the help line for a misspelt name, None if no known name is near."""
     match = nearest(name, known)
+    if match and match != name and match == unicodedata.normalize("NFC", name):
+        return f'did you mean "{match}" in composed characters (Unicode NFC)?'
     return f'did you mean "{match}"?' if match else None
 
 
@@ -51,4 +54,4 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _plain(name: str) -> str:
     # startToClose, start-to-close and start_to_close are one name to a reader.
-    return name.replace("-", "_").lower()
+    return unicodedata.normalize("NFC", name.replace("-", "_").lower())

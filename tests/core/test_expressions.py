@@ -1,6 +1,7 @@
 """Expressions: typed, strict, sandboxed, bounded. Each case states a rule of the reference."""
 
 import json
+import keyword
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,21 @@ NAMES: dict[str, Any] = {
         # Statements: if and for.
         ("{% for x in inputs.list %}{{ loop.index }}:{{ x }} {% endfor %}", "1:1 2:2 3:3 "),
         ("{% if inputs.yes %}a{% else %}b{% endif %}", "a"),
+        # A name that is set is visible as in Jinja: after it, in branches and loops, but not outside of a loop.
+        ("{% set x = inputs.count + 1 %}{{ x }}", "4"),
+        ("{% set x = inputs.list %}{{ x[1:] }}{{ x | length }}", "[2,3]3"),
+        ("{% set x = 1 %}{% set x = x + 1 %}{{ x }}", "2"),
+        ("{% if inputs.yes %}{% set x = 'a' %}{% else %}{% set x = 'b' %}{% endif %}{{ x }}", "a"),
+        (
+            "{% set x = 0 %}{% for n in inputs.list %}{{ x }}{% set x = n %}{{ x }},{% endfor %}{{ x }}",
+            "01,02,03,0",
+        ),
+        ("{% set sep = '-' %}{% for n in inputs.list if n != sep %}{{ n }}{{ sep }}{% endfor %}", "1-2-3-"),
+        ("{% set names = inputs.list | map('string') %}{{ names | join }}{{ names | join }}", "123123"),
+        ("{% set größe = 2 %}{{ größe }}", "2"),
+        ("{% set import = 1 %}{% set pass = import %}{{ pass }}", "1"),
+        ("{% set x = none %}{{ x is none }}", "true"),
+        ("{% for n in inputs.list %}{% set at = loop.index %}{{ at }}{% endfor %}", "123"),
         # Filters.
         ("{{ inputs.list|map('string')|join('-') }}", "1-2-3"),
         ("{{ inputs.list|sum }}", 6),
@@ -93,7 +109,26 @@ def test_values(text: str, value: Any) -> None:
         ("{{ now() }}", '"now()" is not available: a workflow is replayed, so it has no clock'),
         ("{{ [1]|random }}", 'there is no filter "random": a workflow is replayed'),
         ("{{ cycler(1) }}", '"cycler()" is not available: the only function is range()'),
-        ("{% set x = 1 %}", '"set" is not available here'),
+        ("{% set x, y = 1, 2 %}", '"set" takes one name and one value: write {% set NAME = VALUE %}'),
+        ("{% set x.y = 1 %}", '"set" takes one name and one value: write {% set NAME = VALUE %}'),
+        ("{% set x %}1{% endset %}", '"set" takes one name and one value: write {% set NAME = VALUE %}'),
+        ("{% set true = 1 %}", "only a name can be set: write {% set NAME = VALUE %}"),
+        ("{% set steps = 1 %}", '"steps" is a name of the language: choose another for the variable'),
+        ("{% set last = 1 %}", '"last" is a name of the language'),
+        ("{% set loop = 1 %}", '"loop" is a name of the language'),
+        ("{% for loop in [1] %}{% endfor %}", '"loop" is a name of the language'),
+        ("{% for a, range in [[1, 2]] %}{% endfor %}", '"range" is a name of the language'),
+        ("{% set \ufb01 = 1 %}", 'the name "\ufb01" has compatibility characters: write "fi"'),
+        (
+            "{% for e\u0301 in [1] %}{% endfor %}",
+            'the name "e\u0301" has compatibility characters: write "\u00e9"',
+        ),
+        ("{{ x }}{% set x = 1 %}", "'x' is undefined"),
+        ("{% for n in [1] %}{% set x = n %}{% endfor %}{{ x }}", "'x' is undefined"),
+        ("{% if inputs.none %}{% set x = 1 %}{% endif %}{{ x }}", "'x' is undefined"),
+        ("{% set x = inputs.nothing %}", 'there is no key "nothing"'),
+        ("{% for n in [1] %}{% set x = loop %}{% endfor %}", '"loop" cannot be kept: set one of its keys'),
+        ("{% set x = 'ab' * 3 %}", '"*" requires numbers'),
         ("{% include 'x' %}", '"include" is not available here'),
         ("{{ inputs.count", 'unexpected end of the string, expected "}}"'),
         ("{{ inputs.count + }}", "the expression ends too early"),
@@ -304,3 +339,50 @@ def test_what_is_compiled_does_not_change_what_is_kept() -> None:
         parsed = parse(text)
         assert any(isinstance(node, Concat) for node in parsed.tree.find_all(Concat))
         assert render(text, {"a": "1", "b": "2"}).endswith("12")
+
+
+WORDS = [
+    *keyword.kwlist,
+    "true",
+    "false",
+    "none",
+    "recursive",
+    "loop",
+    "set",
+    "block",
+    "items",
+    "get",
+    "größe",
+    "名前",
+    "क्षमा",
+    "_1",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_is_an_id(word: str) -> None:
+    """Words of Python and Jinja, and names in any script, follow a dot wherever an expression is."""
+    names = {"inputs": {word: 2}, "steps": {word: {"output": {word: [word]}}}}
+    assert render(f"{{{{ steps.{word}.output.{word} }}}}", names) == [word]
+    assert render(f"x{{{{steps.{word}.output.{word}|first}}}}", names) == f"x{word}"
+    assert evaluate(f"inputs.{word} in [inputs.{word}] and not inputs.{word} is none", names) is True
+    assert evaluate(f"inputs.{word} if inputs.{word} else inputs.{word} + 1", names) == 2
+    text = f"{{% set x = inputs.{word} %}}{{% for y in steps.{word}.output.{word} if inputs.{word} %}}{{{{ y }}}}{{% endfor %}}"
+    assert (
+        render(f"{text}{{% if inputs.{word} == x %}}{{{{ inputs.{word} }}}}{{% endif %}}", names)
+        == f"{word}2"
+    )
+    paths = {reference.path for reference in references(text)}
+    assert paths == {("inputs", word), ("steps", word, "output", word)}
+
+
+def test_what_is_set_has_a_budget() -> None:
+    with pytest.raises(ExpressionError, match="this expression takes too long"):
+        render("{% for a in range(1000) %}{% set x = range(2000) | list %}{% endfor %}", {})
+    with pytest.raises(ExpressionError, match="the string is too long"):
+        render("{% set x = inputs.big | join %}" + "{% set x = x ~ x %}" * 3, NAMES)
+
+
+def test_names_that_are_set_are_no_references() -> None:
+    text = "{{ x }}{% set x = inputs.a %}{{ x.b }}{% if x %}{% set y = x %}{% endif %}{{ y }}{% for z in y %}{% set w = z %}{% endfor %}{{ w }}"
+    assert [reference.path for reference in references(text)] == [("x",), ("inputs", "a"), ("w",)]

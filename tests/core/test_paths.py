@@ -14,7 +14,7 @@ SETTINGS = settings(
     max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 # Few names, so that the same ones meet; those of the marks, and letters of other scripts, are among them.
-BRANCHES = ["a", "b", "switch", "catch", "undo", "child", "été", "变量"]
+BRANCHES = ["a", "b", "switch", "catch", "undo", "child", "été", "变量", "क्षमा", "import"]
 IDS = [name for name in BRANCHES if name != CATCH]
 KINDS = ["activity", "child", "block", "switch", "parallel"]
 

@@ -225,7 +225,14 @@ class Writer:
             kind = self._one(KINDS)
             expression = f"{{{{ {self.of(kind, depth)} }}}}"
             if not self._certain:
-                match self._luck(4):
+                match self._luck(5):
+                    case 2:
+                        # Its name, too, is set or not, and of one type or another.
+                        name = self._one(["v", "w"])
+                        expression = f"{{% set {name} = {self.of(kind, depth)} %}}{expression}{{{{ {self._one(['v', 'w', 'v.id'])} }}}}"
+                        if not self._luck(3):
+                            test, other = self.of("boolean", 1), self.of(self._one(KINDS), 1)
+                            expression = f"{{% set {name} = {other} %}}{{% if {test} %}}{expression}{{% endif %}}{{{{ {name} }}}}"
                     case 0:
                         expression = (
                             f"{{% if {self.of('boolean', 1)} %}}{expression}{{% else %}}n{{% endif %}}"

@@ -76,7 +76,7 @@ def test_constructs_of_later_versions_fit(validator: Draft202012Validator) -> No
         {"id": "a", "activity": "x", "timeouts": {"run": "1s"}},
         {"id": "a", "pipeline": "x", "timeouts": {"start_to_close": "1s"}},
         {"id": "a", "set": {}, "with": {}},
-        {"id": "not", "set": {}},
+        {"id": "catch", "set": {}},
         {"id": "a", "wait": "soon"},
         {"id": "a", "set": {}, "compensate": "nothing"},
         {"id": "a", "set": {}, "compensate": {"activity": "x", "pipeline": "y"}},

@@ -15,7 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline_runner.core.expressions import filters
 from pipeline_runner.core.expressions.budget import CALL, current
-from pipeline_runner.core.expressions.values import joined, kind_of
+from pipeline_runner.core.expressions.values import joined, kept, kind_of
 from pipeline_runner.core.secrets import SecretText
 
 _LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -51,7 +51,13 @@ class Environment(SandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False, cache_size=0)
         self.filters = {name: _metered(name, f) for name, f in filters.FILTERS.items()}
-        self.filters |= {"_concat": joined, "_compare": _compare, "_each": _each, "_no_else": _no_else}
+        self.filters |= {
+            "_concat": joined,
+            "_compare": _compare,
+            "_each": _each,
+            "_kept": kept,
+            "_no_else": _no_else,
+        }
         self.filters["_slice"] = lambda value, *bounds: self.getitem(value, slice(*bounds))
         tests: dict[str, Any] = {name: self.tests[name] for name in filters.TESTS}
         self.tests = {name: _metered_test(name, function) for name, function in tests.items()}

@@ -2,8 +2,8 @@
 
 A text that is one ``{{ expression }}`` gives the expression's own value; any other text
 with templates gives a string. What Jinja offers is cut down to an allow-list: no methods,
-no attributes but the keys of mappings, no clock, no random source, ``{% if %}`` and
-``{% for %}`` as the only statements. Every evaluation has a budget, so that none can hang
+no attributes but the keys of mappings, no clock, no random source, ``{% if %}``,
+``{% for %}`` and ``{% set %}`` as the only statements. Every evaluation has a budget, so that none can hang
 or bloat a workflow.
 
 Jinja's ``NativeEnvironment`` was tried and rejected: it parses results again, so that the
@@ -166,7 +166,9 @@ def _prepared(tree: nodes.Template) -> nodes.Template:
     """Make ``~`` join as templates do, ``if`` want its ``else``, and loops, comparisons and slices count."""
     for parent in reversed(list(tree.find_all(nodes.Node))):  # what is inside first
         _replace_fields(parent)
-        if isinstance(parent, nodes.For):
+        if isinstance(parent, nodes.Assign):
+            parent.node = _filter("_kept", parent.node)
+        elif isinstance(parent, nodes.For):
             parent.iter = _filter("_each", parent.iter, nodes.Const(_cost_of_turn(parent)))
     _replace_fields(tree)
     return tree

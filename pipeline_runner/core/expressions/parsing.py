@@ -1,13 +1,14 @@
 """From the text of a template or an expression to its tree, or to what is wrong with it.
 
 The grammar is Jinja's, cut down to an allow-list: no methods, no clock, no random source,
-``{% if %}`` and ``{% for %}`` as the only statements. What is no more than texts and paths is parsed
-by :mod:`fast_path`, all else by Jinja, whose complaints are put into words of the language.
+``{% if %}``, ``{% for %}`` and ``{% set %}`` as the only statements. What is no more than texts and
+paths is parsed by :mod:`fast_path`, all else by Jinja, whose complaints are put into words of the language.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -18,6 +19,7 @@ from jinja2 import nodes
 from pipeline_runner.core.expressions import fast_path, filters
 from pipeline_runner.core.expressions.environment import ENVIRONMENT
 from pipeline_runner.core.expressions.fast_path import Reference
+from pipeline_runner.core.scope import NAMES
 from pipeline_runner.core.suggest import did_you_mean
 
 _SHOWN = 100
@@ -34,16 +36,17 @@ _EXPRESSION_NODES = (
 )  # fmt: skip
 _ALWAYS_RIGHT = frozenset([nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Output, nodes.TemplateData])
 """Most nodes are of these types; whatever is in them is on the allow-list."""
+_NAMES_OF_JINJA = frozenset(["loop", *ENVIRONMENT.globals])
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
 _LONG_NUMBER = re.compile(r"\d[\d_]{600,}")
 _FILTERS_INSTEAD = {
     "len": "length", "size": "length", "str": "string", "sorted": "sort", "reversed": "reverse",
     "strip": "trim", "update": "combine", "loads": "fromjson", "dumps": "tojson",
 }  # fmt: skip
-_STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For)
+_STATEMENT_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign)
+_ONLY = "only {% if %}, {% for %} and {% set %} are"
+_SET_HELP = "write {% set NAME = VALUE %}"
 _WORDS: dict[type, str] = {
-    nodes.Assign: "set",
-    nodes.AssignBlock: "set",
     nodes.FilterBlock: "filter",
     nodes.CallBlock: "call",
     nodes.FromImport: "from",
@@ -68,6 +71,7 @@ _SENTENCES = (
     (r"unexpected '\.'", 'a name is missing before ".": for literal braces, write "{{ \'{{\' }}"'),
     (r"Missing end of comment tag", '"{#" begins a comment: for a literal one, write "{{ \'{#\' }}"'),
     (r"expected token 'end of statement block', got 'if'", 'write "{% elif … %}" for another condition'),
+    (r"can't assign to '.*'", f"only a name can be set: {_SET_HELP}"),
     (
         r"Encountered unknown tag '(end\w*|else|elif)'\. Jinja was looking .* to be closed is '(\w+)'\.",
         r'there is no "{% \1 %}": "{% \2 %}" is closed by "{% end\2 %}"',
@@ -75,7 +79,7 @@ _SENTENCES = (
     (r"Encountered unknown tag '(end\w+|else|elif)'\.", r'"{% \1 %}" has no matching statement before it'),
     (
         r"Encountered unknown tag '(\w+)'\..*",
-        r'"\1" is not available here: only {% if %} and {% for %} are',
+        rf'"\1" is not available here: {_ONLY}',
     ),
 )
 """Patterns of what Jinja says, compiled when it says something, and what is said instead."""
@@ -279,13 +283,40 @@ def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
         yield from _unknown("filter", node.name, ENVIRONMENT.filters, place)
     elif isinstance(node, nodes.Test):
         yield from _unknown("test", node.name, ENVIRONMENT.tests, place)
-    elif isinstance(node, nodes.For) and node.recursive:
-        yield ExpressionError("recursive loops are not available", place)
+    elif isinstance(node, nodes.For | nodes.Assign | nodes.AssignBlock | nodes.NSRef):
+        yield from _of_statement(node)
     elif not isinstance(node, _EXPRESSION_NODES + _STATEMENT_NODES):
         kind = _WORDS.get(type(node), type(node).__name__.lower())
-        yield ExpressionError(
-            f'"{kind}" is not available here: only {{% if %}} and {{% for %}} are', place, word=kind
-        )
+        yield ExpressionError(f'"{kind}" is not available here: {_ONLY}', place, word=kind)
+
+
+def _of_statement(
+    node: nodes.For | nodes.Assign | nodes.AssignBlock | nodes.NSRef,
+) -> Iterator[ExpressionError]:
+    match node:
+        case nodes.For():
+            if node.recursive:
+                yield ExpressionError("recursive loops are not available", node.lineno - 1)
+            yield from _of_variables(node.target, _NAMES_OF_JINJA)
+        case nodes.Assign(target=nodes.Name()):
+            yield from _of_variables(node.target, NAMES | _NAMES_OF_JINJA)
+        case nodes.Assign() | nodes.AssignBlock():  # the target of the first may be an "NSRef"
+            message = f'"set" takes one name and one value: {_SET_HELP}'
+            yield ExpressionError(message, node.lineno - 1, word="set")
+
+
+def _of_variables(target: nodes.Node, taken: frozenset[str]) -> Iterator[ExpressionError]:
+    """Yield what is wrong with the names that a statement gives to values."""
+    for node in [target, *target.find_all(nodes.Name)]:
+        if not isinstance(node, nodes.Name):
+            continue
+        if node.name in taken:
+            message = f'"{node.name}" is a name of the language: choose another for the variable'
+            yield ExpressionError(message, node.lineno - 1, word=node.name)
+        # Jinja makes variables of Python of them, which are one if they look alike.
+        elif (usual := unicodedata.normalize("NFKC", node.name)) != node.name:
+            message = f'the name "{node.name}" has compatibility characters: write "{usual}"'
+            yield ExpressionError(message, node.lineno - 1, word=node.name)
 
 
 def _no_function(called: nodes.Node) -> ExpressionError:
@@ -328,8 +359,30 @@ def shown(template: str) -> str:
     return f'"{flat[: _SHOWN - 1]}…"' if len(flat) > _SHOWN else f'"{flat}"'
 
 
+def assigned(statement: nodes.Node) -> frozenset[str]:
+    """Return the names that the statements after one see because of it: a loop keeps its own to itself."""
+    match statement:
+        case nodes.Assign(target=nodes.Name(name=name)):
+            return frozenset([name])
+        case nodes.If():
+            parts = [*statement.body, *statement.elif_, *statement.else_]
+            return frozenset[str]().union(*map(assigned, parts))
+    return frozenset()
+
+
+def branches(statement: nodes.If) -> list[Sequence[nodes.Node]]:
+    """Return the statements after ``if``, those of each ``elif`` with its condition, those after ``else``."""
+    return [statement.body, *[[one] for one in statement.elif_], statement.else_]
+
+
+def _collect_body(parts: Sequence[nodes.Node], bound: frozenset[str], found: list[Reference]) -> None:
+    for part in parts:
+        _collect(part, bound, found)
+        bound |= assigned(part)
+
+
 def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) -> None:
-    """Add the references below a node; ``bound`` names are a loop's own."""
+    """Add the references below a node; ``bound`` names are those of loops and of ``set``."""
     chain: list[str] = []
     base = node
     while isinstance(base, nodes.Getattr | nodes.Getitem):
@@ -351,10 +404,14 @@ def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) ->
         names = frozenset(n.name for n in base.target.find_all(nodes.Name))
         names |= {base.target.name} if isinstance(base.target, nodes.Name) else frozenset()
         inner = bound | names | {"loop"}
-        for child in [*base.body, *([base.test] if base.test else [])]:
-            _collect(child, inner, found)
-        for child in base.else_:
-            _collect(child, bound, found)
+        if base.test:
+            _collect(base.test, inner, found)
+        _collect_body(base.body, inner, found)
+        _collect_body(base.else_, bound, found)
         return
-    for child in base.iter_child_nodes():
-        _collect(child, bound, found)
+    if isinstance(base, nodes.If):
+        _collect(base.test, bound, found)
+        for body in branches(base):
+            _collect_body(body, bound, found)
+        return
+    _collect_body([*base.iter_child_nodes()], bound, found)

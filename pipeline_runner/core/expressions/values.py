@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2.runtime import Undefined
+from jinja2.runtime import LoopContext, Undefined
 
 from pipeline_runner.core.expressions.budget import Budget, BudgetError, current
 from pipeline_runner.core.secrets import Secret, SecretMisuse, SecretText
@@ -42,6 +42,18 @@ def joined(pieces: Iterable[Any]) -> str | SecretText:
     if all(isinstance(part, str) for part in parts):
         return whole("".join(part for part in parts if isinstance(part, str)))
     return SecretText(tuple(part for part in parts if part != ""))
+
+
+def kept(value: Any) -> Any:
+    """Return a value that a name is given: it exists, and can be gone through more than once.
+
+    Raises:
+        ExpressionValueError: It is the ``loop`` of a loop.
+    """
+    defined(value)
+    if isinstance(value, LoopContext):
+        raise ExpressionValueError('"loop" cannot be kept: set one of its keys, such as loop.index')
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def whole(text: str) -> str:

@@ -43,8 +43,17 @@ def check(document: Document) -> Iterator[Diagnostic]:
                 message += f": it only exists {_ELSEWHERE[name]}"
             compared = _compared(use) if compared is None else compared
             text = f"put a string in quotes: '{name}'" if name in compared else None
-            help_ = did_you_mean(name, known) or text or f"the names here are {listed(known)}"
+            help_ = _of_variables(use, name, known) or text or f"the names here are {listed(known)}"
             yield document.source.diagnostic(span, "unknown-name", message, help_)
+
+
+def _of_variables(use: Use, name: str, known: frozenset[str]) -> str | None:
+    """Return the name that is meant, or why one that the string sets is not there."""
+    targets = [assign.target for assign in use.tree.find_all(jinja.Assign)] if use.tree else []
+    names = {target.name for target in targets if isinstance(target, jinja.Name)}
+    if name in names:
+        return f'"{name}" is set after this, or inside a loop, where only the loop sees it'
+    return did_you_mean(name, known | names)
 
 
 def _compared(use: Use) -> set[str]:

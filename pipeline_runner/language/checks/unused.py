@@ -44,11 +44,11 @@ def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> 
     unused = [one for one in declared if (root,) not in paths and one[0] not in named]
     # What stands in a template that is not read is told of there: under a misspelt key, say.
     texts = _unread(document) if unused else ""
-    return [
-        (name, span)
-        for name, span in unused
-        if not re.search(rf"\b{root}\s*(?:\.\s*{re.escape(name)}\b|\[\s*['\"]{re.escape(name)}['\"])", texts)
-    ]
+    return [(name, span) for name, span in unused if not _is_in(texts, root, re.escape(name))]
+
+
+def _is_in(texts: str, root: str, name: str) -> bool:
+    return re.search(rf"\b{root}\s*(?:\.\s*{name}(?!\w)|\[\s*['\"]{name}['\"])", texts) is not None
 
 
 def _meant(named: set[str], declared: Collection[str]) -> set[str]:

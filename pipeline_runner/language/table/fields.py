@@ -5,8 +5,6 @@ table, so they cannot disagree. ``Mode.TEMPLATE`` marks texts that are templates
 ``Mode.EXPRESSION`` bare expressions; all other texts are literal.
 """
 
-import msgspec
-
 from pipeline_runner.core import paths
 from pipeline_runner.language.table.collections import (
     Field,
@@ -19,24 +17,24 @@ from pipeline_runner.language.table.collections import (
     Variants,
 )
 from pipeline_runner.language.table.shapes import (
-    RESERVED,
     AnyValue,
     Boolean,
     Choice,
     Duration,
+    Identifier,
     JsonSchema,
     Mode,
     Number,
     Text,
 )
 
-IDENTIFIER = Text(
-    pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-    means='letters, digits and "_", not starting with a digit',
-    reserved=RESERVED,
-)
+_IDENTIFIER = Identifier()
 # The handlers of a step are called "catch[0]" in paths, where the items of a step "catch" would be, too.
-_ID = msgspec.structs.replace(IDENTIFIER, reserved=RESERVED | {paths.CATCH})
+_ID = Identifier(reserved=frozenset([paths.CATCH]))
+# Secrets are environment variables, too.
+_SECRET = Text(
+    pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", means='the letters A to Z, digits and "_", not starting with a digit'
+)
 _NAME = Text()
 _TITLE = Text(mode=Mode.TEMPLATE)
 _PROSE = Text(mode=Mode.PROSE)
@@ -388,7 +386,7 @@ STEP: Variants = Variants(
             "parallel": Field(
                 MapOf(
                     value=_STEPS,
-                    key=IDENTIFIER,
+                    key=_IDENTIFIER,
                     title="the name of a branch",
                     at_least=1,
                     hint="write {NAME: [STEP, …]}",
@@ -520,7 +518,7 @@ PIPELINE = Fields(
         "inputs": Field(
             MapOf(
                 value=JsonSchema(),
-                key=IDENTIFIER,
+                key=_IDENTIFIER,
                 title="the name of an input",
                 hint="write {NAME: {type: string}}, or the like",
             ),
@@ -538,7 +536,7 @@ PIPELINE = Fields(
         ),
         "defaults": Field(DEFAULTS, "Defaults for activities and compensations, but not for children."),
         "secrets": Field(
-            ListOf(item=IDENTIFIER, title="the name of a secret", unique=True),
+            ListOf(item=_SECRET, title="the name of a secret", unique=True),
             "The names of the secrets that steps can use.",
         ),
         "timeout": Field(

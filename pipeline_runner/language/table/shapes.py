@@ -7,8 +7,8 @@ or expressions (``templates``). ``what`` names the value in messages: ``"retry"`
 """
 
 import json
-import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any
@@ -23,9 +23,6 @@ from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, Seque
 Schema = dict[str, Any]
 Found = Iterable[Diagnostic]
 Texts = Iterable[tuple["Scalar", "Mode"]]
-
-RESERVED = frozenset(keyword.kwlist) | {"true", "false", "none", "recursive"}
-"""Words that cannot follow a dot in an expression without confusing its reader or Jinja."""
 
 
 class Mode(Enum):
@@ -97,13 +94,15 @@ class Text(Single, frozen=True, kw_only=True):
         if value in self.reserved:
             message = f'{what} cannot be "{value}", which is a reserved word'
             return source.diagnostic(node.span, "bad-identifier", message)
-        if self.pattern is None or re.fullmatch(self.pattern, value):
+        if self.fits(value):
             return None
-        # "_" may stand anywhere.
-        starts = re.fullmatch(self.pattern, "_" + value[1:]) is not None
-        wrong = f'start with "{value[0]}"' if starts else f'be "{value}"'
-        message = f"{what} cannot {wrong}"
+        wrong = f'start with "{value[0]}"' if self.fits("_" + value[1:]) else f'be "{value}"'
+        message = f"{what} cannot {wrong}"  # "_" is allowed anywhere
         return source.diagnostic(node.span, "bad-identifier", message, f"use {self.means}")
+
+    def fits(self, value: str) -> bool:
+        """Tell whether a string has the characters that are allowed."""
+        return self.pattern is None or re.fullmatch(self.pattern, value) is not None
 
     def schema(self, defs: Schema) -> Schema:
         kind: Any = ["string", "boolean"] if self.mode is Mode.EXPRESSION else "string"
@@ -119,6 +118,29 @@ class Text(Single, frozen=True, kw_only=True):
 
     def is_templated(self) -> bool:
         return self.mode in (Mode.TEMPLATE, Mode.EXPRESSION)
+
+
+class Identifier(Text, frozen=True, kw_only=True):
+    """A name that expressions and paths can use: letters of any script, digits and ``_``."""
+
+    # Not \\p{L}: Python's regular expressions do not have it. Beyond ASCII, editors accept what the
+    # checker then looks at.
+    pattern: str | None = r"^[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*$"
+    means: str = 'letters, digits and "_", not starting with a digit'
+
+    def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
+        if (found := super().mistake(node, source, what)) or not isinstance(node, Scalar):
+            return found
+        composed = unicodedata.normalize("NFC", node.text)
+        if composed == node.text:
+            return None
+        # Two spellings that look the same would be two names.
+        message = f'{what} cannot be "{node.text}" in decomposed characters'
+        help_ = f'write it in composed characters (Unicode NFC): "{composed}"'
+        return source.diagnostic(node.span, "bad-identifier", message, help_)
+
+    def fits(self, value: str) -> bool:
+        return value.isidentifier()
 
 
 class Choice(Single, frozen=True, kw_only=True):

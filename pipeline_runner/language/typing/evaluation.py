@@ -13,6 +13,7 @@ import msgspec
 from jinja2 import nodes as jinja
 
 from pipeline_runner.core.expressions.filters import FILTERS
+from pipeline_runner.core.expressions.parsing import branches
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
 from pipeline_runner.language.document import Step, Use
@@ -90,7 +91,7 @@ class Evaluation:
     _inserted: list[tuple[jinja.Expr, Type]] | None = None
     """What is put into a text, if somebody wants to know."""
     _bound: AnyMapping[str, Type] = MappingProxyType({})
-    """The variables of loops."""
+    """The variables of loops and of ``set``."""
     _lenient = False
     """Whether what does not exist is allowed for, as in front of ``default``."""
     _asked: tuple[jinja.Node, ...] = ()
@@ -127,14 +128,25 @@ class Evaluation:
                         self._in_text(node) for node in part.nodes if not isinstance(node, jinja.TemplateData)
                     ]
                 case jinja.If():
-                    before = self._asked
-                    self._ask(part.test)
-                    branches = [self._body(branch) for branch in (part.body, part.elif_, part.else_)]
-                    self._asked = before
-                    kinds.append(union(branches))
+                    kinds.append(self._branches(part))
+                case jinja.Assign(target=jinja.Name(name=name)):
+                    self._bound = {**self._bound, name: self._of(part.node)}
                 case jinja.For():
                     kinds.append(self._loop(part))
         return _text_of(kinds)
+
+    def _branches(self, node: jinja.If) -> Type:
+        asked, bound = self._asked, self._bound
+        self._ask(node.test)
+        results, after = [], dict(bound)
+        for branch in branches(node):
+            self._bound = bound
+            results.append(self._body(branch))
+            for name, kind in self._bound.items():
+                if kind is not bound.get(name):
+                    after[name] = union([after[name], kind]) if name in after else kind
+        self._asked, self._bound = asked, after
+        return union(results)
 
     def _insert(self, node: jinja.Expr | None, inserted: list[tuple[jinja.Expr, Type]]) -> None:
         match node:
@@ -170,7 +182,9 @@ class Evaluation:
             self._ask(node.test)
         result = self._body(node.body)
         self._bound, self._asked = before, asked
-        return union([result, self._body(node.else_)])
+        results = [result, self._body(node.else_)]
+        self._bound = before
+        return union(results)
 
     def _of(self, node: jinja.Node | None) -> Type:
         """Return the type of an expression."""

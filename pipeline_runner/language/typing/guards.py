@@ -1,12 +1,12 @@
 """Which names an expression looks into, and what conditions have made sure of before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from jinja2 import nodes as jinja
 
 from pipeline_runner.core.expressions.fast_path import Reference
-from pipeline_runner.core.expressions.parsing import references_in
+from pipeline_runner.core.expressions.parsing import assigned, branches, references_in
 from pipeline_runner.language.types import NULL
 from pipeline_runner.language.typing.signatures import TAKES
 
@@ -21,6 +21,8 @@ class Known(msgspec.Struct, frozen=True):
     """The conditions that are true there."""
     asked: frozenset[tuple[str, ...]] = frozenset()
     """The paths that conditions have looked at, whatever the answer."""
+    set_from: Mapping[str, frozenset[tuple[str, ...]]] = {}
+    """The paths that the value of a variable was made of."""
 
     def asks(self, *path: str) -> bool:
         """Tell whether a condition has looked at a path, or further down."""
@@ -28,12 +30,20 @@ class Known(msgspec.Struct, frozen=True):
 
     def also(self, test: jinja.Node, *, holds: bool) -> "Known":
         """Return what is known where a condition is true, or false."""
-        asked = frozenset(reference.path for reference in references_in(test))
-        return Known(self.facts | frozenset(_facts(test, holds=holds)), self.asked | asked)
+        facts = self.facts | frozenset(_facts(test, holds=holds))
+        return Known(facts, self.asked | self._paths(test), self.set_from)
+
+    def sets(self, name: str, value: jinja.Node) -> "Known":
+        """Return what is known once a variable has a value."""
+        return Known(self.facts, self.asked, {**self.set_from, name: self._paths(value)})
+
+    def _paths(self, node: jinja.Node) -> frozenset[tuple[str, ...]]:
+        paths = frozenset(reference.path for reference in references_in(node))
+        return paths.union(*(self.set_from.get(path[0], ()) for path in paths))
 
     def joined(self, other: "Known") -> "Known":
         """Return what both know."""
-        return Known(self.facts | other.facts, self.asked | other.asked)
+        return Known(self.facts | other.facts, self.asked | other.asked, {**self.set_from, **other.set_from})
 
     def implies(self, condition: jinja.Node) -> bool:
         """Tell whether a condition is true for certain."""
@@ -56,8 +66,7 @@ class Look(msgspec.Struct, frozen=True):
 
 def looks(tree: jinja.Template, *, lone: bool) -> Iterator[Look]:
     """Yield the names that are not in front of ``default`` or a test."""
-    for part in tree.body:
-        yield from _below(part, Known(), frozenset(["range"]), needed=not lone)
+    yield from _body(tree.body, Known(), frozenset(["range"]), needed=not lone)
 
 
 def expression_of(condition: jinja.Template) -> jinja.Node | None:
@@ -75,6 +84,8 @@ _Part = tuple[jinja.Node | None, Known, bool]
 def _below(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool = False) -> Iterator[Look]:
     if isinstance(node, jinja.For):
         yield from _loop(node, known, bound)
+    elif isinstance(node, jinja.If):
+        yield from _branches(node, known, bound)
     elif _is_path(node):
         yield from _path(node, known, bound, needed=needed)
     else:
@@ -82,6 +93,24 @@ def _below(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: boo
         for part, there, is_needed in parts or _of_operation(node, known, needed=needed):
             if part is not None:
                 yield from _below(part, there, bound, needed=is_needed)
+
+
+def _body(
+    parts: Sequence[jinja.Node], known: Known, bound: frozenset[str], *, needed: bool = True
+) -> Iterator[Look]:
+    for part in parts:
+        yield from _below(part, known, bound, needed=needed)
+        bound |= assigned(part)
+        if isinstance(part, jinja.Assign) and isinstance(part.target, jinja.Name):
+            known = known.sets(part.target.name, part.node)
+
+
+def _branches(node: jinja.If, known: Known, bound: frozenset[str]) -> Iterator[Look]:
+    yield from _below(node.test, known, bound)
+    yield from _body(node.body, known.also(node.test, holds=True), bound)
+    no = known.also(node.test, holds=False)
+    for branch in branches(node)[1:]:
+        yield from _body(branch, no, bound)
 
 
 def _of_condition(node: jinja.Node, known: Known, *, needed: bool) -> list[_Part]:
@@ -93,10 +122,6 @@ def _of_condition(node: jinja.Node, known: Known, *, needed: bool) -> list[_Part
             return [(left, known, needed), (right, known.also(left, holds=True), needed)]
         case jinja.Or(left=left, right=right):
             return [(left, known, False), (right, known.also(left, holds=False), needed)]
-        case jinja.If(test=test):
-            yes, no = known.also(test, holds=True), known.also(test, holds=False)
-            parts: list[_Part] = [(test, known, False), *((part, yes, True) for part in node.body)]
-            return parts + [(part, no, True) for part in [*node.elif_, *node.else_]]
     return []
 
 
@@ -115,6 +140,8 @@ def _of_filter(node: jinja.Node, known: Known) -> list[_Part]:
 
 def _of_operation(node: jinja.Node, known: Known, *, needed: bool) -> list[_Part]:
     match node:
+        case jinja.Assign(node=value):
+            return [(value, known, False)]
         case jinja.Output(nodes=parts):
             return [(part, known, needed) for part in parts]
         case jinja.Compare(expr=left, ops=operands):
@@ -133,10 +160,8 @@ def _loop(node: jinja.For, known: Known, bound: frozenset[str]) -> Iterator[Look
     if node.test:
         yield from _below(node.test, known, inside)
         there = known.also(node.test, holds=True)
-    for part in node.body:
-        yield from _below(part, there, inside, needed=True)
-    for part in node.else_:
-        yield from _below(part, known, bound, needed=True)
+    yield from _body(node.body, there, inside)
+    yield from _body(node.else_, known, bound)
 
 
 def _path(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool) -> Iterator[Look]:
