@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline_runner.core.inputs import InvalidInputs, Problem
     from pipeline_runner.core.state import Report, UndoRecord
     from pipeline_runner.engine.client import ConflictError, TooLargeError, UnreachableError
-    from pipeline_runner.engine.follow import Connection, Ended, Progress, Unserved
+    from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
     from pipeline_runner.engine.workflow_ids import WorkflowIdError
     from pipeline_runner.language.diagnostics import Diagnostic
     from pipeline_runner.language.workspace import UsageError
@@ -63,7 +63,7 @@ _HOMES = {
     "core.inputs": ("InvalidInputs", "Problem"),
     "core.state": ("Report", "UndoRecord"),
     "engine.client": ("ConflictError", "TooLargeError", "UnreachableError"),
-    "engine.follow": ("Connection", "Ended", "Progress", "Unserved"),
+    "engine.history.happenings": ("Connection", "Ended", "Progress", "Unserved"),
     "engine.workflow_ids": ("WorkflowIdError",),
     "language.diagnostics": ("Diagnostic",),
     "language.workspace": ("UsageError",),

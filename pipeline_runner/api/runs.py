@@ -21,7 +21,8 @@ from pipeline_runner.core import model
 from pipeline_runner.core.errors import in_brackets
 from pipeline_runner.core.state import Report
 from pipeline_runner.engine.client import Start, find, start
-from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
+from pipeline_runner.engine.follow import Follower
+from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
 from pipeline_runner.engine.reports import UNDECODED, read_report, report_in
 from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
 from pipeline_runner.engine.workflow.payloads import is_plain

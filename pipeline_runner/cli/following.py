@@ -29,7 +29,8 @@ from pipeline_runner.cli.session import Interrupts, Target
 from pipeline_runner.core.errors import ErrorInfo, in_brackets, shortened
 from pipeline_runner.core.state import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
-from pipeline_runner.engine.follow import Connection, Ended, Follower, Progress, Unserved
+from pipeline_runner.engine.follow import Follower
+from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
 from pipeline_runner.engine.reports import UNDECODED, with_attempts, with_details
 from pipeline_runner.engine.workflow.outcomes import report_of
 from pipeline_runner.engine.workflow.payloads import is_plain
@@ -212,7 +213,7 @@ async def _tell(
         return _tell_failure(report)
     except UNDECODED:
         raise CommandError(f"the run has ended, but its outcome is {_ENCODED}", ExitCode.FAILED) from None
-    report = follower.report or (await _query(last) if report_file else None)
+    report = follower.reader.report or (await _query(last) if report_file else None)
     if report is not None:
         report = with_attempts(report, follower)
         _write_report(report, report_file)
@@ -324,7 +325,7 @@ def _tell_other(cause: BaseException | None, follower: Follower) -> ExitCode:
     else:
         told = f"failed: {cause.message if isinstance(cause, FailureError) else cause}"
     console.tell(told)
-    if not follower.has_acted:
+    if not follower.reader.has_acted:
         return ExitCode.FAILED
     console.tell("dirty: the run ended without a report, and its effects remain, or may remain")
     return ExitCode.DIRTY

@@ -10,7 +10,7 @@ from pipeline_runner.cli import console
 from pipeline_runner.core.paths import Path
 
 if TYPE_CHECKING:
-    from pipeline_runner.engine.follow import Connection, Ended, Progress
+    from pipeline_runner.engine.history.happenings import Connection, Ended, Progress
 
 
 class View(Protocol):
@@ -46,15 +46,27 @@ class Lines:
 
 def line_of(progress: "Progress") -> str:
     """Return the text of one event."""
-    parts = [f"{'undo ' if progress.undo else ''}{_one_line(progress.path)}: {progress.state}"]
+    parts = [f"{'undo ' if progress.undo else ''}{_one_line(progress.path)}: {_state(progress)}"]
     if progress.attempt > 1:
-        parts.append(f"attempt {progress.attempt}")
+        parts.append(_attempt(progress))
+    if progress.next_attempt:
+        parts.append(f"in {progress.next_attempt:.1f}s")
     if progress.elapsed is not None:
         parts.append(f"{progress.elapsed:.2f}s")
-    if progress.state == "running" and progress.name != str(Path.of_id(progress.path).local):
+    begins = progress.state in ("running", "waiting") and not progress.error
+    if begins and progress.name != Path.of_id(progress.path).name:
         parts.append(_one_line(progress.name))
     text = ", ".join(parts)
     return f"{text}: {_one_line(progress.error)}" if progress.error else text
+
+
+def _state(progress: "Progress") -> str:
+    return f"waiting for {_one_line(progress.waiting_for)}" if progress.waiting_for else progress.state
+
+
+def _attempt(progress: "Progress") -> str:
+    limit = f" of {progress.maximum_attempts}" if progress.maximum_attempts else ""
+    return f"attempt {progress.attempt}{limit}"
 
 
 def _one_line(text: str) -> str:
@@ -118,11 +130,11 @@ class Live:
             table.add_row(Text(), Text(f"… {hidden} earlier", style="dim"))
         for progress, begun in rows[hidden:]:
             colour, mark = _MARKS[progress.state]
-            attempt = f"attempt {progress.attempt}" if progress.attempt > 1 else ""
+            attempt = _attempt(progress) if progress.attempt > 1 else ""
             table.add_row(
                 Text(mark, style=colour),
                 Text(_title(progress), overflow="ellipsis", no_wrap=True),
-                Text(progress.state, style=colour, no_wrap=True),
+                Text(_state(progress), style=colour, no_wrap=True),
                 Text(_elapsed(progress, begun), style="dim"),
                 Text(attempt, style="yellow"),
                 _last(progress),

@@ -154,6 +154,28 @@ class Path:
         """Return the path of the undo of this step by the run that the path is relative to."""
         return replace(self, levels=(self.levels[0]._replace(undo=True), *self.levels[1:]))
 
+    def titled(self, name: str) -> str:
+        """Return the path with the step's name, if that is not its id, for what has no id in a history."""
+        return str(self) if name == self.name else f"{self}: {name}"
+
+    @classmethod
+    def of_title(cls, text: str) -> tuple[Self, str]:
+        """Read the path and the name from what :meth:`titled` made.
+
+        Where it is no path, because a run of an older version wrote the name alone, that is taken for both.
+        """
+        head, _, name = text.partition(": ")
+        try:
+            path = cls.parse(head)
+        except PathError:
+            return cls.of_id(text), text
+        return path, name or path.name
+
+    @property
+    def name(self) -> str:
+        """The id of the step, or the name of the branch."""
+        return self._segments[-1].name
+
     @property
     def is_undo(self) -> bool:
         """Whether this is an undo by the run that the path is relative to."""

@@ -115,6 +115,12 @@ REPORT_MEMO = "pipeline-runner-report"
 """Field of the memo with the report of a run that has completed and is dirty all the same."""
 
 
+WAITING_MEMO = "pipeline-runner-waiting"
+"""Field of the memo with what a run waits for from outside: by the step's path, a mapping of ``name`` (the
+step's), ``for`` (what it waits for, for people), ``state`` (``waiting``, or how the wait has ended) and
+``error``. A run that waits for nothing has an empty mapping, or none."""
+
+
 class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What a child pipeline hands to the pipeline that runs it."""
 

@@ -15,7 +15,8 @@ from temporalio.exceptions import (
 
 from pipeline_runner.core.errors import ErrorInfo
 from pipeline_runner.core.state import Report, RunStatus
-from pipeline_runner.engine.follow import Ended, Follower, Progress
+from pipeline_runner.engine.follow import Follower
+from pipeline_runner.engine.history.happenings import Ended, Progress
 from pipeline_runner.engine.workflow.outcomes import details_of, report_of
 
 UNDECODED = (KeyError, RuntimeError)
@@ -49,15 +50,15 @@ async def read_report(client: Client, workflow_id: str, run_id: str | None, pipe
             end = event.state
         elif isinstance(event, Progress) and not event.undo and "/" not in event.path:
             steps[event.path] = event.state
-    if end == "completed" and follower.report is not None:
-        return with_attempts(follower.report, follower)
+    if end == "completed" and follower.reader.report is not None:
+        return with_attempts(follower.reader.report, follower)
     if end is None or end == "completed":
         return Report(pipeline=pipeline, status="completed" if end else "running", steps=steps)
     last = client.get_workflow_handle(workflow_id, run_id=follower.run_id, result_type=RawValue)
     cause = await _cause_of(last)
     found = report_in(cause)
     if found is None:
-        return without_report(cause, pipeline, acted=follower.has_acted, steps=steps)
+        return without_report(cause, pipeline, acted=follower.reader.has_acted, steps=steps)
     return with_attempts(found, follower)
 
 
@@ -110,8 +111,8 @@ def with_attempts(report: Report, follower: Follower) -> Report:
     undo = tuple(
         msgspec.structs.replace(
             record,
-            attempts=follower.attempts.get(record.path),
-            error=_detailed(record.error, follower.details.get(record.path)),
+            attempts=follower.reader.attempts.get(record.path),
+            error=_detailed(record.error, follower.reader.details.get(record.path)),
         )
         for record in report.undo
     )

@@ -180,3 +180,12 @@ def test_the_workflow_id_of_a_child_tells_its_path() -> None:
     assert path.workflow_id("run/x") == "run/x/undo:a/b"
     assert Path.of_workflow_id("run/x/undo:a/b", "run/x") == path
     assert str(Path.of_workflow_id("chosen by its author", "run/x")) == "chosen by its author"
+
+
+def test_a_path_is_read_from_a_title_as_it_was_written() -> None:
+    path = Path.of("both").inner("left").inner("rest")
+    assert path.titled("rest") == "both.left.rest"
+    assert Path.of_title("both.left.rest") == (path, "rest")
+    assert path.titled("note: rest") == "both.left.rest: note: rest"
+    assert Path.of_title("both.left.rest: note: rest") == (path, "note: rest")
+    assert Path.of_title("have a rest") == (Path.of_id("have a rest"), "have a rest")

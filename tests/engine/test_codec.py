@@ -22,7 +22,8 @@ from pipeline_runner.cli import following
 from pipeline_runner.cli.exit_codes import ExitCode
 from pipeline_runner.core import model
 from pipeline_runner.engine import client as starting
-from pipeline_runner.engine.follow import Follower, Progress
+from pipeline_runner.engine.follow import Follower
+from pipeline_runner.engine.history.happenings import Progress
 from pipeline_runner.engine.worker import pipeline_worker
 from pipeline_runner.server import devserver
 from tests.codecs import ENCODING, UpsideDown

@@ -14,7 +14,8 @@ from temporalio.service import KeepAliveConfig
 from pipeline_runner.engine import client as starting
 from pipeline_runner.engine import follow
 from pipeline_runner.engine.client import UnreachableError
-from pipeline_runner.engine.follow import Connection, Follower, Progress, Unserved
+from pipeline_runner.engine.follow import Follower
+from pipeline_runner.engine.history.happenings import Connection, Progress, Unserved
 from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected, result_of
 from tests.engine.test_undo import eventually, failure
@@ -173,7 +174,7 @@ async def test_the_undo_of_a_child_is_followed_under_the_path_that_the_report_gi
     assert [(event.path, event.undo) for event in seen if event.state in ("completed", "failed")] == [
         ("c/a", False), ("c/undo:a/x", False), ("c/undo:a/x", True), ("c/a", True), ("c", False),
     ]  # fmt: skip
-    assert follower.attempts == {"c/undo:a/x": 1}
+    assert follower.reader.attempts == {"c/undo:a/x": 1}
 
 
 async def test_a_terminated_run_is_followed_to_its_end(pipelines: Pipelines) -> None:

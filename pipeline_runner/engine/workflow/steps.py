@@ -323,7 +323,7 @@ class Steps:
             frame.until = (workflow.now() + timedelta(seconds=seconds)).isoformat()
         if seconds > 0:
             with self._gate.stopped():
-                await turn.scope.cancel.wait(calls.timer(seconds, name))
+                await turn.scope.cancel.wait(calls.timer(seconds, turn.path.titled(name)))
 
 
 def _with_key(names: dict[str, Any], key: str) -> dict[str, Any]:

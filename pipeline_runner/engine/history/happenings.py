@@ -1,0 +1,58 @@
+"""What happens in a run that is followed."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
+End = Literal["completed", "failed", "cancelled", "terminated", "timed out"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Something happened to a step, or to its undo."""
+
+    path: str
+    """The step's path; a child's steps come after ``/``."""
+    name: str
+    state: State
+    undo: bool = False
+    attempt: int = 1
+    maximum_attempts: int | None = None
+    """None: there is no limit, or none is known."""
+    since: float
+    """Seconds since the start of the run."""
+    elapsed: float | None = None
+    """Seconds since the step was scheduled, when it has ended."""
+    error: str | None = None
+    details: Any = None
+    """The last heartbeat's details, while it runs."""
+    waiting_for: str | None = None
+    """What a waiting step waits for, unless it is a time: an event, people, a worker."""
+    next_attempt: float | None = None
+    """Seconds until the next attempt, while it waits for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """The server went away, or came back."""
+
+    lost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unserved:
+    """No worker takes the run, or a step, from its task queue."""
+
+    queue: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The run has ended."""
+
+    state: End
+    elapsed: float
+    """Seconds since its start."""
+
+
+Happening = Progress | Connection | Unserved | Ended
