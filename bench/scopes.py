@@ -210,7 +210,7 @@ class Timed(DetailedRunner):
             finally:
                 self.seconds.append(time.perf_counter() - begin)
 
-        instance.activate = timed  # type: ignore[method-assign]
+        instance.activate = timed  # type: ignore[assignment, method-assign]
         return instance
 
 

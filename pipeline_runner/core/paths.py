@@ -127,24 +127,16 @@ class Path:
         """Return the path of a handler of this step, counted from 0."""
         return self._with(*self._segments, Segment(CATCH, index))
 
-    def holds(self, path: Self) -> bool:
+    def holds(self, path: Self | str) -> bool:
         """Tell whether a path is that of this step, of one of its turns, or of something inside it.
 
         The turns are its items, its repetitions and its attempts; the first attempt has no mark, and
         therefore holds the later ones.
         """
-        own, other = self.levels[-1], path.levels[len(self.levels) - 1 : len(self.levels)]
-        if self.levels[:-1] != path.levels[: len(self.levels) - 1] or not other or own.undo != other[0].undo:
-            return False
-        segments = other[0].segments[: len(own.segments)]
-        if segments[:-1] != own.segments[:-1] or len(segments) < len(own.segments):
-            return False
-        wanted, found = own.segments[-1], segments[-1]
-        return (
-            wanted.name == found.name
-            and wanted.number in (None, found.number)
-            and wanted.attempt in (1, found.attempt)
-        )
+        # By their strings: they are compared with those of thousands of entries in the undo log.
+        own, other, last = str(self), str(path), self._segments[-1]
+        marks = "./" if last.attempt > 1 else "./#" if last.number is not None else "./#["
+        return other.startswith(own) and (len(other) == len(own) or other[len(own)] in marks)
 
     def child(self, path: Self) -> Self:
         """Return the path that a step of this step's child has here, by its path in the child."""

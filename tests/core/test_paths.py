@@ -189,3 +189,21 @@ def test_a_path_is_read_from_a_title_as_it_was_written() -> None:
     assert path.titled("note: rest") == "both.left.rest: note: rest"
     assert Path.of_title("both.left.rest: note: rest") == (path, "note: rest")
     assert Path.of_title("have a rest") == (Path.of_id("have a rest"), "have a rest")
+
+
+@pytest.mark.parametrize(
+    ("path", "inside", "outside"),
+    [
+        ("copy", "copy copy[3] copy[3]#2 copy#2 copy.a copy[3].a copy#2.a copy/a", "copyist copies.copy a.copy undo:copy a/copy"),
+        ("copy[3]", "copy[3] copy[3]#2 copy[3].a copy[3]#2.a copy[3]/a", "copy copy[4] copy[33] copy.a copy#2"),
+        ("copy#2", "copy#2 copy#2.a copy#2/a", "copy copy.a copy#3 copy#22"),
+        ("a.copy", "a.copy a.copy[1] a.copy.b a.copy/b", "a a.b copy a.copy2 a[1].copy"),
+        ("a/copy", "a/copy a/copy[1] a/copy.b a/copy/b", "a copy a/b a.copy a/undo:copy"),
+    ],
+)  # fmt: skip
+def test_a_path_holds_its_turns_and_what_is_inside(path: str, inside: str, outside: str) -> None:
+    for one in inside.split():
+        assert Path.parse(path).holds(one), one
+        assert Path.parse(path).holds(Path.parse(one)), one
+    for one in outside.split():
+        assert not Path.parse(path).holds(one), one

@@ -17,6 +17,8 @@ class Entries:
         """Write to a run's log; ``program`` says what its undo templates read."""
         self._program = program
         self._state = state
+        self._open = {entry.key: entry for entry in state.log.entries}
+        """What the runs before have entered, by its key."""
 
     def register(
         self,
@@ -48,6 +50,19 @@ class Entries:
         if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
             log.entries.append(entry)
         return entry
+
+    def taken_up(self, turn: Turn) -> UndoEntry | None:
+        """Return the entry of a step that a run before has entered, and that goes on in this one."""
+        return self._open.pop(calls.idempotency_key(turn.path), None) if self._open else None
+
+    def drop_inside(self, turn: Turn, own: UndoEntry) -> None:
+        """Drop the entries of the steps inside a step whose own entry replaces them."""
+        entries = self._state.log.entries
+        # They were entered after it, and many others may have been before it.
+        start = next(k for k in range(len(entries), 0, -1) if entries[k - 1] is own)
+        entries[start:] = [
+            one for one in entries[start:] if one.left or not turn.path.holds(one.path or one.step)
+        ]
 
     def complete(self, entry: UndoEntry, output: Any) -> Any:
         """Record that a step has completed, and return its output."""

@@ -7,15 +7,13 @@ from typing import Any
 import msgspec
 
 from pipeline_runner.core.model import Block, Compensation, Parallel, Step, Switch
-from pipeline_runner.core.state import Frame, ScopeLog
-from pipeline_runner.engine.workflow import calls
+from pipeline_runner.core.state import Frame
 from pipeline_runner.engine.workflow.attempts import Attempts
 from pipeline_runner.engine.workflow.entries import Entries
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.group import Group
 from pipeline_runner.engine.workflow.limits import limit_of, within
 from pipeline_runner.engine.workflow.scopes import Scope, Turn, is_loop
-from pipeline_runner.engine.workflow.undo import path_of
 from pipeline_runner.engine.workflow.values import holds, plain
 
 Nesting = Block | Parallel | Switch
@@ -28,21 +26,17 @@ Sequencing = Callable[[Sequence[Step], Scope], Awaitable[None]]
 class Nested:
     """Runs what holds other steps. Where it stands is in the frame of the turn."""
 
-    def __init__(
-        self, sequence: Sequencing, gate: Gate, log: ScopeLog, entries: Entries, attempts: Attempts
-    ) -> None:
+    def __init__(self, sequence: Sequencing, gate: Gate, entries: Entries, attempts: Attempts) -> None:
         """Prepare to run steps that hold others.
 
         Args:
             sequence: Runs one of their lists.
             gate: The run's.
-            log: The undo log of the run.
-            entries: What writes to it.
+            entries: What writes to the undo log of the run.
             attempts: Runs those that are retried.
         """
         self._sequence = sequence
         self._gate = gate
-        self._log = log
         self._entries = entries
         self._attempts = attempts
 
@@ -65,14 +59,13 @@ class Nested:
         """Run it; its own compensation replaces those inside it once it has completed."""
         if not isinstance(turn.step.compensate, Compensation):
             return await self._in_time(turn, action)
-        entries = self._log.entries
-        entry = next((one for one in entries if one.key == calls.idempotency_key(turn.path)), None)
+        entry = self._entries.taken_up(turn)
         if entry is None:
             entry = self._entries.register(turn, name)
             # Until then it is undone from the inside.
             entry.outcome = "failed"
         output = self._entries.complete(entry, await self._in_time(turn, action))
-        entries[:] = [one for one in entries if one is entry or one.left or not turn.path.holds(path_of(one))]
+        self._entries.drop_inside(turn, entry)
         return output
 
     async def _in_time(self, turn: Turn, action: Nesting) -> Any:

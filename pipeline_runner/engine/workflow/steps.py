@@ -84,7 +84,7 @@ class Steps:
         self._entries = Entries(program, state)
         self._loops = Loops(self._turn, gate, work)
         attempts = Attempts(undo, gate)
-        self._nested = Nested(self.sequence, gate, state.log, self._entries, attempts)
+        self._nested = Nested(self.sequence, gate, self._entries, attempts)
         self.cancelled_children: dict[str, Report] = {}
         """Reports that children have sent which ended as cancelled, by workflow id."""
         self.current: str | None = None

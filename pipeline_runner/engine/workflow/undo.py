@@ -89,7 +89,9 @@ class Undo:
         log = self._state.log
         while True:
             cancel.check()
-            found = (one for one in reversed(log.entries) if not one.left and path.holds(path_of(one)))
+            found = (
+                one for one in reversed(log.entries) if not one.left and path.holds(one.path or one.step)
+            )
             entry = next(found, None)
             if entry is None:
                 return
@@ -97,14 +99,13 @@ class Undo:
             entry.left = not await self._entry(log, entry, ROOT, why)
             if not entry.left:
                 # Branches beside it may have entered more meanwhile.
-                log.entries[:] = [one for one in log.entries if one is not entry]
+                places = range(len(log.entries) - 1, -1, -1)
+                del log.entries[next(k for k in places if log.entries[k] is entry)]
             await self._pause(cancel)
 
     def is_complete(self, path: Path) -> bool:
         """Tell whether all is undone that a step has done, at whatever depth, as far as it was undone."""
-        return not any(
-            record.state != "undone" and path.holds(Path.of_id(record.path)) for record in self._state.records
-        )
+        return not any(record.state != "undone" and path.holds(record.path) for record in self._state.records)
 
     async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> bool:
         """Undo what one entry stands for; return whether nothing is left of it."""
