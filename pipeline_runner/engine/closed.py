@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client, WorkflowHistory
@@ -26,8 +27,9 @@ from temporalio.worker import (
 )
 
 from pipeline_runner.core.state import Continuation
-from pipeline_runner.engine.converting import json_of
+from pipeline_runner.engine.converting import json_of, plain
 from pipeline_runner.engine.interceptor import WorkflowSide
+from pipeline_runner.engine.signing import Signing
 from pipeline_runner.engine.workflow.interpreter import Interpreter
 
 
@@ -67,25 +69,45 @@ async def read_state(client: Client, workflow_id: str, run_id: str) -> RunState:
         RPCError: The server refuses, or does not know the run.
     """
     history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+    started = history.events[0].workflow_execution_started_event_attributes
+    await _check_origin(client, started)
     reading = _Reading()
-    settings = client.config()
-    signing = [one for one in settings["interceptors"] if isinstance(one, Interceptor)]
     replayer = Replayer(
         workflows=[Interpreter],
         namespace=client.namespace,
         data_converter=client.data_converter,
-        interceptors=[*signing, WorkflowSide(), reading],
+        interceptors=[WorkflowSide(), reading],
         unsandboxed_workflow_runner=_Runner(reading),
     )
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     if reading.bundle is None or reading.state is None:
-        reason = f": {result.replay_failure}" if result.replay_failure else ""
-        raise UnreadableRunError(f'what the run "{workflow_id}" has done cannot be read{reason}')
-    started = history.events[0].workflow_execution_started_event_attributes
+        raise UnreadableRunError(
+            f'what the run "{workflow_id}" has done cannot be read from its history: it did nothing, it is not'
+            " a run of a pipeline, or another version of pipeline-runner ran it"
+        ) from result.replay_failure
     # The SDK gives a replay a task queue of its own.
     reading.state.log.task_queue = started.task_queue.name
     children = {path: child async for path, child in _children(client, history)}
     return RunState(bundle=reading.bundle, state=reading.state, children=children)
+
+
+async def _check_origin(client: Client, started: WorkflowExecutionStartedEventAttributes) -> None:
+    """Take nothing from a run that this user's workers would not take.
+
+    Raises:
+        UnreadableRunError: They would not, or its arguments are encoded.
+    """
+    arguments = [await plain(client.data_converter, payload) for payload in started.input.payloads]
+    decoded = [payload for payload in arguments if payload is not None]
+    if len(decoded) < len(arguments):
+        raise UnreadableRunError(
+            f'the payloads of the run "{started.workflow_id}" are encoded: pass its codec'
+        )
+    for one in client.config()["interceptors"]:
+        if isinstance(one, Signing) and not one.accepts(started, decoded):
+            raise UnreadableRunError(
+                f'the run "{started.workflow_id}" was not started by a command of this user'
+            )
 
 
 async def _children(client: Client, history: WorkflowHistory) -> AsyncIterator[tuple[str, Child]]:

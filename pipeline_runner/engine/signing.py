@@ -28,6 +28,7 @@ from typing import Any
 
 from temporalio import activity, client, workflow
 from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter, PayloadConverter
 from temporalio.worker import (
@@ -78,6 +79,17 @@ class Signing(client.Interceptor, Interceptor):
     def __init__(self, signer: Signer, *, served_only: bool) -> None:
         self._signer = signer
         self._served_only = served_only
+
+    def accepts(self, started: WorkflowExecutionStartedEventAttributes, arguments: Sequence[Payload]) -> bool:
+        """Tell whether a run that a history tells of was started by this user, or brings no code.
+
+        Args:
+            started: Its first event.
+            arguments: Its arguments, decoded.
+        """
+        kind, queue = started.workflow_type.name, started.task_queue.name
+        expected = self._signer.start(kind, started.workflow_id, queue, arguments)
+        return len(arguments) < 2 or same(signature_in(started.header.fields), expected)
 
     def intercept_client(self, next: client.OutboundInterceptor) -> client.OutboundInterceptor:  # noqa: A002
         """Put the client's side into the chain."""
