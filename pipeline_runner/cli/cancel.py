@@ -45,7 +45,7 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
     except LookupError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
     if not is_open(description):
-        raise CommandError(_ended(args.run, description), ExitCode.FAILED)
+        raise CommandError(ended(args.run, description), ExitCode.FAILED)
     asked = description.raw_description.workflow_extended_info.cancel_requested
     info = description.raw_description.workflow_execution_info
     chain = client.get_workflow_handle(
@@ -67,7 +67,8 @@ async def _cancel(args: argparse.Namespace, where: session.Target) -> ExitCode:
     return ExitCode.OK
 
 
-def _ended(run: str, description: "WorkflowExecutionDescription") -> str:
+def ended(run: str, description: "WorkflowExecutionDescription") -> str:
+    """Say that a run is not open."""
     state = description.status.name.lower().replace("_", " ") if description.status else "ended"
     return f'the run "{run}" is not open: its status is {state}'
 

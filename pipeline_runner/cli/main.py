@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "check files and directories without running anything",
     "watch": "follow a run to its end, and resume it if it was interrupted",
     "cancel": "cancel a run and undo what it has done",
+    "terminate": "end a run at once, without undo",
     "undo": "undo what an ended run has left done",
     "worker": "serve runs, pipelines by name, and activities until stopped",
     "server": "run the embedded Temporal server and its web UI, with a worker",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline_runner.cli import console, options
 from pipeline_runner.cli.exit_codes import ExitCode
+from pipeline_runner.cli.main import CommandError
 
 if TYPE_CHECKING:
     from pipeline_runner.server.embedded import Joining
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detach", action="store_true", help="start the run, print its id, and leave it to other workers"
     )
+    parser.add_argument(
+        "--then-undo",
+        action="store_true",
+        help="a rehearsal: undo everything once the run has completed; exit code 0 only if nothing is left",
+    )
     options.add_following(parser)
     options.add_activities(parser)
     parser.add_argument(
@@ -48,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitCode:
     """Run the command."""
+    if args.detach and args.then_undo:
+        raise CommandError("--then-undo waits for the run to end, and --detach does not: use one of them")
     console.show_for_now(f"checking {args.file}")
     from pipeline_runner.cli import session
 

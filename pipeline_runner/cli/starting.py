@@ -62,7 +62,6 @@ async def _start_and_follow(
     where: session.Target,
     caught: session.Interrupts,
 ) -> ExitCode:
-    from pipeline_runner.cli.following import follow
     from pipeline_runner.engine.client import Start
     from pipeline_runner.engine.worker import DEFAULT_TASK_QUEUE
     from pipeline_runner.engine.workflow.calls import fitting_id
@@ -93,14 +92,34 @@ async def _start_and_follow(
         if args.detach:
             console.result(f"{workflow_id}\n")
             return ExitCode.OK
-        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
+        return await _follow(args, client, handle, caught, where, {})
     activities = session.activities_of(loaded.modules)
     workers = session.workers(client, [queue], activities=activities)
     caught.check()
     # Before anything is served: an open run of that id may be another one.
     handle = await _started(client, what)
     async with session.running(workers):
-        return await follow(client, handle, caught, where, cancels=True, report_file=args.report)
+        return await _follow(args, client, handle, caught, where, dict(what.memo or {}))
+
+
+async def _follow(
+    args: argparse.Namespace,
+    client: "Client",
+    handle: "WorkflowHandle[Any, Any]",
+    caught: session.Interrupts,
+    where: session.Target,
+    memo: dict[str, Any],
+) -> ExitCode:
+    """Follow a run to its end and, if it was a rehearsal, undo it."""
+    from pipeline_runner.cli.following import follow
+
+    code = await follow(client, handle, caught, where, cancels=True, report_file=args.report)
+    if not args.then_undo or code not in (ExitCode.OK, ExitCode.DIRTY):
+        return code
+    from pipeline_runner.cli.undo import undo_and_follow
+
+    undone = await undo_and_follow(client, handle.id, caught, where, memo)
+    return undone if code is ExitCode.OK else code
 
 
 def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:

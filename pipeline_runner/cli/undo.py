@@ -7,7 +7,7 @@ before is not undone again. The exit code is 0 if nothing is left, and 3 otherwi
 import argparse
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline_runner.cli import console, logs, options, session, watch
 from pipeline_runner.cli.exit_codes import ExitCode
@@ -38,9 +38,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 
 async def _undo(args: argparse.Namespace, where: session.Target, caught: session.Interrupts) -> ExitCode:
-    from pipeline_runner.cli.following import follow
-    from pipeline_runner.engine.client import TooLargeError, find, is_open
-    from pipeline_runner.engine.undoing import plan, start_undo
+    from pipeline_runner.engine.client import find, is_open
 
     logs.follow(verbose=args.verbose)
     client = await session.connect(where)
@@ -52,26 +50,48 @@ async def _undo(args: argparse.Namespace, where: session.Target, caught: session
         told = f'the run "{args.run}" is still open: cancel it, and it undoes itself'
         raise CommandError(f"{told} ({where.command('cancel', args.run)})", ExitCode.FAILED)
     await watch.check_readable(client, handle)
-    what = await _work_out(client, args.run)
-    planned = [] if what.open else [*plan(what)]
-    if args.dry_run:
-        return await _print(client, planned, what)
-    if not planned and what.open is None:
-        console.tell(f"nothing to undo: {args.run}")
-        return ExitCode.OK
     memo = await watch.memo_of(client, description, where.embedded, ended=True)
+    if args.dry_run:
+        return await _print(client, await _work_out(client, args.run), serves=memo is not None)
     activities = None if memo is None else watch.activities_of_memo(memo)
+    workers = [] if memo is None else session.workers(client, memo["queues"], activities=activities)
     caught.check()
+    async with session.running(workers):
+        return await undo_and_follow(client, args.run, caught, where, memo or {}, args.report)
+
+
+async def undo_and_follow(
+    client: "Client",
+    run: str,
+    caught: session.Interrupts,
+    where: session.Target,
+    memo: dict[str, Any],
+    report_file: str | None = None,
+) -> ExitCode:
+    """Undo an ended run, and tell how it went.
+
+    Args:
+        client: The client.
+        run: Its workflow id.
+        caught: Signals: the first one leaves the undo as it is.
+        where: The server.
+        memo: What the command that started the run noted down.
+        report_file: Where the report of the undo goes, as JSON.
+    """
+    from pipeline_runner.cli.following import follow
+    from pipeline_runner.engine.client import TooLargeError
+    from pipeline_runner.engine.undoing import plan, start_undo
+
+    what = await _work_out(client, run)
+    if what.open is None and not any(plan(what)):
+        console.tell(f"nothing to undo: {run}")
+        return ExitCode.OK
     try:
-        undoing = what.open or await start_undo(client, what, memo or {})
+        undoing = what.open or await start_undo(client, what, memo)
     except TooLargeError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
-    console.tell(f"run: {undoing.id}")
-    workers = [] if memo is None else session.workers(client, memo["queues"], activities=activities)
-    async with session.running(workers):
-        code = await follow(
-            client, undoing, caught, where, cancels=False, report_file=args.report, prints=False
-        )
+    console.tell(f"undoing {run}: {undoing.id}")
+    code = await follow(client, undoing, caught, where, cancels=False, report_file=report_file, prints=False)
     return ExitCode.DIRTY if code is ExitCode.FAILED else code
 
 
@@ -87,18 +107,22 @@ async def _work_out(client: "Client", run: str) -> "Undoing":
         raise CommandError(str(error), ExitCode.FAILED) from None
 
 
-async def _print(client: "Client", planned: "list[Planned]", what: "Undoing") -> ExitCode:
-    """Print what would be undone."""
+async def _print(client: "Client", what: "Undoing", *, serves: bool) -> ExitCode:
+    """Print what would be undone; ``serves``: whether this command would serve it."""
     from pipeline_runner.engine.client import has_workers
+    from pipeline_runner.engine.undoing import plan
 
     if what.open is not None:
         console.tell(f"it is being undone now, by the run {what.workflow_id}")
+        return ExitCode.OK
+    planned = [*plan(what)]
     for one in planned:
         console.result(f"{_line(one)}\n")
-    if not planned and what.open is None:
+    if not planned:
         console.tell("nothing to undo")
-    for queue in dict.fromkeys(one.task_queue for one in planned if one.task_queue):
-        if not await has_workers(client, queue):
+    queues = dict.fromkeys(one.task_queue for one in planned if one.task_queue)
+    for queue in queues:
+        if not (serves and queue == what.log.task_queue) and not await has_workers(client, queue):
             console.tell(f'no worker serves the task queue "{queue}" now')
     return ExitCode.OK
 
