@@ -288,6 +288,8 @@ def _tell_failure(report: Report) -> ExitCode:
         _tell_output(record.error)
     if report.omitted:
         console.tell(f"  and {report.omitted} more that were undone")
+    if report.kept:
+        console.tell("on_failure: keep: nothing was undone, and the effects of the run remain")
     if report.dirty:
         console.tell("dirty: effects of the run remain, or may remain")
         return ExitCode.DIRTY
@@ -308,9 +310,11 @@ def _tell_output(error: ErrorInfo | None) -> None:
 
 
 def _undo_line(record: UndoRecord) -> str:
+    if record.state == "pivot":
+        return f"point of no return: {record.path}: this step and those before it are not undone"
     attempts = f" after {record.attempts} attempts" if (record.attempts or 1) > 1 else ""
     reason = f": {record.error.message}{in_brackets(record.error.type)}" if record.error else ""
-    what = {"undone": "undone", "failed": "UNDO FAILED", "not undone": "NOT UNDONE"}[record.state]
+    what = {"failed": "UNDO FAILED", "not undone": "NOT UNDONE"}.get(record.state, record.state)
     return f"{what}{attempts}: {record.path}{reason}"
 
 

@@ -55,6 +55,8 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     child: "ScopeLog | None" = None
     """The log of a child that completed."""
+    keeps: bool = False
+    """A child has failed and kept what it had done: its own ``on_failure`` says so."""
     left_in: tuple[str, str] | None = None
     """Workflow id and run id of a child that has undone itself, but not all of it."""
     left: bool = False
@@ -77,6 +79,8 @@ class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: dict[str, Any] = {}
     entries: list[UndoEntry] = []
     """In the order of start."""
+    pivot: str | None = None
+    """The last step with ``pivot`` that has completed: nothing up to it is in the log any more."""
 
 
 class UndoRecord(Struct, frozen=True, kw_only=True):
@@ -87,7 +91,9 @@ class UndoRecord(Struct, frozen=True, kw_only=True):
     name: str
     outcome: Outcome
     """How the step itself had ended."""
-    state: Literal["undone", "failed", "not undone"]
+    state: Literal["undone", "failed", "not undone", "kept", "pivot"]
+    """``kept``: its pipeline keeps on failure what it has done. ``pivot``: the undo of its pipeline ended at
+    this point of no return."""
     error: ErrorInfo | None = None
     """Why the undo failed, or why there was none."""
     attempts: int | None = None
@@ -101,6 +107,8 @@ class Report(Struct, frozen=True, kw_only=True):
     status: RunStatus
     dirty: bool = False
     """Something that was done is left, or may be left."""
+    kept: bool = False
+    """It failed, and nothing was undone: its ``on_failure`` says so."""
     error: ErrorInfo | None = None
     undo: tuple[UndoRecord, ...] = ()
     """In the order in which the undos were done."""
@@ -194,6 +202,8 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The causes of the error, as a serialized Temporal failure."""
     non_retryable: bool = False
     dirty: bool = False
+    kept: bool = False
+    """The undo was left out: ``on_failure: keep``."""
     records: list[UndoRecord] = []
     finally_errors: list[ErrorInfo] = []
     output: Any = None

@@ -174,6 +174,25 @@ SCENARIOS: dict[str, Scenario] = {
         HEAD + "steps:\n" + DIRTY + "  - {id: child, pipeline: ./child.yaml}\noutput: done\n",
         children={"child": "version: 1\nname: child\nsteps:\n" + DIRTY},
     ),
+    "pivot": Scenario(
+        HEAD + "steps:\n" + steps("a")
+        + "  - id: c\n    pipeline: ./child.yaml\n    pivot: true\n" + steps("b")
+        + "  - {id: d, pipeline: ./pivoted.yaml}\n" + steps("z", last="fail"),
+        children={"child": CHILD, "pivoted": CHILD.replace("{id: c1,", "{id: c1, pivot: true,")},
+    ),
+    "keep": Scenario(
+        HEAD + "on_failure: keep\nsteps:\n" + steps("a")
+        + "  - {id: c, pipeline: ./child.yaml}\n  - {id: k, pipeline: ./keeping.yaml}\nfinally:\n"
+        + '  - {id: f, activity: effect.do, with: {log: LOG, name: "{{ run.status }}"}}\n',
+        children={
+            "child": CHILD,
+            "keeping": CHILD.replace("name: c2}", "name: c2, then: fail}") + "on_failure: keep\n",
+        },
+    ),
+    "child-keeps": Scenario(
+        HEAD + "steps:\n" + steps("a") + "  - {id: k, pipeline: ./keeping.yaml}\n",
+        children={"keeping": CHILD.replace("name: c2}", "name: c2, then: fail}") + "on_failure: keep\n"},
+    ),
     "scopes-continued": Scenario(
         HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
         "    max_concurrency: 3\n    steps:\n" + indented(steps("a", "b"), 4), long=True

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline_runner.core.model import ChildCall, Compensation
+from pipeline_runner.core.model import ChildCall, Compensation, Step
 from pipeline_runner.core.secrets import SecretSpans
 from pipeline_runner.core.state import Continuation, UndoEntry
 from pipeline_runner.engine.workflow import calls
@@ -63,6 +63,12 @@ class Entries:
         entries[start:] = [
             one for one in entries[start:] if one.left or not turn.path.holds(one.path or one.step)
         ]
+
+    def drop(self, pivot: Step) -> None:
+        """Forget what is to be undone: a point of no return has been passed. What an undo has left stays."""
+        log = self._state.log
+        log.entries[:] = [entry for entry in log.entries if entry.left]
+        log.pivot = pivot.id
 
     def complete(self, entry: UndoEntry, output: Any) -> Any:
         """Record that a step has completed, and return its output."""

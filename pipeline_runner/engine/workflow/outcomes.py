@@ -133,9 +133,10 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
     if isinstance(cause, ApplicationError):
         report = report_of(cause)
         kind = cause.type or ""
+        # A run of a pipeline that failed says what it has undone, unless it never began.
+        is_undone = kind in _NOT_BEGUN if report is None else not keeps(report)
         return Ending(
-            # A run of a pipeline that failed says what it has undone, unless it never began.
-            outcome="failed" if report is not None or kind in _NOT_BEGUN else "uncertain",
+            outcome="failed" if is_undone else "uncertain",
             type=errors.CHILD_CANCELLED if kind == errors.CANCELLED else kind,
             message=cause.message,
             non_retryable=cause.non_retryable,
@@ -155,6 +156,11 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
         text = cause.message if isinstance(cause, FailureError) else str(cause)
         return Ending(outcome="failed", type=type(cause).__name__, message=text)
     return Ending(outcome="uncertain", type=errors.CHILD_TERMINATED, message=message)
+
+
+def keeps(report: Report) -> bool:
+    """Tell whether a run that failed has kept anything that it had done."""
+    return report.kept and (report.omitted > 0 or any(record.state == "kept" for record in report.undo))
 
 
 def details_of(details: Sequence[Any]) -> Any:

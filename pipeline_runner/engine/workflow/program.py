@@ -138,6 +138,7 @@ class Program:
             steps={k: v for k, v in log.steps.items() if all_steps or ("steps", k) in needs},
             run=log.run,
             entries=log.entries,
+            pivot=log.pivot,
         )
 
 

@@ -133,15 +133,22 @@ class Run:
         self._cancel.close()
         if state.phase == "undo":
             if state.error is not None or state.by_hand:
-                await self._undo.scope(self._log)
+                await self._undo_or_keep()
             if state.by_hand:
                 return self._end_of_undo()
             self._enter("finally")
         await self._finally()
         if self._as_child and self._finally_alone_failed():
             # Its parent takes it for failed, and a child that failed has undone itself.
-            await self._undo.scope(self._log)
+            await self._undo_or_keep()
         return await self._end()
+
+    async def _undo_or_keep(self) -> None:
+        kept = self._pipeline.on_failure == "keep" and self._state.status != "cancelled"
+        if kept and not self._state.by_hand:
+            self._undo.keep(self._log)
+        else:
+            await self._undo.scope(self._log)
 
     # Forward
 
@@ -247,6 +254,8 @@ class Run:
             # A parent's own loop starts a new child, and may.
             non_retryable=state.non_retryable
             or state.dirty
+            or state.kept
+            or self._log.pivot is not None
             or (not self._as_child and workflow.info().continued_run_id is not None),
         )
         raise bound(error, self._cause)
@@ -258,7 +267,7 @@ class Run:
         if not state.dirty:
             workflow.logger.info("everything is undone")
             return msgspec.to_builtins(self.report(limit=REPORT_BYTES))
-        bad = [record for record in state.records if record.state != "undone"]
+        bad = [record for record in state.records if record.state in ("failed", "not undone")]
         first = bad[0].error
         message = f"{len(bad)} of {len(state.records)} undos failed; the first: {bad[0].path}"
         state.status = "failed"
@@ -283,7 +292,7 @@ class Run:
         state = self._state
         if not self._as_child:
             return state.output
-        undo = self._program.undo_view(self._log) if self._log.entries else None
+        undo = self._program.undo_view(self._log) if self._log.entries or self._log.pivot else None
         envelope = Envelope(output=state.output, undo=undo, dirty=state.dirty)
         room = LIMIT - encoded(envelope).ByteSize()
         bad = [record for record in state.records if record.state != "undone"]
@@ -302,6 +311,7 @@ class Run:
             pipeline=self._pipeline.name,
             status=state.status,
             dirty=state.dirty,
+            kept=state.kept,
             error=state.error,
             undo=tuple(undo),
             omitted=omitted,

@@ -39,7 +39,7 @@ from pipeline_runner.engine.workflow.entries import Entries
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.loops import Loops
 from pipeline_runner.engine.workflow.nesting import Nested, Nesting
-from pipeline_runner.engine.workflow.outcomes import Ending, of_failure
+from pipeline_runner.engine.workflow.outcomes import Ending, keeps, of_failure
 from pipeline_runner.engine.workflow.payloads import decoded
 from pipeline_runner.engine.workflow.program import Program
 from pipeline_runner.engine.workflow.scopes import Scope, Turn, is_loop, next_step
@@ -132,6 +132,8 @@ class Steps:
         finally:
             self.current = None
         self._record(step, scope, result)
+        if step.pivot and result.status == "completed":
+            self._entries.drop(step)
 
     def _record(self, step: Step, scope: Scope, result: StepResult) -> None:
         scope.results[step.id] = result
@@ -307,6 +309,7 @@ class Steps:
         entry.outcome = ending.outcome
         entry.error = ErrorInfo(type=ending.type, message=shortened(ending.message), step=entry.step)
         if ending.report is not None:
+            entry.keeps = keeps(ending.report)
             self._undo.add(ending.report.undo, path, dirty=ending.report.dirty)
             if ending.report.dirty and isinstance(error, ChildWorkflowError):
                 entry.left_in = (error.workflow_id, error.run_id)

@@ -79,6 +79,22 @@ class Undo:
             if not entry.left:
                 del log.entries[position]
             await self._pause(None)
+        if log.pivot is not None:
+            path = str(above.child(Path.of(log.pivot)))
+            self._state.records.append(
+                UndoRecord(path=path, name=log.pivot, outcome="completed", state="pivot")
+            )
+
+    def keep(self, log: ScopeLog, above: Path = ROOT) -> None:
+        """Record, in the order of an undo, what is left as it is; the log stays as it is, too."""
+        self._state.kept = True
+        # What a child has kept is in the report already, and so is what an error has left that was caught.
+        for entry in (one for one in reversed(log.entries) if not (one.keeps or one.left)):
+            path, how = above.child(path_of(entry)), due(self._program, log, entry)
+            if entry.child is not None:
+                self.keep(entry.child, path)
+            elif how != "nothing":
+                self._record(path, entry, "kept")
 
     async def within(self, path: Path, why: ErrorInfo, cancel: CancelScope) -> None:
         """Undo what a step of this run has done, at whatever depth, before its error is handled.
@@ -202,10 +218,10 @@ class Undo:
         return _Failed(_info(ending.type, ending.message, path))
 
     def _record(self, path: Path, entry: UndoEntry, state: Any, error: ErrorInfo | None = None) -> None:
-        if state != "undone":
-            self._state.dirty = True
-        level = logging.INFO if state == "undone" else logging.WARNING
-        told = {"undone": "undone", "failed": "undo failed", "not undone": "not undone"}[state]
+        as_asked = state in ("undone", "kept")
+        self._state.dirty |= not as_asked
+        level = logging.INFO if as_asked else logging.WARNING
+        told = "undo failed" if state == "failed" else state
         workflow.logger.log(
             level, "%s: %s%s", told, path, f": {error.message}{in_brackets(error.type)}" if error else ""
         )
@@ -220,11 +236,12 @@ class Undo:
             self._state.records.append(msgspec.structs.replace(record, path=path))
 
 
-Due = Literal["child", "compensate", "unknown child", "unknown", "nothing"]
+Due = Literal["child", "compensate", "kept child", "unknown child", "unknown", "nothing"]
 """How an entry is undone: by a child's own log, or a compensation; or why it is not."""
 
 NOT_UNDONE = {
     "unknown": "its outcome is unknown, and its compensation runs only after: completed",
+    "kept child": "the child has failed and keeps what it had done (on_failure: keep)",
     "unknown child": "the child ended without undoing itself, and what it had done is unknown",
 }
 """Why what may be there is not undone."""
@@ -241,7 +258,9 @@ def due(program: Program, log: ScopeLog, entry: UndoEntry) -> Due:
             and isinstance(step.action, ChildCall)
             and program.undoable(step.action.pipeline)
         )
-        return "unknown child" if may_have_acted else "nothing"
+        if may_have_acted:
+            return "kept child" if entry.keeps else "unknown child"
+        return "nothing"
     if entry.outcome in _DUE[step.compensate.after]:
         return "compensate"
     return "unknown" if entry.outcome == "uncertain" else "nothing"

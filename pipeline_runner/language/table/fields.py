@@ -315,7 +315,6 @@ STEP: Variants = Variants(
         "pivot": Field(
             Boolean(),
             "true: once this step has completed, it and the steps before it are not undone.",
-            later="a point of no return",
         ),
         "catch": Field(
             ListOf(item=CATCH, title="a catch", at_least=1, hint='each handler begins with "- "'),
@@ -547,7 +546,7 @@ PIPELINE = Fields(
         "on_failure": Field(
             Forms(
                 expected="undo, keep, ask or {ask: {timeout: …}}",
-                scalar=Choice(values=("undo", "keep", "ask"), later=frozenset(["keep", "ask"])),
+                scalar=Choice(values=("undo", "keep", "ask"), later=frozenset(["ask"])),
                 mapping=ASK,
             ),
             "What happens on failure. Default: undo.",
