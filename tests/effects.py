@@ -68,3 +68,20 @@ async def undo(given: dict[str, Any]) -> None:
         os._exit(9)
     note(log, f"undo {name} after {undone_outcome()}" if given.get("outcome") else f"undo {name}")
     await asyncio.sleep(given.get("seconds", 0))
+
+
+@activity.defn(name="effect.flaky")
+async def flaky(given: dict[str, Any]) -> dict[str, Any]:
+    """Do something named, and fail until it has been called as often as ``good`` says, in whatever attempt.
+
+    ``hang`` is the number of the call that never ends.
+    """
+    log, name = given["log"], given["name"]
+    note(log, f"do {name}")
+    note(f"{log}.{name}", "called")
+    number = len(lines(f"{log}.{name}"))
+    if number < given["good"]:
+        raise ApplicationError(f"call {number}", type=given.get("type", "Flaky"))
+    if number == given.get("hang"):
+        await asyncio.sleep(3600)
+    return {"path": activity.info().activity_id, "number": number}

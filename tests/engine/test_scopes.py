@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from temporalio import workflow
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
@@ -379,19 +378,6 @@ EVERYTHING = pipeline(
 """,
     'output: ["{{ steps.block.output.two.name }}", "{{ steps.each.output }}", "{{ steps.l.output.name }}"]\n',
 )
-
-
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Suggest to go on in a new run as soon as a run has done anything."""
-    asked: list[int] = []
-
-    def suggested(self: workflow.Info) -> bool:
-        asked.append(self.get_current_history_length())
-        return asked[-1] > 5
-
-    monkeypatch.setattr(workflow.Info, "is_continue_as_new_suggested", suggested)
-    return asked
 
 
 async def runs_of(pipelines: Pipelines, workflow_id: str) -> int:

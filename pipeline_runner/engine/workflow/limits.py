@@ -66,11 +66,7 @@ async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awai
         await cancel.request(reason)
     watch = asyncio.create_task(_watch(cancel, reason, limit, left))
     try:
-        result = await work(replace(scope, cancel=cancel))
-        cancel.check()
-    except StepError:
-        cancel.check()
-        raise
+        return await _unless_cancelled(replace(scope, cancel=cancel), work)
     except Interrupted as interrupted:
         if interrupted is not reason:
             raise
@@ -78,6 +74,16 @@ async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awai
     finally:
         cancel.close()
         watch.cancel()
+
+
+async def _unless_cancelled(scope: Scope, work: Callable[[Scope], Awaitable[T]]) -> T:
+    """Do some work. What it comes to does not count if it was to end."""
+    try:
+        result = await work(scope)
+    except StepError:
+        scope.cancel.check()
+        raise
+    scope.cancel.check()
     return result
 
 

@@ -256,7 +256,6 @@ FAIL = Fields(
 _SCOPE_RETRY = Field(
     RETRY,
     "A failed attempt is undone completely, then everything runs again. Default: no retry.",
-    later="a block that is tried again",
 )
 _UNDO = "write {activity: NAME, with: …}, or {pipeline: FILE}"
 _COMMANDS = ("run", "script", "command", "cmd", "shell", "exec", "program")
@@ -299,18 +298,14 @@ STEP: Variants = Variants(
             ),
             "How the step is undone. none: there is nothing to undo.",
         ),
-        "until": Field(
-            UNTIL, "The step runs again and again until a condition holds.", later="a repeated step"
-        ),
+        "until": Field(UNTIL, "The step runs again and again until a condition holds."),
         "timeout": Field(
             _POSITIVE,
             "The limit for a block, switch, parallel or loop as a whole. Then it fails with BlockTimeout.",
-            later="a deadline for a part of a pipeline",
         ),
         "fail_fast": Field(
             Boolean(),
             "false: the first failure of an element or a branch does not cancel the others. Default: true.",
-            later="branches that go on beside a failure",
         ),
         "pivot": Field(
             Boolean(),
