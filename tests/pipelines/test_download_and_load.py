@@ -110,33 +110,33 @@ def test_the_data_is_loaded(place: Place) -> None:
 @pytest.mark.parametrize(
     ("stage", "error", "order"),
     [
-        ("folder", "folder: cannot create .*: there is a file with that name", []),
+        ("directory", "directory: cannot create .*: there is a file with that name", []),
         (
             "download",
             r"download the measurements: GET .*: the file's checksum is .* \[ChecksumMismatch\]",
-            ["folder"],
+            ["directory"],
         ),
         (
             "migrate",
             r"migrate the database: .*measurements.* already exists \[StatementFailed\]",
-            ["download", "folder"],
+            ["download", "directory"],
         ),
-        ("load", r"load the measurements: .* \[StatementFailed\]", ["migrate", "download", "folder"]),
+        ("load", r"load the measurements: .* \[StatementFailed\]", ["migrate", "download", "directory"]),
         (
             "check",
             r"check the measurements: there are 3000, not at least 3001 \[TooFewMeasurements\]",
-            ["migrate", "download", "folder"],
+            ["migrate", "download", "directory"],
         ),
     ],
 )
 def test_a_stage_that_fails(place: Place, stage: str, error: str, order: list[str], before: str) -> None:
-    """The folder and the database are as they were."""
+    """The directory and the database are unchanged."""
     inputs: dict[str, Any] = {}
-    if before == "an older file" and stage != "folder":
+    if before == "an older file" and stage != "directory":
         (place.folder / "demo-data").mkdir()
         (place.folder / "demo-data/measurements.sql").write_text("-- older")
     match stage:
-        case "folder":
+        case "directory":
             (place.folder / "demo-data").write_text("in the way")
         case "download":
             inputs["checksum"] = "sha256:" + "0" * 64
@@ -175,7 +175,7 @@ def test_a_cancelled_download_leaves_nothing(place: Place) -> None:
     interrupt(process)
     done = finish(process)
     assert done.code == 4, seen + done.err
-    assert undone(done) == ["download", "folder"]
+    assert undone(done) == ["download", "directory"]
     assert place.everything() == was
     assert time.monotonic() - began < 20
 
@@ -225,6 +225,6 @@ def test_the_database_stays_away(on_postgres: Place) -> None:
     assert done.code == 1, done.err
     assert failure(done).startswith("failed: migrate the database: ")
     assert failure(done).endswith("[DatabaseUnreachable]")
-    assert undone(done) == ["download", "folder"]
+    assert undone(done) == ["download", "directory"]
     assert on_postgres.everything() == was
     assert files(on_postgres.folder) == []

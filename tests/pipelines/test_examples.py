@@ -123,15 +123,15 @@ def test_rollout_undoes_completed_children_by_their_own_logs(
         f"failed: roll out {version} to {stage}: smoke test: exit code 1: {stage} does not take {version}"
         " [CommandFailed]"
     )
-    steps = [f"{one}/{step}" for one in rolled_back for step in ("switch", "folder")]
-    assert undone(done) == [*steps, "folder"]
+    steps = [f"{one}/{step}" for one in rolled_back for step in ("switch", "directory")]
+    assert undone(done) == [*steps, "directory"]
     report = json.loads((tmp_path / "state/report.json").read_text())
     assert (report["status"], report["error"]["type"], report["error"]["step"]) == (
         "failed",
         "CommandFailed",
         stage,
     )
-    assert [record["path"] for record in report["undo"]] == [*steps, "folder"]
+    assert [record["path"] for record in report["undo"]] == [*steps, "directory"]
     assert tree(tmp_path) == was
 
 
@@ -142,7 +142,7 @@ def test_rollout_fails_in_its_first_stage(tmp_path: Path) -> None:
     done = run(tmp_path, ROLLOUT, "-i", "version=2.0.0")
     assert done.code == 1
     assert failure(done) == (
-        f"failed: roll out 2.0.0 to staging: folder: cannot create {tmp_path}/demo-rollout/staging:"
+        f"failed: roll out 2.0.0 to staging: directory: cannot create {tmp_path}/demo-rollout/staging:"
         " there is a file with that name [FileExists]"
     )
     assert tree(tmp_path) == was
@@ -173,7 +173,7 @@ def test_parent_close_that_fails_leaves_the_abandoned_child_alone(tmp_path: Path
     done = run(tmp_path, CLOSE)
     assert done.code == 1
     assert failure(done).endswith("/demo-parent-close/report is a directory, not a file [IsADirectory]")
-    assert undone(done) == ["reserve/write", "folder"]
+    assert undone(done) == ["reserve/write", "directory"]
     left = {name: what for name, what in tree(tmp_path).items() if "notified" not in name}
     assert left == was
     assert (tmp_path / "demo-parent-close-notified.txt").is_file()

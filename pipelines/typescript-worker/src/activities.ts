@@ -47,10 +47,10 @@ async function cancel({ reference }: { reference: string }): Promise<void> {
   await rm(join(ledger, fileName(reference)), { force: true });
 }
 
-// Undoes a step that another language's worker did. No folder, or no folder there: nothing to undo.
-async function withdraw({ folder }: { folder: string }): Promise<void> {
+// Undoes a step that another language's worker did. If there is no directory, there is nothing to undo.
+async function withdraw({ directory }: { directory: string }): Promise<void> {
   try {
-    await rm(folder, { recursive: true, force: true });
+    await rm(directory, { recursive: true, force: true });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOTDIR') throw error;
   }

@@ -4,7 +4,7 @@ import { NativeConnection, Worker } from '@temporalio/worker';
 import { activities } from './activities';
 
 async function main(): Promise<void> {
-  // npm runs scripts in the package's folder; paths are those of whoever started it.
+  // npm runs scripts in the package's directory; relative paths refer to the directory of the user.
   process.chdir(process.env.INIT_CWD ?? '.');
   const connection = await NativeConnection.connect({ address: process.env.TEMPORAL_ADDRESS ?? 'localhost:7233' });
   try {
