@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.toolkit.context import absolute, working_directory
@@ -23,7 +22,7 @@ from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, time_left
 from pipeline_runner.activities.toolkit.json_text import parse
 from pipeline_runner.activities.toolkit.output import STDOUT_ENCODED, Output
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in, doc
 from pipeline_runner.activities.toolkit.programs import (
     GuardianLostError,
     LeftRunningError,
@@ -46,24 +45,15 @@ _FIRST_LINE = 256
 class RunInput:
     """The program to run, and how to run it."""
 
-    command: Annotated[
-        list[Scalar], Meta(min_length=1, description="The program and its arguments, run without a shell.")
-    ]
-    env: Annotated[
-        dict[str, Scalar],
-        Meta(description="Environment variables to add to the worker's."),
-    ] = field(default_factory=dict)
-    cwd: Annotated[str | None, Meta(description="The working directory. Default: the run's directory.")] = (
-        None
+    command: Annotated[list[Scalar], doc("The program and its arguments, run without a shell.", min_length=1)]
+    env: Annotated[dict[str, Scalar], doc("Environment variables to add to the worker's.")] = field(
+        default_factory=dict
     )
-    stdin: Annotated[
-        str | None, Meta(description="The string to pass on standard input. Default: it is empty.")
-    ] = None
+    cwd: Annotated[str | None, doc("The working directory. Default: the run's directory.")] = None
+    stdin: Annotated[str | None, doc("The string to pass on standard input. Default: it is empty.")] = None
     parse: Annotated[
         Literal["json", "lines", "none"],
-        Meta(
-            description="How to parse standard output into `parsed`: as one JSON value or as a list of lines."
-        ),
+        doc("How to parse standard output into `parsed`: as one JSON value or as a list of lines."),
     ] = "none"
 
 
@@ -71,14 +61,14 @@ class RunInput:
 class RunOutput:
     """How the program ended."""
 
-    exit_code: Annotated[int, Meta(description="Always 0, because any other exit code fails the step.")]
-    stdout: Annotated[str, Meta(description="Standard output. Empty if it was parsed.")]
-    stderr: Annotated[str, Meta(description="The end of standard error.")]
-    parsed: Annotated[Any, Meta(description="The parsed standard output. Null without `parse`.")]
+    exit_code: Annotated[int, doc("Always 0, because any other exit code fails the step.")]
+    stdout: Annotated[str, doc("Standard output. Empty if it was parsed.")]
+    stderr: Annotated[str, doc("The end of standard error.")]
+    parsed: Annotated[Any, doc("The parsed standard output. Null without `parse`.")]
     truncated: Annotated[
         bool,
-        Meta(
-            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+        doc(
+            "Whether output was dropped, because there was more than 768 KiB of standard output"
             " or 256 KiB of standard error."
         ),
     ]

@@ -22,7 +22,7 @@ from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.dns.server import Server, ask_system, key_of, plain, uncertain
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core.errors import UNCERTAIN
 from pipeline_runner.core.model import Timeouts
@@ -46,18 +46,16 @@ _SERVERS_OWN = {"SOA", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"}
 """What servers write themselves."""
 
 Name = Annotated[
-    str, Meta(min_length=1, description="The full name, such as www.example.org. A trailing dot is optional.")
+    str, doc("The full name, such as www.example.org. A trailing dot is optional.", min_length=1)
 ]
-Type = Annotated[
-    str, Meta(min_length=1, description="The record type, such as A, AAAA, CNAME, TXT, MX or SRV.")
-]
-Port = Annotated[int, Meta(ge=1, le=65535, description="The server's port.")]
-ServerName = Annotated[str, Meta(min_length=1, description="The address or name of the server.")]
-Zone = Annotated[str | None, Meta(description="The zone of the name. Default: the server is asked for it.")]
+Type = Annotated[str, doc("The record type, such as A, AAAA, CNAME, TXT, MX or SRV.", min_length=1)]
+Port = Annotated[int, doc("The server's port.", ge=1, le=65535)]
+ServerName = Annotated[str, doc("The address or name of the server.", min_length=1)]
+Zone = Annotated[str | None, doc("The zone of the name. Default: the server is asked for it.")]
 Tsig = Annotated[
     str | None,
-    Meta(
-        description="The name of a secret on the worker that holds the key to sign messages with, as"
+    doc(
+        "The name of a secret on the worker that holds the key to sign messages with, as"
         " algorithm:name:secret. Default: messages are not signed.",
         extra_json_schema={"x-secret": True},
     ),
@@ -72,7 +70,7 @@ class LookupInput:
     type: Type
     server: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
-        Meta(description="The address or name of the server to ask. Default: the system's servers."),
+        doc("The address or name of the server to ask. Default: the system's servers."),
     ] = None
     port: Port = 53
 
@@ -81,16 +79,15 @@ class LookupInput:
 class LookupOutput:
     """The values found."""
 
-    name: Annotated[str, Meta(description="The requested name, without a trailing dot.")]
-    type: Annotated[str, Meta(description="The requested type.")]
+    name: Annotated[str, doc("The requested name, without a trailing dot.")]
+    type: Annotated[str, doc("The requested type.")]
     canonical_name: Annotated[
-        str, Meta(description="The name that has the values. It differs from `name` if that is an alias.")
+        str, doc("The name that has the values. It differs from `name` if that is an alias.")
     ]
     values: Annotated[
-        list[str],
-        Meta(description="The values, in the format of a zone file, sorted. Empty if there are none."),
+        list[str], doc("The values, in the format of a zone file, sorted. Empty if there are none.")
     ]
-    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")]
+    ttl: Annotated[int | None, doc("The TTL in seconds. Null if there are no values.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +98,13 @@ class UpsertInput:
     type: Type
     values: Annotated[
         list[str],
-        Meta(
-            description="All values, in the format of a zone file, with full names. Put TXT strings that"
+        doc(
+            "All values, in the format of a zone file, with full names. Put TXT strings that"
             ' contain spaces in double quotes: ["\\"v=spf1 -all\\""]. An empty list removes the set.'
         ),
     ]
     ttl: Annotated[
-        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
-        Meta(description=f"The TTL in seconds. Null: {DEFAULT_TTL}."),
+        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None, doc(f"The TTL in seconds. Null: {DEFAULT_TTL}.")
     ] = DEFAULT_TTL
     server: ServerName
     port: Port = 53
@@ -121,24 +117,21 @@ class RecordSet:
     """The values of one name and type."""
 
     values: Annotated[
-        list[str],
-        Meta(description="The values, in the format of a zone file, sorted. Empty if there are none."),
+        list[str], doc("The values, in the format of a zone file, sorted. Empty if there are none.")
     ] = field(default_factory=list)
-    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")] = None
+    ttl: Annotated[int | None, doc("The TTL in seconds. Null if there are no values.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpsertOutput:
     """The record set after and before the step."""
 
-    name: Annotated[str, Meta(description="The name, without a trailing dot.")]
-    type: Annotated[str, Meta(description="The record type.")]
-    values: Annotated[list[str], Meta(description="The values, in the format of a zone file, sorted.")]
-    ttl: Annotated[int | None, Meta(description="The TTL in seconds. Null if there are no values.")]
-    changed: Annotated[bool, Meta(description="Whether the set was different before the step.")]
-    replaced: Annotated[
-        RecordSet, Meta(description="The set before the step, regardless of which attempt changed it.")
-    ]
+    name: Annotated[str, doc("The name, without a trailing dot.")]
+    type: Annotated[str, doc("The record type.")]
+    values: Annotated[list[str], doc("The values, in the format of a zone file, sorted.")]
+    ttl: Annotated[int | None, doc("The TTL in seconds. Null if there are no values.")]
+    changed: Annotated[bool, doc("Whether the set was different before the step.")]
+    replaced: Annotated[RecordSet, doc("The set before the step, regardless of which attempt changed it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +142,7 @@ class RemoveInput:
     type: Type
     values: Annotated[
         Annotated[list[str], Meta(min_length=1)] | None,
-        Meta(description="The values to remove, in the format of a zone file. Default: all."),
+        doc("The values to remove, in the format of a zone file. Default: all."),
     ] = None
     server: ServerName
     port: Port = 53
@@ -161,15 +154,12 @@ class RemoveInput:
 class RemoveOutput:
     """The removed values."""
 
-    name: Annotated[str, Meta(description="The name, without a trailing dot.")]
-    type: Annotated[str, Meta(description="The record type.")]
+    name: Annotated[str, doc("The name, without a trailing dot.")]
+    type: Annotated[str, doc("The record type.")]
     removed: Annotated[
-        RecordSet,
-        Meta(description="The values that the step removed, in any attempt. Empty if it removed none."),
+        RecordSet, doc("The values that the step removed, in any attempt. Empty if it removed none.")
     ]
-    replaced: Annotated[
-        RecordSet, Meta(description="The set before the step, regardless of which attempt changed it.")
-    ]
+    replaced: Annotated[RecordSet, doc("The set before the step, regardless of which attempt changed it.")]
 
 
 @built_in("dns.lookup", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), effect_free=True)

@@ -37,7 +37,7 @@ from pipeline_runner.activities.docker.errors import is_type, uncertain
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
 from pipeline_runner.activities.toolkit.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 from pipeline_runner.activities.toolkit.sizes import clip
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.model import Retry
@@ -49,13 +49,13 @@ _CLOCKS = timedelta(seconds=5)
 
 Changed = Annotated[
     bool | None,
-    Meta(
-        description="For an undo: whether the step changed anything. False: do nothing. Null: unknown, and"
+    doc(
+        "For an undo: whether the step changed anything. False: do nothing. Null: unknown, and"
         " `since` decides."
     ),
 ]
-Id = Annotated[str, Meta(description="The container's id.")]
-Name = Annotated[str, Meta(description="The container's name.")]
+Id = Annotated[str, doc("The container's id.")]
+Name = Annotated[str, doc("The container's name.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +71,19 @@ class InspectOutput:
 
     id: Id
     name: Name
-    image: Annotated[str, Meta(description="The name that the image had when the container was created.")]
-    image_id: Annotated[str, Meta(description="The image's id.")]
-    status: Annotated[
-        str,
-        Meta(description="One of created, running, paused, restarting, removing, exited and dead."),
-    ]
-    running: Annotated[bool, Meta(description="Whether it is running. False while it waits to be restarted.")]
-    exit_code: Annotated[
-        int | None, Meta(description="The last exit code. Null if it is running or has never run.")
-    ]
+    image: Annotated[str, doc("The name that the image had when the container was created.")]
+    image_id: Annotated[str, doc("The image's id.")]
+    status: Annotated[str, doc("One of created, running, paused, restarting, removing, exited and dead.")]
+    running: Annotated[bool, doc("Whether it is running. False while it waits to be restarted.")]
+    exit_code: Annotated[int | None, doc("The last exit code. Null if it is running or has never run.")]
     health: Annotated[
-        str | None,
-        Meta(description="One of starting, healthy and unhealthy. Null if there is no health check."),
+        str | None, doc("One of starting, healthy and unhealthy. Null if there is no health check.")
     ]
-    auto_remove: Annotated[bool, Meta(description="Whether the Engine removes it when it exits (`--rm`).")]
-    labels: Annotated[dict[str, str], Meta(description="The labels of the container and of its image.")]
-    networks: Annotated[
-        dict[str, str], Meta(description="The container's address in each network, by network name.")
-    ]
-    ports: Annotated[
-        dict[str, str],
-        Meta(description='The published ports: `{"80/tcp": "127.0.0.1:8080"}`.'),
-    ]
-    created: Annotated[str, Meta(description="The time of creation, in RFC 3339 format.")]
+    auto_remove: Annotated[bool, doc("Whether the Engine removes it when it exits (`--rm`).")]
+    labels: Annotated[dict[str, str], doc("The labels of the container and of its image.")]
+    networks: Annotated[dict[str, str], doc("The container's address in each network, by network name.")]
+    ports: Annotated[dict[str, str], doc('The published ports: `{"80/tcp": "127.0.0.1:8080"}`.')]
+    created: Annotated[str, doc("The time of creation, in RFC 3339 format.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +102,8 @@ class StartInput:
     changed: Changed = None
     since: Annotated[
         str | None,
-        Meta(
-            description="For an undo: start it only if it exited after this time (RFC 3339), give or take"
+        doc(
+            "For an undo: start it only if it exited after this time (RFC 3339), give or take"
             " five seconds. It is then watched for two seconds longer than `settle`."
         ),
     ] = None
@@ -126,7 +115,7 @@ class StartOutput:
 
     id: Id
     name: Name
-    started: Annotated[bool, Meta(description="False if it was running before this step.")]
+    started: Annotated[bool, doc("False if it was running before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +133,8 @@ class StopInput:
     changed: Changed = None
     since: Annotated[
         str | None,
-        Meta(
-            description="For an undo: stop it only if it was started after this time (RFC 3339), give or take"
+        doc(
+            "For an undo: stop it only if it was started after this time (RFC 3339), give or take"
             " five seconds."
         ),
     ] = None
@@ -157,22 +146,18 @@ class StopOutput:
 
     id: Id
     name: Name
-    stopped: Annotated[bool, Meta(description="False if it was not running before this step.")]
-    exit_code: Annotated[int, Meta(description="The last exit code. 137 means that it was killed.")]
+    stopped: Annotated[bool, doc("False if it was not running before this step.")]
+    exit_code: Annotated[int, doc("The last exit code. 137 means that it was killed.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveInput:
     """The container."""
 
-    container: Annotated[
-        Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The container's name or id.")
-    ] = None
+    container: Annotated[Annotated[str, Meta(pattern=NAME)] | None, doc("The container's name or id.")] = None
     key: Key = None
-    force: Annotated[bool, Meta(description="Remove it even if it is running. `key` implies this.")] = False
-    volumes: Annotated[bool, Meta(description="Also remove its anonymous volumes. `key` implies this.")] = (
-        False
-    )
+    force: Annotated[bool, doc("Remove it even if it is running. `key` implies this.")] = False
+    volumes: Annotated[bool, doc("Also remove its anonymous volumes. `key` implies this.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,21 +165,19 @@ class LogsInput:
     """The container, and how much of its log to read."""
 
     container: Container
-    tail: Annotated[int, Meta(ge=1, le=10_000, description="The number of lines to read, from the end.")] = (
-        100
-    )
+    tail: Annotated[int, doc("The number of lines to read, from the end.", ge=1, le=10_000)] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsOutput:
     """The end of the log."""
 
-    stdout: Annotated[str, Meta(description="What the container wrote to standard output.")]
-    stderr: Annotated[str, Meta(description="What the container wrote to standard error.")]
+    stdout: Annotated[str, doc("What the container wrote to standard output.")]
+    stderr: Annotated[str, doc("What the container wrote to standard error.")]
     truncated: Annotated[
         bool,
-        Meta(
-            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+        doc(
+            "Whether output was dropped, because there was more than 768 KiB of standard output"
             " or 256 KiB of standard error."
         ),
     ]

@@ -3,17 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from msgspec import Meta
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.docker import container_state as state
-from pipeline_runner.activities.docker.engine import (
-    IMAGES,
-    LONG_PATIENCE,
-    Container,
-    Engine,
-    own_labels,
-)
+from pipeline_runner.activities.docker.engine import IMAGES, LONG_PATIENCE, Container, Engine, own_labels
 from pipeline_runner.activities.docker.errors import is_type, uncertain
 from pipeline_runner.activities.docker.image import (
     Tag,
@@ -26,6 +19,7 @@ from pipeline_runner.activities.docker.image import (
     taken,
 )
 from pipeline_runner.activities.toolkit.context import step_key
+from pipeline_runner.activities.toolkit.parameters import doc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +27,19 @@ class CommitInput:
     """The container, and the image to create from it."""
 
     container: Container
-    image: Annotated[
-        Tag, Meta(description="The image's name, such as `app:1`. It must not name another image.")
-    ]
-    message: Annotated[str | None, Meta(description="A message for the image's history.")] = None
-    author: Annotated[str | None, Meta(description="The author of the image.")] = None
-    pause: Annotated[bool, Meta(description="Pause the container while the image is created.")] = True
+    image: Annotated[Tag, doc("The image's name, such as `app:1`. It must not name another image.")]
+    message: Annotated[str | None, doc("A message for the image's history.")] = None
+    author: Annotated[str | None, doc("The author of the image.")] = None
+    pause: Annotated[bool, doc("Pause the container while the image is created.")] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommitOutput:
     """The image that was created."""
 
-    id: Annotated[str, Meta(description="The image's id.")]
-    image: Annotated[str, Meta(description="The image's full name.")]
-    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
+    id: Annotated[str, doc("The image's id.")]
+    image: Annotated[str, doc("The image's full name.")]
+    created: Annotated[bool, doc("False if an earlier attempt of this step created it.")]
 
 
 async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:

@@ -13,23 +13,17 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from msgspec import Meta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.docker.engine import (
-    Container,
-    Engine,
-    Variables,
-    environment,
-)
+from pipeline_runner.activities.docker.engine import Container, Engine, Variables, environment
 from pipeline_runner.activities.docker.errors import MISSING, is_type, uncertain
 from pipeline_runner.activities.shell import DRAIN, GRACE
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import time_left
 from pipeline_runner.activities.toolkit.output import Output
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
 from pipeline_runner.activities.toolkit.sizes import one_line
 
 MARK = "PIPELINE_RUNNER_EXEC"
@@ -54,29 +48,25 @@ class ExecInput:
     """The container, the command, and how to run it."""
 
     container: Container
-    command: Annotated[
-        list[Scalar], Meta(min_length=1, description="The program and its arguments, run without a shell.")
-    ]
-    env: Annotated[Variables, Meta(description="Environment variables to add to the container's.")] = field(
+    command: Annotated[list[Scalar], doc("The program and its arguments, run without a shell.", min_length=1)]
+    env: Annotated[Variables, doc("Environment variables to add to the container's.")] = field(
         default_factory=dict
     )
-    user: Annotated[str | None, Meta(description="The user. Default: the container's.")] = None
-    working_dir: Annotated[
-        str | None, Meta(description="The working directory. Default: the container's.")
-    ] = None
+    user: Annotated[str | None, doc("The user. Default: the container's.")] = None
+    working_dir: Annotated[str | None, doc("The working directory. Default: the container's.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecOutput:
     """How the command ended."""
 
-    exit_code: Annotated[int, Meta(description="Always 0, because any other exit code fails the step.")]
-    stdout: Annotated[str, Meta(description="Standard output.")]
-    stderr: Annotated[str, Meta(description="The end of standard error.")]
+    exit_code: Annotated[int, doc("Always 0, because any other exit code fails the step.")]
+    stdout: Annotated[str, doc("Standard output.")]
+    stderr: Annotated[str, doc("The end of standard error.")]
     truncated: Annotated[
         bool,
-        Meta(
-            description="Whether output was dropped, because there was more than 768 KiB of standard output"
+        doc(
+            "Whether output was dropped, because there was more than 768 KiB of standard output"
             " or 256 KiB of standard error."
         ),
     ]

@@ -28,7 +28,7 @@ from pipeline_runner.activities.docker.image import split
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
 from pipeline_runner.activities.toolkit.sizes import one_line
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.errors import UNCERTAIN
@@ -42,53 +42,51 @@ _NOT_THERE = ("not found", "manifest unknown", "does not exist", "access denied"
 class RunInput:
     """The container to run, and how to run it."""
 
-    image: Annotated[str, Meta(pattern=IMAGE, description="The image, such as `app:1`.")]
+    image: Annotated[str, doc("The image, such as `app:1`.", pattern=IMAGE)]
     name: Annotated[
         Annotated[str, Meta(pattern=NAME)] | None,
-        Meta(description="The container's name. Default: the Engine generates one."),
+        doc("The container's name. Default: the Engine generates one."),
     ] = None
-    command: Annotated[list[Scalar], Meta(description="The arguments. Default: the image's.")] = field(
+    command: Annotated[list[Scalar], doc("The arguments. Default: the image's.")] = field(
         default_factory=list
     )
-    entrypoint: Annotated[list[Scalar], Meta(description="The program. Default: the image's.")] = field(
+    entrypoint: Annotated[list[Scalar], doc("The program. Default: the image's.")] = field(
         default_factory=list
     )
-    env: Annotated[Variables, Meta(description="Environment variables to add to the image's.")] = field(
+    env: Annotated[Variables, doc("Environment variables to add to the image's.")] = field(
         default_factory=dict
     )
     labels: Labels = field(default_factory=dict)
     ports: Annotated[
         dict[Annotated[str, Meta(pattern=PORT)], Scalar],
-        Meta(
-            description='The ports to publish: the container\'s port, such as `"80"` or `"53/udp"`, and where'
+        doc(
+            'The ports to publish: the container\'s port, such as `"80"` or `"53/udp"`, and where'
             ' to publish it on the Engine\'s host: `"8080"`, `"127.0.0.1:8080"`, or `""` for any free port.'
         ),
     ] = field(default_factory=dict)
     volumes: Annotated[
         dict[Annotated[str, Meta(pattern=r"^/.*$(?!\n)")], str],
-        Meta(
-            description="The paths in the container, and what to mount there: an existing volume, or an"
+        doc(
+            "The paths in the container, and what to mount there: an existing volume, or an"
             " existing path on the Engine's host. Add `:ro` to mount it read-only."
         ),
     ] = field(default_factory=dict)
     network: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]*$(?!\n)")] | None,
-        Meta(description="The network. Default: the Engine's."),
+        doc("The network. Default: the Engine's."),
     ] = None
-    aliases: Annotated[list[str], Meta(description="Additional names for the container in the network.")] = (
-        field(default_factory=list)
+    aliases: Annotated[list[str], doc("Additional names for the container in the network.")] = field(
+        default_factory=list
     )
-    user: Annotated[str | None, Meta(description="The user. Default: the image's.")] = None
-    working_dir: Annotated[str | None, Meta(description="The working directory. Default: the image's.")] = (
-        None
-    )
+    user: Annotated[str | None, doc("The user. Default: the image's.")] = None
+    working_dir: Annotated[str | None, doc("The working directory. Default: the image's.")] = None
     restart: Annotated[
         Literal["no", "on-failure", "always", "unless-stopped"],
-        Meta(description="When the Engine restarts the container."),
+        doc("When the Engine restarts the container."),
     ] = "no"
     pull: Annotated[
         Literal["missing", "always", "never"],
-        Meta(description="When to pull the image. A pulled image stays, even after an undo."),
+        doc("When to pull the image. A pulled image stays, even after an undo."),
     ] = "missing"
     settle: Annotated[
         str,
@@ -103,17 +101,12 @@ class RunInput:
 class RunOutput:
     """The running container."""
 
-    id: Annotated[str, Meta(description="The container's id.")]
-    name: Annotated[str, Meta(description="The container's name.")]
-    image: Annotated[str, Meta(description="The image, as given in the input.")]
-    networks: Annotated[
-        dict[str, str], Meta(description="The container's address in each network, by network name.")
-    ]
-    ports: Annotated[
-        dict[str, str],
-        Meta(description='The published ports: `{"80/tcp": "127.0.0.1:8080"}`.'),
-    ]
-    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
+    id: Annotated[str, doc("The container's id.")]
+    name: Annotated[str, doc("The container's name.")]
+    image: Annotated[str, doc("The image, as given in the input.")]
+    networks: Annotated[dict[str, str], doc("The container's address in each network, by network name.")]
+    ports: Annotated[dict[str, str], doc('The published ports: `{"80/tcp": "127.0.0.1:8080"}`.')]
+    created: Annotated[bool, doc("False if an earlier attempt of this step created it.")]
 
 
 async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:

@@ -27,7 +27,7 @@ from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.docker import errors
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
 from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core import durations
 from pipeline_runner.core.errors import UNCERTAIN
@@ -59,20 +59,17 @@ NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
 IMAGE = r"^(?!.*\.\.)[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$(?!\n)"
 """A reference to an image. The Engine's own rules are stricter."""
 
-Container = Annotated[str, Meta(pattern=NAME, description="The container's name or id.")]
-Image = Annotated[str, Meta(pattern=IMAGE, description="The image's name, such as `app:1`, or id.")]
-Network = Annotated[str, Meta(pattern=NAME, description="The network's name or id.")]
-Labels = Annotated[dict[str, Scalar], Meta(description="Labels, for people and filters.")]
+Container = Annotated[str, doc("The container's name or id.", pattern=NAME)]
+Image = Annotated[str, doc("The image's name, such as `app:1`, or id.", pattern=IMAGE)]
+Network = Annotated[str, doc("The network's name or id.", pattern=NAME)]
+Labels = Annotated[dict[str, Scalar], doc("Labels, for people and filters.")]
 Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$(?!\n)")], Scalar]
 """Environment variables. A name is checked here: the Engine would show the value with it."""
 Key = Annotated[
     Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")] | None,
-    Meta(
-        description='An idempotency key: "{{ step.key }}". Only what the step with this key created is'
-        " removed.",
-    ),
+    doc('An idempotency key: "{{ step.key }}". Only what the step with this key created is removed.'),
 ]
-Force = Annotated[bool, Meta(description="Use the Engine's `force` option.")]
+Force = Annotated[bool, doc("Use the Engine's `force` option.")]
 
 
 def connect() -> Any:
@@ -250,7 +247,7 @@ class Family:
 class Removed:
     """Whether something was removed."""
 
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
+    removed: Annotated[bool, doc("False if there was nothing to remove.")]
 
 
 async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:

@@ -38,7 +38,7 @@ from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import undone_outcome
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 
 Tag = Annotated[
     str,
@@ -53,20 +53,18 @@ class InspectImageInput:
     """The image."""
 
     image: Image
-    optional: Annotated[
-        bool, Meta(description="Do not fail if there is no such image. The `id` is null then.")
-    ] = False
+    optional: Annotated[bool, doc("Do not fail if there is no such image. The `id` is null then.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectImageOutput:
     """The properties of the image."""
 
-    id: Annotated[str | None, Meta(description="The image's id.")] = None
-    tags: Annotated[list[str], Meta(description="The image's tags.")] = field(default_factory=list)
-    labels: Annotated[dict[str, str], Meta(description="The image's labels.")] = field(default_factory=dict)
-    created: Annotated[str | None, Meta(description="The time of creation, in RFC 3339 format.")] = None
-    size: Annotated[int | None, Meta(description="The image's size in bytes.")] = None
+    id: Annotated[str | None, doc("The image's id.")] = None
+    tags: Annotated[list[str], doc("The image's tags.")] = field(default_factory=list)
+    labels: Annotated[dict[str, str], doc("The image's labels.")] = field(default_factory=dict)
+    created: Annotated[str | None, doc("The time of creation, in RFC 3339 format.")] = None
+    size: Annotated[int | None, doc("The image's size in bytes.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +73,19 @@ class TagInput:
 
     image: Image
     tag: Tag
-    replace: Annotated[bool, Meta(description="Move the tag if it names another image.")] = False
+    replace: Annotated[bool, doc("Move the tag if it names another image.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagOutput:
     """The tagged image."""
 
-    id: Annotated[str, Meta(description="The image's id.")]
-    tag: Annotated[str, Meta(description="The full tag.")]
+    id: Annotated[str, doc("The image's id.")]
+    tag: Annotated[str, doc("The full tag.")]
     replaced: Annotated[
         str | None,
-        Meta(
-            description="The id of the image that had the tag before the step, which may be the same"
+        doc(
+            "The id of the image that had the tag before the step, which may be the same"
             " image. Null if none had it."
         ),
     ]
@@ -99,16 +97,16 @@ class RemoveImageInput:
 
     image: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="The tag or id. If the image has other tags, only the given tag is removed."),
+        doc("The tag or id. If the image has other tags, only the given tag is removed."),
     ] = None
     key: Key = None
     of: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="For an undo: remove the tag only if it names this image, given by tag or id."),
+        doc("For an undo: remove the tag only if it names this image, given by tag or id."),
     ] = None
     restore: Annotated[
         Annotated[str, Meta(pattern=IMAGE)] | None,
-        Meta(description="The image to move the tag to instead of removing it. Null: none."),
+        doc("The image to move the tag to instead of removing it. Null: none."),
     ] = None
     force: Force = False
 

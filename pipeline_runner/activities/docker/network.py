@@ -30,19 +30,19 @@ from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateNetworkInput:
     """The network to create."""
 
-    name: Annotated[str, Meta(pattern=NAME, description="The network's name.")]
-    driver: Annotated[str, Meta(min_length=1, description="The network's driver.")] = "bridge"
-    internal: Annotated[bool, Meta(description="Isolate the network from the outside.")] = False
+    name: Annotated[str, doc("The network's name.", pattern=NAME)]
+    driver: Annotated[str, doc("The network's driver.", min_length=1)] = "bridge"
+    internal: Annotated[bool, doc("Isolate the network from the outside.")] = False
     labels: Labels = field(default_factory=dict)
     subnet: Annotated[
-        str | None, Meta(description="The subnet, such as 172.30.0.0/16. Default: the Engine chooses one.")
+        str | None, doc("The subnet, such as 172.30.0.0/16. Default: the Engine chooses one.")
     ] = None
 
 
@@ -50,9 +50,9 @@ class CreateNetworkInput:
 class NetworkCreated:
     """The network."""
 
-    id: Annotated[str, Meta(description="The network's id.")]
-    name: Annotated[str, Meta(description="The network's name.")]
-    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
+    id: Annotated[str, doc("The network's id.")]
+    name: Annotated[str, doc("The network's name.")]
+    created: Annotated[bool, doc("False if an earlier attempt of this step created it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class ConnectInput:
 
     network: Network
     container: Container
-    aliases: Annotated[list[str], Meta(description="Additional names for the container in the network.")] = (
-        field(default_factory=list)
+    aliases: Annotated[list[str], doc("Additional names for the container in the network.")] = field(
+        default_factory=list
     )
 
 
@@ -70,8 +70,8 @@ class ConnectInput:
 class ConnectOutput:
     """The connection."""
 
-    address: Annotated[str, Meta(description="The container's address in the network.")]
-    connected: Annotated[bool, Meta(description="False if it was connected before this step.")]
+    address: Annotated[str, doc("The container's address in the network.")]
+    connected: Annotated[bool, doc("False if it was connected before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +88,14 @@ class DisconnectInput:
 class Disconnected:
     """Whether the container was disconnected."""
 
-    disconnected: Annotated[
-        bool, Meta(description="False if it was not connected, or not by the step with this `key`.")
-    ]
+    disconnected: Annotated[bool, doc("False if it was not connected, or not by the step with this `key`.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveNetworkInput:
     """The network to remove."""
 
-    network: Annotated[
-        Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The network's name or id.")
-    ] = None
+    network: Annotated[Annotated[str, Meta(pattern=NAME)] | None, doc("The network's name or id.")] = None
     key: Key = None
 
 

@@ -24,15 +24,15 @@ from pipeline_runner.activities.docker.engine import (
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateVolumeInput:
     """The volume to create."""
 
-    name: Annotated[str, Meta(pattern=NAME, description="The volume's name.")]
-    driver: Annotated[str, Meta(min_length=1, description="The volume's driver.")] = "local"
+    name: Annotated[str, doc("The volume's name.", pattern=NAME)]
+    driver: Annotated[str, doc("The volume's driver.", min_length=1)] = "local"
     labels: Labels = field(default_factory=dict)
 
 
@@ -40,18 +40,16 @@ class CreateVolumeInput:
 class VolumeCreated:
     """The volume."""
 
-    name: Annotated[str, Meta(description="The volume's name.")]
-    mountpoint: Annotated[str, Meta(description="The volume's path on the Engine's host.")]
-    created: Annotated[bool, Meta(description="False if an earlier attempt of this step created it.")]
+    name: Annotated[str, doc("The volume's name.")]
+    mountpoint: Annotated[str, doc("The volume's path on the Engine's host.")]
+    created: Annotated[bool, doc("False if an earlier attempt of this step created it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveVolumeInput:
     """The volume to remove."""
 
-    volume: Annotated[Annotated[str, Meta(pattern=NAME)] | None, Meta(description="The volume's name.")] = (
-        None
-    )
+    volume: Annotated[Annotated[str, Meta(pattern=NAME)] | None, doc("The volume's name.")] = None
     key: Key = None
     force: Force = False
 

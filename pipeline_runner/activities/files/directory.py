@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from msgspec import Meta
-
 from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.files.copying import sync_folder
 from pipeline_runner.activities.files.file import PATH, Key, itself, put_back
@@ -23,12 +21,10 @@ from pipeline_runner.activities.files.kept import Kept, beside, new_name, remove
 from pipeline_runner.activities.toolkit.context import absolute, step_key, working_directory
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import pulse
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 
-Path = Annotated[
-    str, Meta(pattern=PATH, description="The directory. Relative paths are relative to the run's directory.")
-]
-AbsolutePath = Annotated[str, Meta(description="The directory's absolute path.")]
+Path = Annotated[str, doc("The directory. Relative paths are relative to the run's directory.", pattern=PATH)]
+AbsolutePath = Annotated[str, doc("The directory's absolute path.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +39,11 @@ class RemoveInput:
     """The directory to remove."""
 
     path: Path
-    recursive: Annotated[bool, Meta(description="Remove the directory with everything in it.")] = False
+    recursive: Annotated[bool, doc("Remove the directory with everything in it.")] = False
     key: Annotated[
         Key | None,
-        Meta(
-            description="For an undo: remove the directory only if the step with this idempotency key created"
+        doc(
+            "For an undo: remove the directory only if the step with this idempotency key created"
             " it, together with the parents that the step created."
         ),
     ] = None
@@ -58,7 +54,7 @@ class Created:
     """The directory, and whether it was created."""
 
     path: AbsolutePath
-    created: Annotated[bool, Meta(description="False if the directory existed before this step.")]
+    created: Annotated[bool, doc("False if the directory existed before this step.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,7 @@ class Removed:
     """Whether the directory was removed."""
 
     path: AbsolutePath
-    removed: Annotated[bool, Meta(description="False if there was nothing to remove.")]
+    removed: Annotated[bool, doc("False if there was nothing to remove.")]
 
 
 @built_in(

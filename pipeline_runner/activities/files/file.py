@@ -34,7 +34,7 @@ from pipeline_runner.activities.files.kept import Kept, NothingKeptError, new_na
 from pipeline_runner.activities.toolkit.context import absolute, is_compensation, step_key, undone_outcome
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import pulse
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
 
 _ASK_AGAIN = timedelta(seconds=1)
@@ -43,16 +43,12 @@ _ASK_AGAIN = timedelta(seconds=1)
 PATH = r"^[^\x00]+$(?!\n)"
 """A path is any text without a NUL; as a regular expression for JSON Schema."""
 
-Path = Annotated[
-    str, Meta(pattern=PATH, description="The file. Relative paths are relative to the run's directory.")
-]
-Source = Annotated[str, Meta(pattern=PATH, description="The source file.")]
-Destination = Annotated[
-    str, Meta(pattern=PATH, description="The destination file. Its directory must exist.")
-]
-AbsolutePath = Annotated[str, Meta(description="The file's absolute path.")]
-Bytes = Annotated[int, Meta(description="The file's size in bytes.")]
-Replaced = Annotated[bool, Meta(description="Whether a file existed at `path` before this step.")]
+Path = Annotated[str, doc("The file. Relative paths are relative to the run's directory.", pattern=PATH)]
+Source = Annotated[str, doc("The source file.", pattern=PATH)]
+Destination = Annotated[str, doc("The destination file. Its directory must exist.", pattern=PATH)]
+AbsolutePath = Annotated[str, doc("The file's absolute path.")]
+Bytes = Annotated[int, doc("The file's size in bytes.")]
+Replaced = Annotated[bool, doc("Whether a file existed at `path` before this step.")]
 Key = Annotated[
     str,
     Meta(
@@ -67,8 +63,8 @@ class WriteInput:
     """The string to write, and the file to write it to."""
 
     path: Path
-    content: Annotated[str, Meta(description="The string to write, encoded as UTF-8.")]
-    append: Annotated[bool, Meta(description="Append to the file. A missing file is created.")] = False
+    content: Annotated[str, doc("The string to write, encoded as UTF-8.")]
+    append: Annotated[bool, doc("Append to the file. A missing file is created.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +88,7 @@ class RestoreInput:
 
     path: Annotated[
         Annotated[str, Meta(pattern=PATH)] | None,
-        Meta(description="The file. Relative paths are relative to the run's directory. Null: do nothing."),
+        doc("The file. Relative paths are relative to the run's directory. Null: do nothing."),
     ]
     key: Key
 
@@ -112,15 +108,15 @@ class Content:
 
     path: AbsolutePath
     bytes: Bytes
-    content: Annotated[str, Meta(description="The file's content.")]
+    content: Annotated[str, doc("The file's content.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
     """The file that was moved."""
 
-    path: Annotated[str, Meta(description="The destination's absolute path.")]
-    source: Annotated[str, Meta(description="The source's absolute path.")]
+    path: Annotated[str, doc("The destination's absolute path.")]
+    source: Annotated[str, doc("The source's absolute path.")]
     bytes: Bytes
     replaced: Replaced
 
@@ -130,15 +126,15 @@ class Removed:
     """Whether the file was removed."""
 
     path: AbsolutePath
-    removed: Annotated[bool, Meta(description="False if the file did not exist.")]
+    removed: Annotated[bool, doc("False if the file did not exist.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
     """Whether the file was restored."""
 
-    path: Annotated[str | None, Meta(description="The file's absolute path. Null if there is none.")]
-    restored: Annotated[bool, Meta(description="False if the step changed nothing, or has been undone.")]
+    path: Annotated[str | None, doc("The file's absolute path. Null if there is none.")]
+    restored: Annotated[bool, doc("False if the step changed nothing, or has been undone.")]
 
 
 def _restores(parameter: str) -> Undo:

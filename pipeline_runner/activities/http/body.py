@@ -20,7 +20,7 @@ from pipeline_runner.activities.files.file import PATH
 from pipeline_runner.activities.toolkit.context import absolute
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
 from pipeline_runner.activities.toolkit.threads import in_thread
 
 OCTETS = "application/octet-stream"
@@ -33,16 +33,14 @@ _LINE = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 class FilePart:
     """A file in a form."""
 
-    file: Annotated[
-        str, Meta(pattern=PATH, description="The file. Relative paths are relative to the run's directory.")
-    ]
+    file: Annotated[str, doc("The file. Relative paths are relative to the run's directory.", pattern=PATH)]
     filename: Annotated[
         Annotated[str, Meta(pattern=_LINE)] | None,
-        Meta(description="The name to send to the server. Default: the file's name."),
+        doc("The name to send to the server. Default: the file's name."),
     ] = None
     content_type: Annotated[
         Annotated[str, Meta(pattern=r"^[!-:<-~]+(; ?[!-:<-~]+)*$(?!\n)")] | None,
-        Meta(description="The media type. Default: guessed from the file name's extension."),
+        doc("The media type. Default: guessed from the file name's extension."),
     ] = None
 
 

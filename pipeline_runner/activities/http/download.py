@@ -54,7 +54,7 @@ from pipeline_runner.activities.http.request import (
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, time_left
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in, doc
 from pipeline_runner.activities.toolkit.sizes import MIB
 from pipeline_runner.activities.toolkit.threads import PATIENCE, in_thread
 from pipeline_runner.core.model import Timeouts
@@ -71,16 +71,16 @@ _ABOUT_RANGES = {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATI
 class DownloadInput:
     """The file to download, and where to save it."""
 
-    url: Annotated[str, Meta(min_length=1, description="An http or https URL. Redirects are followed.")]
+    url: Annotated[str, doc("An http or https URL. Redirects are followed.", min_length=1)]
     path: Path
-    headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
+    headers: Annotated[dict[str, Scalar], doc("Request headers.")] = field(default_factory=dict)
     checksum: Annotated[
         Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$(?!\n)")] | None,
-        Meta(description="The expected checksum: `sha256:` or `sha512:`, followed by lowercase hex digits."),
+        doc("The expected checksum: `sha256:` or `sha512:`, followed by lowercase hex digits."),
     ] = None
     max_bytes: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="The maximum size in bytes. A larger file fails the step. Default: no limit."),
+        doc("The maximum size in bytes. A larger file fails the step. Default: no limit."),
     ] = None
 
 
@@ -91,11 +91,10 @@ class Downloaded:
     path: AbsolutePath
     bytes: Bytes
     checksum: Annotated[
-        str,
-        Meta(description="The file's checksum, by the algorithm of the given checksum, else `sha256:…`."),
+        str, doc("The file's checksum, by the algorithm of the given checksum, else `sha256:…`.")
     ]
     replaced: Replaced
-    resumed: Annotated[int, Meta(description="The number of bytes that earlier attempts had downloaded.")]
+    resumed: Annotated[int, doc("The number of bytes that earlier attempts had downloaded.")]
 
 
 class _Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ from pipeline_runner.activities.toolkit.context import idempotency_key
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating
 from pipeline_runner.activities.toolkit.json_text import mend, parse
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in, doc
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size, one_line
 from pipeline_runner.core.model import Timeouts
 
@@ -55,45 +55,40 @@ for _name in ("httpx", "httpcore"):
 class RequestInput:
     """The request to send, and the responses that count as success."""
 
-    url: Annotated[str, Meta(min_length=1, description="An http or https URL.")]
+    url: Annotated[str, doc("An http or https URL.", min_length=1)]
     method: Annotated[
         Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
-        Meta(description="Redirects are followed only for GET and HEAD."),
+        doc("Redirects are followed only for GET and HEAD."),
     ] = "GET"
-    headers: Annotated[dict[str, Scalar], Meta(description="Request headers.")] = field(default_factory=dict)
+    headers: Annotated[dict[str, Scalar], doc("Request headers.")] = field(default_factory=dict)
     query: Annotated[
         dict[str, Scalar | list[Scalar]],
-        Meta(description="Query parameters to add to those of the URL. A list repeats a parameter."),
+        doc("Query parameters to add to those of the URL. A list repeats a parameter."),
     ] = field(default_factory=dict)
-    json: Annotated[Any, Meta(description="The body, sent as JSON. Null sends no JSON body.")] = None
-    body: Annotated[str | None, Meta(description="The body as a string, sent as UTF-8.")] = None
+    json: Annotated[Any, doc("The body, sent as JSON. Null sends no JSON body.")] = None
+    body: Annotated[str | None, doc("The body as a string, sent as UTF-8.")] = None
     file: Annotated[
         Annotated[str, Meta(pattern=PATH)] | None,
-        Meta(
-            description="A file of any size to send as the body."
-            " Relative paths are relative to the run's directory."
-        ),
+        doc("A file of any size to send as the body. Relative paths are relative to the run's directory."),
     ] = None
     multipart: Annotated[
         dict[str, Part | list[Part]],
-        Meta(
-            description="A form (multipart/form-data) to send as the body. Each field is a value, or a file"
+        doc(
+            "A form (multipart/form-data) to send as the body. Each field is a value, or a file"
             " as `{file: PATH}` with an optional `filename` and `content_type`. A list repeats a field."
         ),
     ] = field(default_factory=dict)
     save_as: Annotated[
         Annotated[str, Meta(pattern=PATH)] | None,
-        Meta(
-            description="The file to save the body of a successful response to. The body may have any size,"
+        doc(
+            "The file to save the body of a successful response to. The body may have any size,"
             " and the file appears only when it is complete. Relative paths are relative to the run's"
             " directory."
         ),
     ] = None
     expect_status: Annotated[
         list[Annotated[int, Meta(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]],
-        Meta(
-            min_length=1, description="The statuses that count as success. Any other status fails the step."
-        ),
+        doc("The statuses that count as success. Any other status fails the step.", min_length=1),
     ] = field(default_factory=lambda: ["2xx"])
 
 
@@ -101,22 +96,21 @@ class RequestInput:
 class RequestOutput:
     """The response."""
 
-    status: Annotated[int, Meta(description="The status code.")]
+    status: Annotated[int, doc("The status code.")]
     headers: Annotated[
         dict[str, str],
-        Meta(description="Response headers, with lowercase names. Repeated headers are joined with commas."),
+        doc("Response headers, with lowercase names. Repeated headers are joined with commas."),
     ]
-    body: Annotated[Any, Meta(description="A JSON value, a string or null. See `encoding`.")]
+    body: Annotated[Any, doc("A JSON value, a string or null. See `encoding`.")]
     encoding: Annotated[
         Literal["json", "text", "base64", "none"],
-        Meta(
-            description="How to read `body`: `json` for the value of a JSON response, `text` for a string,"
+        doc(
+            "How to read `body`: `json` for the value of a JSON response, `text` for a string,"
             " `base64` for a response that is neither, `none` if the response is empty or saved to a file."
         ),
     ]
     saved: Annotated[
-        Saved,
-        Meta(description="With `save_as`: the file's `path` and `bytes`, and whether it `replaced` another."),
+        Saved, doc("With `save_as`: the file's `path` and `bytes`, and whether it `replaced` another.")
     ] = field(default_factory=Saved)
 
 

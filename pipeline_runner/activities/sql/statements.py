@@ -26,7 +26,7 @@ from pipeline_runner.activities.sql.text import TOKENS, Statement, literal, spli
 from pipeline_runner.activities.toolkit.context import absolute
 from pipeline_runner.activities.toolkit.errors import explain_errors, refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating
-from pipeline_runner.activities.toolkit.parameters import built_in
+from pipeline_runner.activities.toolkit.parameters import built_in, doc
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
 from pipeline_runner.core.model import Timeouts
 
@@ -57,21 +57,21 @@ class ExecuteInput:
 
     connection: ConnectionName
     statement: Annotated[
-        str, Meta(min_length=1, description="One SQL statement, with :name as a placeholder for a value.")
+        str, doc("One SQL statement, with :name as a placeholder for a value.", min_length=1)
     ]
     parameters: Annotated[
         Values | Annotated[list[Values], Meta(min_length=1)],
-        Meta(
-            description="The values of the placeholders: strings, numbers, booleans or null. They are bound,"
+        doc(
+            "The values of the placeholders: strings, numbers, booleans or null. They are bound,"
             " never inserted into the statement. A list of mappings runs the statement once for each."
         ),
     ] = field(default_factory=dict)
     max_rows: Annotated[
         int,
-        Meta(
+        doc(
+            "The maximum number of rows. If there are more, the step fails and changes nothing.",
             ge=1,
             le=MAX_ROWS,
-            description="The maximum number of rows. If there are more, the step fails and changes nothing.",
         ),
     ] = 1000
 
@@ -82,16 +82,15 @@ class ExecuteOutput:
 
     rows: Annotated[
         list[dict[str, Any]],
-        Meta(
-            description="The rows, by column. Decimals are strings, dates and times are strings in ISO 8601"
+        doc(
+            "The rows, by column. Decimals are strings, dates and times are strings in ISO 8601"
             " format, and bytes are base64."
         ),
     ]
     row_count: Annotated[
-        int,
-        Meta(description="The number of rows returned, or else of rows affected. 0 if it is unknown."),
+        int, doc("The number of rows returned, or else of rows affected. 0 if it is unknown.")
     ]
-    columns: Annotated[list[str], Meta(description="The column names, in order.")]
+    columns: Annotated[list[str], doc("The column names, in order.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +99,9 @@ class ScriptInput:
 
     connection: ConnectionName
     script: Annotated[
-        str | None, Meta(description="SQL statements, separated by semicolons. Not allowed with `path`.")
+        str | None, doc("SQL statements, separated by semicolons. Not allowed with `path`.")
     ] = None
-    path: Annotated[
-        str | None, Meta(description="A UTF-8 file on the worker with the statements, at most 16 MiB.")
-    ] = None
+    path: Annotated[str | None, doc("A UTF-8 file on the worker with the statements, at most 16 MiB.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +109,7 @@ class ScriptOutput:
     """The result."""
 
     statements: Annotated[
-        int | None,
-        Meta(description="The number of statements that ran. Null if the database splits the script itself."),
+        int | None, doc("The number of statements that ran. Null if the database splits the script itself.")
     ]
 
 

@@ -25,6 +25,11 @@ Scalar = str | int | float | bool
 """What may stand for a text where only texts make sense: ``[sleep, 5]``, ``{DEBUG: true}``."""
 
 
+def doc(description: str, **limits: Any) -> msgspec.Meta:
+    """Describe a field of an activity's input or output, and limit its values."""
+    return msgspec.Meta(description=description, **limits)
+
+
 def as_text(value: Scalar) -> str:
     """Write a scalar as templates do: booleans are ``true`` and ``false``."""
     return str(value).lower() if isinstance(value, bool) else str(value)
