@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import ExecuteActivityInput
 
 from pipeline_runner.core import errors
+from pipeline_runner.engine.before import BeforeActivities
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:
@@ -16,31 +16,21 @@ def is_allowed(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-class Allowing(Interceptor):
-    """Refuses activities before anything of them is looked at, and before secrets are put in."""
+class Allowing(BeforeActivities):
+    """Refuses activities before their input is read and secrets are inserted."""
 
     def __init__(self, patterns: Sequence[str], always: str) -> None:
-        """Allow what matches.
+        """Allow activities whose names match.
 
         Args:
-            patterns: Of names of activities, with ``*``, ``?`` and ``[…]``.
-            always: An activity of the worker's own, which matches nothing and is allowed.
+            patterns: Patterns of names, with ``*``, ``?`` and ``[…]``.
+            always: One of the worker's own activities, which is allowed although no pattern matches it.
         """
         self._patterns = tuple(patterns)
         self._always = always
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        """Put the check into the chain."""
-        return _Check(next, self._patterns, self._always)
-
-
-class _Check(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, patterns: Sequence[str], always: str) -> None:  # noqa: A002
-        super().__init__(next)
-        self._patterns = patterns
-        self._always = always
-
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def before(self, input: ExecuteActivityInput) -> None:  # noqa: A002
+        """Refuse the activity unless its name matches."""
         name = activity.info().activity_type
         if name != self._always and not is_allowed(name, self._patterns):
             raise ApplicationError(
@@ -48,4 +38,3 @@ class _Check(ActivityInboundInterceptor):
                 type=errors.NOT_ALLOWED,
                 non_retryable=True,
             )
-        return await super().execute_activity(input)

@@ -31,13 +31,9 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter, PayloadConverter
-from temporalio.worker import (
-    ActivityInboundInterceptor,
-    ExecuteActivityInput,
-    Interceptor,
-    WorkflowInterceptorClassInput,
-)
+from temporalio.worker import ExecuteActivityInput, WorkflowInterceptorClassInput
 
+from pipeline_runner.engine.before import BeforeActivities
 from pipeline_runner.engine.workflow.interceptors import SignedRuns, payloads_of
 from pipeline_runner.engine.workflow.signatures import (
     HEADER,
@@ -70,7 +66,7 @@ def signed(settings: Mapping[str, Any], key: bytes, *, served_only: bool = False
     }
 
 
-class Signing(client.Interceptor, Interceptor):
+class Signing(client.Interceptor, BeforeActivities):
     """Signs what a client starts; its workers sign what they schedule, and check what they get.
 
     As an interceptor of the client it comes before those of a worker.
@@ -95,13 +91,36 @@ class Signing(client.Interceptor, Interceptor):
         """Put the client's side into the chain."""
         return _Client(next, self._signer)
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        """Put the check of activities into the chain."""
-        return _Activities(next, self._signer)
-
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the check of runs, and the signing of what they start, into the chain."""
         return type("_Runs", (SignedRuns,), {"signer": self._signer, "served_only": self._served_only})
+
+    async def before(self, input: ExecuteActivityInput) -> None:  # noqa: A002
+        """Refuse an activity that is not signed."""
+        # A local activity comes from a run of this very worker, and not by way of the server.
+        if not activity.info().is_local and not self._is_signed(input):
+            raise not_signed(
+                f'the activity "{activity.info().activity_type}" was not scheduled by a run that this'
+                " worker accepts, so this worker refuses it"
+            )
+        use(self._signer)
+
+    def _is_signed(self, input: ExecuteActivityInput) -> bool:  # noqa: A002
+        info, signature = activity.info(), signature_in(input.headers)
+        return any(
+            same(
+                signature,
+                self._signer.activity(
+                    info.activity_type,
+                    info.activity_id,
+                    info.workflow_id or "",
+                    info.task_queue,
+                    arguments,
+                    input.headers,
+                ),
+            )
+            for arguments in _take_arrived(input.args)
+        )
 
 
 class _Client(client.OutboundInterceptor):
@@ -122,39 +141,6 @@ class _Client(client.OutboundInterceptor):
         }
         input.memo = {**(input.memo or {}), **memo}
         return await super().start_workflow(input)
-
-
-class _Activities(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, signer: Signer) -> None:  # noqa: A002
-        super().__init__(next)
-        self._signer = signer
-
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        # A local activity comes from a run of this very worker, and not by way of the server.
-        if not activity.info().is_local and not self._is_signed(input):
-            raise not_signed(
-                f'the activity "{activity.info().activity_type}" was not scheduled by a run that this'
-                " worker accepts, so this worker refuses it"
-            )
-        use(self._signer)
-        return await super().execute_activity(input)
-
-    def _is_signed(self, input: ExecuteActivityInput) -> bool:  # noqa: A002
-        info, signature = activity.info(), signature_in(input.headers)
-        return any(
-            same(
-                signature,
-                self._signer.activity(
-                    info.activity_type,
-                    info.activity_id,
-                    info.workflow_id or "",
-                    info.task_queue,
-                    arguments,
-                    input.headers,
-                ),
-            )
-            for arguments in _take_arrived(input.args)
-        )
 
 
 _arrived: "ContextVar[tuple[asyncio.Task[Any], Sequence[Payload]] | None]" = ContextVar(

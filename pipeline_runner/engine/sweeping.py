@@ -11,17 +11,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 from temporalio import activity
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import ExecuteActivityInput
 
 from pipeline_runner.activities.files import old_records
 from pipeline_runner.activities.toolkit.context import Origin, set_origin
 from pipeline_runner.engine import retention
+from pipeline_runner.engine.before import BeforeActivities
 
 EVERY = 6 * 3600.0
 """Seconds between two looks at a store, whichever worker takes them."""
@@ -54,29 +54,19 @@ class Namespace:
         return self._id
 
 
-class OriginInterceptor(Interceptor):
-    """Lets activities know the run that they belong to, for what they keep for its undo."""
+class OriginInterceptor(BeforeActivities):
+    """Tells activities their run, for what they keep for its undo."""
 
     def __init__(self, namespace: Namespace) -> None:
         """Take the runs of a namespace."""
         self._namespace = namespace
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        """Put this into the chain."""
-        return _ActivityInbound(next, self._namespace)
-
-
-class _ActivityInbound(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, namespace: Namespace) -> None:  # noqa: A002
-        super().__init__(next)
-        self._namespace = namespace
-
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def before(self, input: ExecuteActivityInput) -> None:  # noqa: A002
+        """Set the run of the activity."""
         info = activity.info()
         if not info.is_local and info.workflow_id is not None and info.workflow_run_id is not None:
             server = await self._namespace.id()
             set_origin(Origin(server=server, workflow_id=info.workflow_id, run_id=info.workflow_run_id))
-        return await super().execute_activity(input)
 
 
 def sweeping(namespace: Namespace) -> Callable[[], AbstractAsyncContextManager[None]]:

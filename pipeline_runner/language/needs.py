@@ -12,7 +12,7 @@ from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.catalogue.entries import Catalogue
 from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions.parsing import ExpressionError, references
+from pipeline_runner.core.expressions.parsing import ExpressionError, references, strings_in
 from pipeline_runner.language.workspace import Loaded
 
 SECRET = "x-secret"  # noqa: S105 - a keyword
@@ -55,7 +55,7 @@ def served_here(call: model.Call, catalogue: Catalogue) -> bool:
 
 
 def _secrets_of(call: model.ActivityCall, pipeline: model.Pipeline, catalogue: Catalogue) -> Iterable[str]:
-    for text in _strings([call.input, call.args]):
+    for text in strings_in([call.input, call.args]):
         for path in _references(text):
             if path[0] == "secrets":
                 yield from path[1:2] if len(path) > 1 else pipeline.secrets
@@ -72,14 +72,6 @@ def _references(text: str) -> Sequence[tuple[str, ...]]:
         return [reference.path for reference in references(text)]
     except ExpressionError:
         return ()
-
-
-def _strings(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
 
 
 def _missing_secrets(names: Iterable[str]) -> Iterable[str]:

@@ -1,14 +1,12 @@
-"""The shared parts of the fake Engine: errors, the record of calls, and requests to fail or wait."""
+"""The record of the calls of the fake Engine, requests to make them fail or wait, and their errors."""
 
-import functools
 import io
-import itertools
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import docker.errors
 import requests
@@ -35,7 +33,7 @@ def answer(status: int, message: str) -> docker.errors.APIError:
             docker.errors.create_api_error_from_http_exception(error)
         except docker.errors.APIError as made:
             return made
-    raise ValueError(f"{status} is no status of an error")
+    raise ValueError(f"{status} is not an error status")
 
 
 def unreachable() -> requests.exceptions.ConnectionError:
@@ -88,63 +86,35 @@ class _Order:
         )
 
 
-class Base:
-    """The record of calls, and the requests to make them fail or wait."""
+class Calls:
+    """The record of the calls, and the requests to make them fail or wait."""
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
-        """Every call, such as ``stop web``, in order."""
+        self.all: list[str] = []
         self.changes: list[str] = []
-        """The calls that change something, in order. Calls that only read are left out."""
-        self.lock = threading.RLock()
-        self.timeout = 60.0
-        self._version = "1.41"
+        self._lock = threading.RLock()
         self._orders: list[_Order] = []
-        self._numbers = itertools.count(1)
 
-    def fail(
-        self,
-        operation: str,
-        *,
-        container: str | None = None,
-        image: str | None = None,
-        network: str | None = None,
-        volume: str | None = None,
-        with_: Exception | None = None,
-        times: int = 1,
-        after: bool = False,
-    ) -> None:
-        """Make calls fail.
+    def make(self, method: Callable[..., Any], target: str, *args: Any, **kwargs: Any) -> Any:
+        """Call an operation: record it, and wait or fail if a test has requested it."""
+        name = method.__name__
+        line = f"{name} {target}".strip()
+        with self._lock:
+            self.all.append(line)
+            if method.changes:  # type: ignore[attr-defined]  # see :func:`operation`
+                self.changes.append(line)
+        self._obey(name, target, after=False)
+        with self._lock:
+            result = method(*args, **kwargs)
+        self._obey(name, target, after=True)
+        return result
 
-        Args:
-            operation: The client's method, such as ``stop``, ``commit`` or ``create_network``.
-            container: Only calls for this container, by the name in the call.
-            image: Only calls for this image.
-            network: Only calls for this network.
-            volume: Only calls for this volume.
-            with_: The error. See :func:`answer`, :func:`unreachable`, :func:`broken`. Default: status 500.
-            times: The number of calls.
-            after: Perform the call first and fail then, as if the response was lost.
-        """
-        error = with_ or answer(500, f"the {operation} was made to fail")
-        target = container or image or network or volume
-        self._check(operation)
-        self._orders.append(_Order(operation, target, error, times=times, after=after))
+    def order(self, operation: str, target: str | None, *, after: bool, **what: Any) -> None:
+        """Request that calls of an operation fail or wait."""
+        self._orders.append(_Order(operation, target, after=after, **what))
 
-    def hold(self, operation: str, target: str | None = None, *, after: bool = False) -> Hold:
-        """Make a call wait until it is released, before it does anything; with ``after``, when it is done."""
-        self._check(operation)
-        hold = Hold()
-        self._orders.append(_Order(operation, target, hold=hold, times=1, after=after))
-        return hold
-
-    def _check(self, operation: str) -> None:
-        if not hasattr(getattr(self, operation, None), "__wrapped__"):
-            raise ValueError(f"there is no operation {operation}")
-
-    def obey(self, operation: str, target: str, *, after: bool) -> None:
-        """Wait or fail if a test has requested it."""
-        with self.lock:
+    def _obey(self, operation: str, target: str, *, after: bool) -> None:
+        with self._lock:
             due = next((o for o in self._orders if o.fits(operation, target, after=after)), None)
             if due is not None:
                 due.times -= 1
@@ -153,49 +123,17 @@ class Base:
         if due is not None and due.error is not None:
             raise due.error
 
-    def shown(self, target: str) -> str:
-        """Return the name of the target, which the call may name by its id."""
-        return target
-
-    def new_id(self) -> str:
-        """Return an unused id."""
-        return f"{next(self._numbers):064x}"
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
-
-    def version(self, api_version: bool = True) -> dict[str, str]:
-        """Return the version that this Engine emulates."""
-        return {"ApiVersion": self._version, "Version": "20.10"}
-
 
 def operation(*, changes: bool) -> Callable[[F], F]:
-    """Make a method a call that is recorded and can be made to fail.
+    """Mark a method as one of the client's.
 
     Args:
         changes: Whether it changes something.
     """
 
     def attach(method: F) -> F:
-        name = method.__name__
-
-        @functools.wraps(method)
-        def call(self: "Base", *args: Any, **kwargs: Any) -> Any:
-            target = self.shown(str(next((a for a in (*args, *kwargs.values()) if isinstance(a, str)), "")))
-            if name == "pull":
-                target = f"{target}:{kwargs.get('tag') or 'latest'}"
-            line = f"{name} {target}".strip()
-            with self.lock:
-                self.calls.append(line)
-                if changes:
-                    self.changes.append(line)
-            self.obey(name, target, after=False)
-            with self.lock:
-                result = method(self, *args, **kwargs)
-            self.obey(name, target, after=True)
-            return result
-
-        return cast("F", call)
+        method.changes = changes  # type: ignore[attr-defined]
+        return method
 
     return attach
 

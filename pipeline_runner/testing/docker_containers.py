@@ -1,14 +1,14 @@
 """The containers of the fake Engine, and the commands in them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_runner.activities.docker.container_exec import KILL
 from pipeline_runner.testing.docker_base import answer, fits, operation
-from pipeline_runner.testing.docker_images import Image, now
-from pipeline_runner.testing.docker_networks import FakeNetworks
+from pipeline_runner.testing.docker_images import Image, Images, now
+from pipeline_runner.testing.docker_networks import Networks, Volumes
 
 KILLED = 137
 """The exit code of a stopped program: the fake Engine's programs ignore the request to stop."""
@@ -89,42 +89,31 @@ class Exec:
         self.ended.wait()
 
 
-class FakeContainers(FakeNetworks):
-    """Containers."""
+class Containers:
+    """The containers, and the commands in them.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        new_id: Returns an unused id.
+        images: The images to create them from.
+        networks: The networks to connect them to.
+        volumes: The volumes to mount.
+    """
+
+    def __init__(
+        self, new_id: Callable[[], str], images: Images, networks: Networks, volumes: Volumes
+    ) -> None:
+        self._new_id, self._images, self._networks, self._volumes = new_id, images, networks, volumes
         self._containers: dict[str, Container] = {}
         self._execs: dict[str, Exec] = {}
         self._programs: list[tuple[list[str], Program]] = []
 
-    def program(
-        self,
-        command: list[str],
-        *,
-        exit_code: int | None = None,
-        stdout: str = "",
-        stderr: str = "",
-        missing: bool = False,
-    ) -> None:
-        """Set the behaviour of a command. By default, containers keep running and ``exec`` succeeds silently.
+    def program(self, command: list[str], program: Program) -> None:
+        """Set the behaviour of a command."""
+        self._programs.insert(0, (command, program))
 
-        Args:
-            command: The program and its arguments.
-            exit_code: The exit code, at once. None: it runs until it is stopped.
-            stdout: Its standard output.
-            stderr: Its standard error.
-            missing: Whether the program does not exist.
-        """
-        made = Program(exit_code=exit_code, stdout=stdout, stderr=stderr, missing=missing)
-        self._programs.insert(0, (command, made))
-
-    def add_container(
-        self, name: str, image: str, *, running: bool = True, labels: dict[str, str] | None = None
-    ) -> str:
+    def add(self, name: str, image: str, *, running: bool, labels: dict[str, str] | None) -> str:
         """Add a container of an existing image, and return its id."""
-        config = {"Image": image, "Labels": dict(labels or {})}
-        made = self._make(config, name)
+        made = self._make({"Image": image, "Labels": dict(labels or {})}, name)
         if running:
             self._start(made)
         return made.id
@@ -134,31 +123,27 @@ class FakeContainers(FakeNetworks):
         """The status of each container by its name, such as ``running`` or ``exited``."""
         return {c.name: c.status for c in sorted(self._containers.values(), key=lambda c: c.name)}
 
-    def container(self, name: str) -> Container:
+    def get(self, name: str) -> Container:
         """Return an existing container by its name, its id or a prefix of its id."""
         for container in self._containers.values():
             if name in {container.id, container.name} or (len(name) >= 12 and container.id.startswith(name)):
                 return container
         raise answer(404, f"No such container: {name}")
 
-    def full_id(self, container: str) -> str:
-        return self.container(container).id
-
-    def shown(self, target: str) -> str:
-        if target in self._containers:
-            return self._containers[target].name
-        if target in self._execs:
-            return self._execs[target].container.name
-        if target in self._images:
-            return next(iter(self.tags_of(self._images[target])), target)
-        return next((n.name for n in self._networks.values() if n.id == target), target)
+    def name_of(self, target: str) -> str | None:
+        """Return the name of the container with this id, or of the command with it."""
+        command = self._execs.get(target)
+        container = command.container if command else self._containers.get(target)
+        return container.name if container else None
 
     def users(self, image: Image) -> Iterator[tuple[str, bool]]:
+        """Yield the id of each container of an image, and whether it is running."""
         for container in self._containers.values():
             if container.image is image:
                 yield container.id, container.running
 
     def volume_users(self, name: str) -> Iterator[str]:
+        """Yield the id of each container that uses a volume."""
         for container in self._containers.values():
             mounts = container.config.get("HostConfig", {}).get("Mounts") or []
             if any(mount["Type"] == "volume" and mount["Source"] == name for mount in mounts):
@@ -167,7 +152,7 @@ class FakeContainers(FakeNetworks):
     @operation(changes=False)
     def inspect_container(self, container: str) -> dict[str, Any]:
         """Return the description of a container."""
-        found = self.container(container)
+        found = self.get(container)
         return {
             "Id": found.id,
             "Name": f"/{found.name}",
@@ -201,8 +186,7 @@ class FakeContainers(FakeNetworks):
                 "IPAddress": network.members[container.id],
                 "DriverOpts": network.options.get(container.id),
             }
-            for network in self._networks.values()
-            if container.id in network.members
+            for network in self._networks.of(container.id)
         }
         return found or {container.network: {"NetworkID": "", "IPAddress": ""}}
 
@@ -229,17 +213,6 @@ class FakeContainers(FakeNetworks):
             if (all or container.running) and fits(self._labels(container), filters)
         ]
 
-    def create_container(
-        self, image: str, command: Any = None, *, name: str | None = None, platform: Any = None, **more: Any
-    ) -> dict[str, Any]:
-        """Create a container, with the arguments of the client's method of the same name."""
-        from docker.types import ContainerConfig
-
-        more.pop("use_config_proxy", None)
-        return self.create_container_from_config(
-            dict(ContainerConfig(self._version, image, command, **more)), name
-        )
-
     @operation(changes=True)
     def create_container_from_config(
         self, config: dict[str, Any], name: str | None = None, platform: Any = None
@@ -248,8 +221,8 @@ class FakeContainers(FakeNetworks):
         return {"Id": self._make(config, name).id, "Warnings": []}
 
     def _make(self, config: dict[str, Any], name: str | None) -> Container:
-        image = self.image(config["Image"])
-        container_id = self.new_id()
+        image = self._images.get(config["Image"])
+        container_id = self._new_id()
         for other in self._containers.values():
             if other.name == name:
                 raise answer(
@@ -258,8 +231,8 @@ class FakeContainers(FakeNetworks):
                     " You have to remove (or rename) that container to be able to reuse that name.",
                 )
         for mount in config.get("HostConfig", {}).get("Mounts") or []:
-            if mount["Type"] == "volume" and mount["Source"] not in self._volumes:
-                self.add_volume(mount["Source"])
+            if mount["Type"] == "volume":
+                self._volumes.add(mount["Source"])
         command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or image.command)]
         made = Container(
             container_id,
@@ -277,7 +250,7 @@ class FakeContainers(FakeNetworks):
     @operation(changes=True)
     def start(self, container: str, *_: Any, **__: Any) -> None:
         """Start a container unless it is running."""
-        found = self.container(container)
+        found = self.get(container)
         if not found.running:
             self._start(found)
 
@@ -289,7 +262,7 @@ class FakeContainers(FakeNetworks):
                 "failed to create shim task: OCI runtime create failed: runc create failed: unable to start"
                 ' container process: exec: "program": executable file not found in $PATH: unknown',
             )
-        network = self.network(container.network)
+        network = self._networks.get(container.network)
         container.ports = self._bound(container)
         if network.name not in {"host", "none"}:
             network.join(container.id)
@@ -331,8 +304,8 @@ class FakeContainers(FakeNetworks):
     def _end(self, container: Container, code: int) -> None:
         container.status, container.exit_code, container.ports = "exited", code, {}
         container.finished = now()
-        for network in self._networks.values():
-            network.members.pop(container.id, None)
+        for network in self._networks.of(container.id):
+            del network.members[container.id]
             network.options.pop(container.id, None)
         for running in self._execs.values():
             if running.container is container and running.running:
@@ -341,14 +314,14 @@ class FakeContainers(FakeNetworks):
     @operation(changes=True)
     def stop(self, container: str, timeout: float | None = None) -> None:
         """Stop a container if it is running."""
-        found = self.container(container)
+        found = self.get(container)
         if found.running:
             self._end(found, KILLED)
 
     @operation(changes=True)
     def restart(self, container: str, timeout: float = 10) -> None:
         """Restart a container."""
-        found = self.container(container)
+        found = self.get(container)
         if found.running:
             self._end(found, KILLED)
         self._start(found)
@@ -358,7 +331,7 @@ class FakeContainers(FakeNetworks):
         self, container: str, v: bool = False, link: bool = False, force: bool = False
     ) -> None:
         """Remove a container."""
-        found = self.container(container)
+        found = self.get(container)
         if found.running and not force:
             raise answer(
                 409,
@@ -367,6 +340,25 @@ class FakeContainers(FakeNetworks):
             )
         self._end(found, KILLED)
         del self._containers[found.id]
+
+    @operation(changes=True)
+    def connect_container_to_network(
+        self, container: str, net_id: str, aliases: list[str] | None = None, driver_opt: Any = None, **_: Any
+    ) -> None:
+        """Connect a container to a network."""
+        network, found = self._networks.get(net_id), self.get(container)
+        if found.id in network.members:
+            raise answer(403, f"endpoint with name {found.name} already exists in network {network.name}")
+        network.join(found.id)
+        network.options[found.id] = dict(driver_opt or {})
+
+    @operation(changes=True)
+    def disconnect_container_from_network(self, container: str, net_id: str, force: bool = False) -> None:
+        """Disconnect a container from a network."""
+        network, member = self._networks.get(net_id), self.get(container).id
+        if network.members.pop(member, None) is None:
+            raise answer(500, f"container {member} is not connected to network {network.name}")
+        network.options.pop(member, None)
 
     @operation(changes=True)
     def commit(
@@ -381,9 +373,9 @@ class FakeContainers(FakeNetworks):
         conf: Any = None,
     ) -> dict[str, Any]:
         """Create an image from a container."""
-        found = self.container(container)
+        found = self.get(container)
         name = f"{repository}:{tag or 'latest'}" if repository else None
-        return {"Id": self.commit_to_image(found.image, self._labels(found), name, changes).id}
+        return {"Id": self._images.add_layer(found.image, self._labels(found), name, changes).id}
 
     @operation(changes=False)
     def logs(
@@ -398,7 +390,7 @@ class FakeContainers(FakeNetworks):
         **_: Any,
     ) -> Any:
         """Return the end of a container's log."""
-        lines = list(self.container(container).log)
+        lines = list(self.get(container).log)
         lines = lines[-tail:] if isinstance(tail, int) else lines
         wanted = [line for number, line in lines if (stdout if number == 1 else stderr)]
         return iter(wanted) if stream else b"".join(wanted)
@@ -414,14 +406,14 @@ class FakeContainers(FakeNetworks):
         **_: Any,
     ) -> dict[str, Any]:
         """Prepare a command in a container."""
-        found = self.container(container)
+        found = self.get(container)
         if not found.running:
             raise answer(409, f"Container {found.id} is not running")
         variables = environment or []
         if isinstance(variables, dict):
             variables = [f"{name}={value}" for name, value in variables.items()]
         made = Exec(
-            self.new_id(), found, list(cmd), list(variables), self._program(list(cmd), Program(exit_code=0))
+            self._new_id(), found, list(cmd), list(variables), self._program(list(cmd), Program(exit_code=0))
         )
         self._execs[made.id] = made
         return {"Id": made.id}

@@ -1,13 +1,13 @@
 """The images of the fake Engine."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline_runner.activities.docker.image import split
-from pipeline_runner.testing.docker_base import Base, answer, fits, operation
+from pipeline_runner.testing.docker_base import answer, fits, operation
 
 
 def now() -> str:
@@ -26,32 +26,44 @@ class Image:
     created: str = field(default_factory=now)
 
 
-class FakeImages(Base):
-    """Images and their tags."""
+class Images:
+    """The images and their tags.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        new_id: Returns an unused id.
+        users: Returns the id of each container of an image, and whether it is running.
+    """
+
+    def __init__(
+        self, new_id: Callable[[], str], users: Callable[[Image], Iterable[tuple[str, bool]]]
+    ) -> None:
+        self._new_id, self._users = new_id, users
         self._images: dict[str, Image] = {}
         self._tags: dict[str, str] = {}
         self._registry: dict[str, Image] = {}
 
-    def add_image(self, name: str, *, labels: dict[str, str] | None = None) -> str:
+    def add(self, name: str, *, labels: dict[str, str] | None = None) -> str:
         """Add an image, and return its id."""
-        image = Image(f"sha256:{self.new_id()}", dict(labels or {}), ["sh"])
+        image = Image(f"sha256:{self._new_id()}", dict(labels or {}), ["sh"])
         self._images[image.id] = image
         self._tags[":".join(split(name))] = image.id
         return image.id
 
     def add_to_registry(self, name: str) -> None:
         """Add an image to the registry, from which it can be pulled."""
-        self._registry[":".join(split(name))] = Image(f"sha256:{self.new_id()}", {}, ["sh"])
+        self._registry[":".join(split(name))] = Image(f"sha256:{self._new_id()}", {}, ["sh"])
 
     @property
     def tags(self) -> dict[str, str]:
         """The id of the image that each tag names."""
         return dict(sorted(self._tags.items()))
 
-    def image(self, reference: str) -> Image:
+    def name_of(self, target: str) -> str | None:
+        """Return a tag of the image with this id."""
+        image = self._images.get(target)
+        return None if image is None else next(iter(self.tags_of(image)), target)
+
+    def get(self, reference: str) -> Image:
         """Return an existing image by its tag or id."""
         found = self._tags.get(":".join(split(reference)))
         for image in self._images.values():
@@ -73,7 +85,7 @@ class FakeImages(Base):
     @operation(changes=False)
     def inspect_image(self, image: str) -> dict[str, Any]:
         """Return the description of an image."""
-        found = self.image(image)
+        found = self.get(image)
         return {
             "Id": found.id,
             "RepoTags": self.tags_of(found),
@@ -131,13 +143,13 @@ class FakeImages(Base):
     @operation(changes=True)
     def tag(self, image: str, repository: str, tag: str | None = None, force: bool = False) -> bool:
         """Set a tag of an image, even if it names another image."""
-        self._tags[f"{repository}:{tag or 'latest'}"] = self.image(image).id
+        self._tags[f"{repository}:{tag or 'latest'}"] = self.get(image).id
         return True
 
     @operation(changes=True)
     def remove_image(self, image: str, force: bool = False, noprune: bool = False) -> list[Any]:
         """Remove a tag, and the image with its last tag."""
-        found = self.image(image)
+        found = self.get(image)
         tags = self.tags_of(found)
         name = ":".join(split(image))
         if name in tags and len(tags) > 1:
@@ -157,12 +169,8 @@ class FakeImages(Base):
             self._prune(found.parent)
         return [*({"Untagged": tag} for tag in tags), {"Deleted": found.id}]
 
-    def users(self, image: Image) -> Iterator[tuple[str, bool]]:
-        """Yield the id of each container of an image, and whether it is running."""
-        yield from ()
-
     def _check_unused(self, image: Image, reference: str, *, force: bool) -> None:
-        for container, running in self.users(image):
+        for container, running in self._users(image):
             if running:
                 raise answer(
                     409,
@@ -185,15 +193,15 @@ class FakeImages(Base):
     def _prune(self, parent: str) -> None:
         image = self._images.get(parent)
         children = any(child.parent == parent for child in self._images.values())
-        if image is not None and not self.tags_of(image) and not children and not any(self.users(image)):
+        if image is not None and not self.tags_of(image) and not children and not any(self._users(image)):
             del self._images[parent]
             self._prune(image.parent)
 
-    def commit_to_image(
+    def add_layer(
         self, base: Image, labels: dict[str, str], name: str | None, changes: list[str] | str | None
     ) -> Image:
         """Create an image on top of another one."""
-        image = Image(f"sha256:{self.new_id()}", dict(labels), list(base.command), base.id)
+        image = Image(f"sha256:{self._new_id()}", dict(labels), list(base.command), base.id)
         for change in [changes] if isinstance(changes, str) else changes or []:
             instruction, _, rest = change.partition(" ")
             if instruction == "LABEL":

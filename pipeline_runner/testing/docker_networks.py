@@ -1,11 +1,11 @@
 """The networks and volumes of the fake Engine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_runner.testing.docker_base import answer, fits, operation
-from pipeline_runner.testing.docker_images import FakeImages, now
+from pipeline_runner.testing.docker_images import now
 
 
 @dataclass(eq=False)
@@ -39,31 +39,34 @@ class Network:
         }
 
 
-class FakeNetworks(FakeImages):
-    """Networks and volumes."""
+class Networks:
+    """The networks.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        new_id: Returns an unused id.
+    """
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
         self._networks = {
-            name: Network(self.new_id(), name, driver=driver, prefix="172.17.0")
+            name: Network(new_id(), name, driver=driver, prefix="172.17.0")
             for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null"))
         }
-        self._volumes: dict[str, dict[str, Any]] = {}
 
-    def network(self, name: str) -> Network:
+    def name_of(self, target: str) -> str | None:
+        """Return the name of the network with this id."""
+        return next((network.name for network in self._networks.values() if network.id == target), None)
+
+    def get(self, name: str) -> Network:
         """Return an existing network by its name or id."""
         for network in self._networks.values():
             if name in {network.name, network.id}:
                 return network
         raise answer(404, f"network {name} not found")
 
-    def network_names(self) -> list[str]:
-        """Return the names of the networks that are not the Engine's own."""
-        return sorted(set(self._networks) - {"bridge", "host", "none"})
-
-    def full_id(self, container: str) -> str:
-        """Return the id of an existing container."""
-        raise NotImplementedError
+    def of(self, container: str) -> list[Network]:
+        """Return the networks that a container is in."""
+        return [network for network in self._networks.values() if container in network.members]
 
     @operation(changes=False)
     def networks(self, names: Any = None, ids: Any = None, filters: Any = None) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ class FakeNetworks(FakeImages):
     @operation(changes=False)
     def inspect_network(self, net_id: str) -> dict[str, Any]:
         """Return the description of a network."""
-        return self.network(net_id).shown()
+        return self.get(net_id).shown()
 
     @operation(changes=True)
     def create_network(
@@ -98,14 +101,14 @@ class FakeNetworks(FakeImages):
             raise answer(409, f"network with name {name} already exists")
         subnet = ((ipam or {}).get("Config") or [{}])[0].get("Subnet")
         prefix = subnet.rpartition(".")[0] if subnet else f"172.{len(self._networks) + 15}.0"
-        made = Network(self.new_id(), name, dict(labels or {}), driver or "bridge", internal, prefix)
+        made = Network(self._new_id(), name, dict(labels or {}), driver or "bridge", internal, prefix)
         self._networks[name] = made
         return {"Id": made.id, "Warning": ""}
 
     @operation(changes=True)
     def remove_network(self, net_id: str) -> None:
         """Remove an empty network."""
-        network = self.network(net_id)
+        network = self.get(net_id)
         if network.members:
             raise answer(
                 403,
@@ -113,28 +116,24 @@ class FakeNetworks(FakeImages):
             )
         del self._networks[network.name]
 
-    @operation(changes=True)
-    def connect_container_to_network(
-        self, container: str, net_id: str, aliases: list[str] | None = None, driver_opt: Any = None, **_: Any
-    ) -> None:
-        """Connect a container to a network."""
-        network, member = self.network(net_id), self.full_id(container)
-        if member in network.members:
-            raise answer(
-                403, f"endpoint with name {self.shown(member)} already exists in network {network.name}"
-            )
-        network.join(member)
-        network.options[member] = dict(driver_opt or {})
 
-    @operation(changes=True)
-    def disconnect_container_from_network(self, container: str, net_id: str, force: bool = False) -> None:
-        """Disconnect a container from a network."""
-        network, member = self.network(net_id), self.full_id(container)
-        if network.members.pop(member, None) is None:
-            raise answer(500, f"container {member} is not connected to network {network.name}")
-        network.options.pop(member, None)
+class Volumes:
+    """The volumes.
 
-    def add_volume(
+    Args:
+        new_id: Returns an unused name.
+        users: Returns the id of each container that uses a volume.
+    """
+
+    def __init__(self, new_id: Callable[[], str], users: Callable[[str], Iterable[str]]) -> None:
+        self._new_id, self._users = new_id, users
+        self._volumes: dict[str, dict[str, Any]] = {}
+
+    def name_of(self, target: str) -> str | None:
+        """Return the name of a volume, which has no other id."""
+        return target if target in self._volumes else None
+
+    def add(
         self, name: str, *, labels: dict[str, str] | None = None, driver: str | None = None
     ) -> dict[str, Any]:
         """Add a volume unless it exists."""
@@ -147,10 +146,6 @@ class FakeNetworks(FakeImages):
             "Scope": "local",
         }
         return dict(self._volumes.setdefault(name, made))
-
-    def volume_users(self, name: str) -> Iterator[str]:
-        """Yield the id of each container that uses a volume."""
-        yield from ()
 
     @operation(changes=False)
     def volumes(self, filters: Any = None) -> dict[str, Any]:
@@ -169,14 +164,14 @@ class FakeNetworks(FakeImages):
         self, name: str | None = None, driver: str | None = None, driver_opts: Any = None, labels: Any = None
     ) -> dict[str, Any]:
         """Create a volume, or return the existing one."""
-        return self.add_volume(name or self.new_id(), labels=labels, driver=driver)
+        return self.add(name or self._new_id(), labels=labels, driver=driver)
 
     @operation(changes=True)
     def remove_volume(self, name: str, force: bool = False) -> None:
         """Remove a volume that no container uses."""
         if name not in self._volumes:
             raise answer(404, f"get {name}: no such volume")
-        users = list(self.volume_users(name))
+        users = list(self._users(name))
         if users:
             raise answer(409, f"remove {name}: volume is in use - [{', '.join(users)}]")
         del self._volumes[name]

@@ -306,7 +306,7 @@ def test_a_command_ends_with_its_activity(
             await task
 
     asyncio.run(scenario())
-    running = [e for e in fake._execs.values() if e.running]
+    running = [e for e in fake._containers._execs.values() if e.running]
     assert running == []
 
 

@@ -1,6 +1,5 @@
 """How the catalogue says that an activity is undone: once, for every step that says nothing."""
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -41,7 +40,7 @@ def check(undo: Undo, *, effect_free: bool) -> None:
     Raises:
         ValueError: The message says why.
     """
-    from pipeline_runner.core.expressions.parsing import ExpressionError, references
+    from pipeline_runner.core.expressions.parsing import ExpressionError, references, strings_in
 
     told = f'the undo by "{undo.activity}"'
     if effect_free:
@@ -49,7 +48,7 @@ def check(undo: Undo, *, effect_free: bool) -> None:
     if undo.input is not None and undo.args is not None:
         raise ValueError(f'{told}: "input" and "args" are two ways to give the input, use one')
     known = roots(Place.CATALOGUE)
-    for text in _strings([undo.input, undo.args]):
+    for text in strings_in([undo.input, undo.args]):
         try:
             names = [reference.path[0] for reference in references(text)]
         except ExpressionError as error:
@@ -57,11 +56,3 @@ def check(undo: Undo, *, effect_free: bool) -> None:
         for name in names:
             if name not in known:
                 raise ValueError(f'{told}: there is no "{name}", there are {listed(known)}')
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)

@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.catalogue.undo import Undo
-from pipeline_runner.activities.dns.server import Server, ask_system, key_of, plain, uncertain
+from pipeline_runner.activities.dns.server import Server, ask_system, in_doubt, key_of, plain
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
 from pipeline_runner.activities.toolkit.parameters import built_in, doc
@@ -332,7 +332,7 @@ class _Change:
             if self._told is None:
                 await self._heart.remember({"values": self.noted.values, "ttl": self.noted.ttl})
             if await self._server.update(self._message(zone, before, after)):
-                with uncertain():
+                with in_doubt():
                     now, applied = await self._look(zone, before, after)
                 if not applied:
                     raise self._not_applied(now == before)

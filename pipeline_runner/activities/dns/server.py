@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from temporalio.exceptions import ApplicationError
 
-from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.errors import refused, uncertain
 from pipeline_runner.activities.toolkit.secret_values import SecretNotFoundError, secret_value
 from pipeline_runner.core import errors
-from pipeline_runner.core.errors import UNCERTAIN
 
 if TYPE_CHECKING:
     import dns.message
@@ -69,7 +68,7 @@ class Server:
         """
         import dns.rcode
 
-        answer = await self._exchange(message, doubt=uncertain)
+        answer = await self._exchange(message, doubt=in_doubt)
         if answer.rcode() == dns.rcode.NOERROR:
             return True
         if answer.rcode() in {
@@ -77,8 +76,8 @@ class Server:
         }:  # fmt: skip
             return False
         if answer.rcode() == dns.rcode.SERVFAIL:
-            with uncertain():  # it may have handed the update on, to a server that did it
-                raise self._refusal(answer)
+            # It may have handed the update on, to a server that did it.
+            raise uncertain(self._refusal(answer))
         raise self._refusal(answer)
 
     async def zone_of(self, name: "dns.name.Name", given: "dns.name.Name | None") -> "dns.name.Name":
@@ -239,18 +238,12 @@ async def ask_system(query: "dns.message.Message", port: int, what: str) -> "dns
 
 
 @contextmanager
-def uncertain() -> Iterator[None]:
-    """Mark an error inside: the update may have been applied."""
+def in_doubt() -> Iterator[None]:
+    """Mark errors inside: the update may have been applied."""
     try:
         yield
     except ApplicationError as error:
-        raise ApplicationError(
-            error.message,
-            *error.details,
-            UNCERTAIN,
-            type=error.type,
-            non_retryable=error.non_retryable,
-        ) from None
+        raise uncertain(error) from None
 
 
 def _reason(error: OSError | EOFError, otherwise: str) -> str:

@@ -23,21 +23,20 @@ from pipeline_runner.activities.docker.container_exec import ExecInput, ExecOutp
 from pipeline_runner.activities.docker.container_run import RunInput, RunOutput, run
 from pipeline_runner.activities.docker.engine import (
     CONTAINERS,
-    EXTRA,
     NAME,
-    TIMEOUTS,
     Container,
     Family,
     Key,
     Removed,
+    docker_activity,
     seconds,
     whole_seconds,
 )
-from pipeline_runner.activities.docker.errors import is_type, uncertain
-from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.docker.errors import is_type
+from pipeline_runner.activities.toolkit.errors import refused, uncertain
 from pipeline_runner.activities.toolkit.heartbeat import Heart, heartbeating, remembered
 from pipeline_runner.activities.toolkit.output import STDERR_LIMIT, STDOUT_ENCODED, STDOUT_LIMIT
-from pipeline_runner.activities.toolkit.parameters import built_in, doc
+from pipeline_runner.activities.toolkit.parameters import doc
 from pipeline_runner.activities.toolkit.sizes import clip
 from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.model import Retry
@@ -186,12 +185,7 @@ class LogsOutput:
 class Containers(Family):
     """The activities of this family."""
 
-    @built_in(
-        "container.run",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
-        undo=Undo("container.remove", {"key": "{{ step.key }}"}),
-    )
+    @docker_activity("container.run", undo=Undo("container.remove", {"key": "{{ step.key }}"}))
     async def run(self, parameters: RunInput) -> RunOutput:
         """Run a long-running container: create it, start it, and check that it keeps running.
 
@@ -201,7 +195,7 @@ class Containers(Family):
         async with heartbeating() as heart:
             return await run(self._engine, parameters, heart)
 
-    @built_in("container.inspect", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @docker_activity("container.inspect", effect_free=True)
     async def inspect(self, parameters: ContainerInput) -> InspectOutput:
         """Return the state of a container."""
         async with heartbeating():
@@ -224,10 +218,8 @@ class Containers(Family):
             created=found["Created"],
         )
 
-    @built_in(
+    @docker_activity(
         "container.start",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
         undo=Undo(
             "container.stop",
             {
@@ -259,10 +251,8 @@ class Containers(Family):
                 )
         return StartOutput(id=found["Id"], name=state.name_of(found), started=started)
 
-    @built_in(
+    @docker_activity(
         "container.stop",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
         undo=Undo(
             "container.start",
             {
@@ -299,7 +289,7 @@ class Containers(Family):
                 found = await state.find(self._engine, container)
         return _stopped(found, changed=stopped)
 
-    @built_in("container.exec", extra=EXTRA, timeouts=TIMEOUTS, retry=Retry(maximum_attempts=1))
+    @docker_activity("container.exec", retry=Retry(maximum_attempts=1))
     async def exec(self, parameters: ExecInput) -> ExecOutput:
         """Run a command in a running container. An exit code other than 0 fails the step.
 
@@ -310,18 +300,13 @@ class Containers(Family):
         async with heartbeating():
             return await execute(self._engine, parameters)
 
-    @built_in(
-        "container.commit",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
-        undo=Undo("image.remove", {"key": "{{ step.key }}"}),
-    )
+    @docker_activity("container.commit", undo=Undo("image.remove", {"key": "{{ step.key }}"}))
     async def commit(self, parameters: CommitInput) -> CommitOutput:
         """Create an image from the current files of a container, without its volumes."""
         async with heartbeating():
             return await commit(self._engine, parameters)
 
-    @built_in("container.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    @docker_activity("container.remove")
     async def remove(self, parameters: RemoveInput) -> Removed:
         """Remove a container. A missing container is not an error.
 
@@ -341,7 +326,7 @@ class Containers(Family):
                 )
         return Removed(removed=bool(found))
 
-    @built_in("container.logs", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @docker_activity("container.logs", effect_free=True)
     async def logs(self, parameters: LogsInput) -> LogsOutput:
         """Read the end of a container's log."""
         async with heartbeating():

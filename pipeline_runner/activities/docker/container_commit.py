@@ -7,7 +7,7 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.engine import IMAGES, LONG_PATIENCE, Container, Engine, own_labels
-from pipeline_runner.activities.docker.errors import is_type, uncertain
+from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.docker.image import (
     Tag,
     apply,
@@ -19,6 +19,7 @@ from pipeline_runner.activities.docker.image import (
     taken,
 )
 from pipeline_runner.activities.toolkit.context import step_key
+from pipeline_runner.activities.toolkit.errors import uncertain
 from pipeline_runner.activities.toolkit.parameters import doc
 
 

@@ -17,10 +17,10 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.docker.engine import Container, Engine, Variables, environment
-from pipeline_runner.activities.docker.errors import MISSING, is_type, uncertain
+from pipeline_runner.activities.docker.errors import MISSING, is_type
 from pipeline_runner.activities.shell import DRAIN, GRACE
 from pipeline_runner.activities.toolkit.context import step_key
-from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.errors import refused, uncertain
 from pipeline_runner.activities.toolkit.heartbeat import time_left
 from pipeline_runner.activities.toolkit.output import Output
 from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc

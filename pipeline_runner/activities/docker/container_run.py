@@ -23,10 +23,10 @@ from pipeline_runner.activities.docker.engine import (
     texts,
     there,
 )
-from pipeline_runner.activities.docker.errors import MESSAGE_LIMIT, is_type, uncertain
+from pipeline_runner.activities.docker.errors import MESSAGE_LIMIT, is_type
 from pipeline_runner.activities.docker.image import split
 from pipeline_runner.activities.toolkit.context import step_key
-from pipeline_runner.activities.toolkit.errors import refused
+from pipeline_runner.activities.toolkit.errors import refused, uncertain
 from pipeline_runner.activities.toolkit.heartbeat import Heart
 from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
 from pipeline_runner.activities.toolkit.sizes import one_line

@@ -11,6 +11,7 @@ Messages name containers, images and what the Engine said, never environments.
 """
 
 import asyncio
+import functools
 import math
 import os
 import threading
@@ -27,7 +28,7 @@ from pipeline_runner.activities.catalogue import extras
 from pipeline_runner.activities.docker import errors
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
-from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
+from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, built_in, doc
 from pipeline_runner.activities.toolkit.threads import in_thread
 from pipeline_runner.core import durations
 from pipeline_runner.core.errors import UNCERTAIN
@@ -37,7 +38,8 @@ T = TypeVar("T")
 
 EXTRA = "containers"
 """The optional part of this package that brings the client."""
-TIMEOUTS = Timeouts(heartbeat=10.0)
+docker_activity = functools.partial(built_in, extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
+"""Makes a method a built-in activity that needs an Engine."""
 
 KEY_LABEL = "pipeline-runner.key"
 """Holds the idempotency key of the step that made a thing."""

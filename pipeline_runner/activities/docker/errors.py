@@ -12,7 +12,6 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.sizes import one_line
-from pipeline_runner.core.errors import UNCERTAIN
 
 MESSAGE_LIMIT = 500
 """Characters of what the Engine said that go into a message."""
@@ -124,16 +123,3 @@ def broken(error: Exception) -> Broken | None:
 def is_type(error: BaseException, *types: str) -> bool:
     """Tell whether an activity's error has one of these types."""
     return isinstance(error, ApplicationError) and error.type in types
-
-
-def uncertain(error: ApplicationError) -> ApplicationError:
-    """Return an error that says that the outcome is not known, and else the same."""
-    if UNCERTAIN in error.details:
-        return error
-    return ApplicationError(
-        error.message,
-        *error.details,
-        UNCERTAIN,
-        type=error.type,
-        non_retryable=error.non_retryable,
-    )

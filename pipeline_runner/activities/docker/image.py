@@ -22,10 +22,8 @@ from temporalio.exceptions import ApplicationError
 
 from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker.engine import (
-    EXTRA,
     IMAGE,
     IMAGES,
-    TIMEOUTS,
     Engine,
     Family,
     Force,
@@ -33,12 +31,13 @@ from pipeline_runner.activities.docker.engine import (
     Key,
     Removed,
     check_which,
+    docker_activity,
 )
 from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import undone_outcome
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import built_in, doc
+from pipeline_runner.activities.toolkit.parameters import doc
 
 Tag = Annotated[
     str,
@@ -114,7 +113,7 @@ class RemoveImageInput:
 class Images(Family):
     """The activities of this family."""
 
-    @built_in("image.inspect", extra=EXTRA, timeouts=TIMEOUTS, effect_free=True)
+    @docker_activity("image.inspect", effect_free=True)
     async def inspect(self, parameters: InspectImageInput) -> InspectImageOutput:
         """Return the properties of an image."""
         async with heartbeating():
@@ -131,10 +130,8 @@ class Images(Family):
             size=found.get("Size"),
         )
 
-    @built_in(
+    @docker_activity(
         "image.tag",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
         # Which image had the tag is known of a completed step alone.
         undo=Undo(
             "image.remove",
@@ -167,7 +164,7 @@ class Images(Family):
                 await apply(self._engine, found["Id"], tag)
         return TagOutput(id=found["Id"], tag=tag, replaced=before["replaced"])
 
-    @built_in("image.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    @docker_activity("image.remove")
     async def remove(self, parameters: RemoveImageInput) -> Removed:
         """Remove an image or a tag. A missing image or tag is not an error.
 

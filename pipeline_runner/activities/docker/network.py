@@ -9,11 +9,9 @@ from temporalio.exceptions import ApplicationError
 from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker import container_state as state
 from pipeline_runner.activities.docker.engine import (
-    EXTRA,
     KEY_LABEL,
     NAME,
     NETWORKS,
-    TIMEOUTS,
     Container,
     Family,
     Force,
@@ -21,6 +19,7 @@ from pipeline_runner.activities.docker.engine import (
     Labels,
     Network,
     Removed,
+    docker_activity,
     has_key,
     own_labels,
     texts,
@@ -30,7 +29,7 @@ from pipeline_runner.activities.docker.errors import is_type
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating, remembered
-from pipeline_runner.activities.toolkit.parameters import built_in, doc
+from pipeline_runner.activities.toolkit.parameters import doc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +101,7 @@ class RemoveNetworkInput:
 class Networks(Family):
     """The activities of this family."""
 
-    @built_in(
-        "network.create",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
-        undo=Undo("network.remove", {"key": "{{ step.key }}"}),
-    )
+    @docker_activity("network.create", undo=Undo("network.remove", {"key": "{{ step.key }}"}))
     async def create(self, parameters: CreateNetworkInput) -> NetworkCreated:
         """Create a network. A network of the same name that this step did not create is an error."""
         name = parameters.name
@@ -139,10 +133,8 @@ class Networks(Family):
             f"create network {parameters.name}", make, lambda docker, network: docker.remove_network(network)
         )
 
-    @built_in(
+    @docker_activity(
         "network.connect",
-        extra=EXTRA,
-        timeouts=TIMEOUTS,
         undo=Undo(
             "network.disconnect",
             {
@@ -173,7 +165,7 @@ class Networks(Family):
                 found = await state.find(self._engine, container)
         return ConnectOutput(address=state.networks(found).get(name, ""), connected=not before["connected"])
 
-    @built_in("network.disconnect", extra=EXTRA, timeouts=TIMEOUTS)
+    @docker_activity("network.disconnect")
     async def disconnect(self, parameters: DisconnectInput) -> Disconnected:
         """Disconnect a container from a network. It is not an error if either of them is missing."""
         network, container, force = parameters.network, parameters.container, parameters.force
@@ -201,7 +193,7 @@ class Networks(Family):
         )
         return str(found["Name"])
 
-    @built_in("network.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    @docker_activity("network.remove")
     async def remove(self, parameters: RemoveNetworkInput) -> Removed:
         """Remove a network. A missing network is not an error."""
         async with heartbeating():

@@ -7,15 +7,14 @@ from msgspec import Meta
 
 from pipeline_runner.activities.catalogue.undo import Undo
 from pipeline_runner.activities.docker.engine import (
-    EXTRA,
     NAME,
-    TIMEOUTS,
     VOLUMES,
     Family,
     Force,
     Key,
     Labels,
     Removed,
+    docker_activity,
     has_key,
     own_labels,
     texts,
@@ -24,7 +23,7 @@ from pipeline_runner.activities.docker.engine import (
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.heartbeat import heartbeating
-from pipeline_runner.activities.toolkit.parameters import built_in, doc
+from pipeline_runner.activities.toolkit.parameters import doc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +56,7 @@ class RemoveVolumeInput:
 class Volumes(Family):
     """The activities of this family."""
 
-    @built_in(
-        "volume.create", extra=EXTRA, timeouts=TIMEOUTS, undo=Undo("volume.remove", {"key": "{{ step.key }}"})
-    )
+    @docker_activity("volume.create", undo=Undo("volume.remove", {"key": "{{ step.key }}"}))
     async def create(self, parameters: CreateVolumeInput) -> VolumeCreated:
         """Create a volume. A volume of the same name that this step did not create is an error."""
         name = parameters.name
@@ -86,7 +83,7 @@ class Volumes(Family):
             remove,
         )
 
-    @built_in("volume.remove", extra=EXTRA, timeouts=TIMEOUTS)
+    @docker_activity("volume.remove")
     async def remove(self, parameters: RemoveVolumeInput) -> Removed:
         """Remove a volume and its content. A missing volume is not an error."""
         async with heartbeating():

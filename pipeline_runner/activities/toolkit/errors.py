@@ -13,6 +13,8 @@ from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
+from pipeline_runner.core.errors import UNCERTAIN
+
 _TYPES = {
     errno.ENOENT: "FileNotFound",
     errno.EACCES: "PermissionDenied",
@@ -31,6 +33,14 @@ _TYPES = {
 def refused(message: str, error_type: str, *details: Any) -> ApplicationError:
     """Return an error that is not retried, for a mistake in the step itself."""
     return ApplicationError(message, *details, type=error_type, non_retryable=True)
+
+
+def uncertain(error: ApplicationError) -> ApplicationError:
+    """Return the error with the mark that the outcome is not known."""
+    if UNCERTAIN in error.details:
+        return error
+    details = [*error.details, UNCERTAIN]
+    return ApplicationError(error.message, *details, type=error.type, non_retryable=error.non_retryable)
 
 
 def from_os_error(error: OSError, doing: str) -> ApplicationError:

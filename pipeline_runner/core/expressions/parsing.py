@@ -147,6 +147,15 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
     return Parsed(tree, is_lone(tree), sorted(references_in(tree), key=attrgetter("offset")), problems)
 
 
+def strings_in(value: object) -> Iterator[str]:
+    """Yield every string in a value, in order, but not the keys of mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings_in(item)
+
+
 def references(text: str, *, bare: bool = False) -> list[Reference]:
     """List the names that a template, or a bare expression, uses, with the keys after them.
 

@@ -10,7 +10,7 @@ import msgspec
 from temporalio.api.common.v1 import Payload
 
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions.parsing import ExpressionError, references
+from pipeline_runner.core.expressions.parsing import ExpressionError, references, strings_in
 from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
 from pipeline_runner.core.scope import STEP_KEYS
 from pipeline_runner.core.state import ScopeLog
@@ -147,7 +147,7 @@ def _children(pipeline: Pipeline) -> list[str]:
 
 
 def _references(action: model.ActivityCall | ChildCall) -> frozenset[tuple[str, ...]]:
-    return frozenset(head for text in _strings(msgspec.to_builtins(action)) for head in _heads(text))
+    return frozenset(head for text in strings_in(msgspec.to_builtins(action)) for head in _heads(text))
 
 
 def _heads(text: str) -> list[tuple[str, ...]]:
@@ -156,16 +156,6 @@ def _heads(text: str) -> list[tuple[str, ...]]:
     except ExpressionError:
         # Refused by the checker; at run time it is the undo's own error.
         return []
-
-
-def _strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for item in value.values() for text in _strings(item)]
-    if isinstance(value, list | tuple):
-        return [text for item in value for text in _strings(item)]
-    return []
 
 
 @lru_cache(maxsize=64)
