@@ -1,1 +1,1 @@
-"""What a step can name: the catalogue, the built-in families, and the door for plugins."""
+"""Everything that a step can call: the catalogue, the built-in families, and modules of activities."""

@@ -1,9 +1,9 @@
-"""The ``shell`` family: programs run on the worker's machine.
+"""The ``shell`` family: programs that run on the worker's machine.
 
-A program is started from a list of arguments, never through a shell. The step ends when the
-program does, and nothing that it started outlives the step: not its cancellation, not its
-timeout, not a worker killed with -9 (see ``guardian.py``). A program that is to live on must
-be started by something that stays, such as the service manager.
+A program is started from a list of arguments, never through a shell. The step ends with the program,
+and no process that the program started outlives the step, its cancellation, its timeout, or a worker
+killed with -9 (see ``guardian.py``). A program that should keep running must be started by something
+permanent, such as the service manager.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from pipeline_runner.core.model import Retry, Timeouts
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 DRAIN = 1.0
-"""Seconds to wait for the end of the output when the program itself has ended."""
+"""Seconds to wait for the end of the output after the program itself has ended."""
 _FIRST_LINE = 256
-"""Bytes; what the system reads of it."""
+"""The number of bytes of a script's first line that the system reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ async def run(parameters: RunInput) -> RunOutput:
 
 
 async def _run(parameters: RunInput, output: Output) -> int:
-    """Run the program, and return its exit code when nothing is left of it."""
+    """Run the program, and return its exit code when nothing of it is left."""
     command, environment, cwd = _prepared(parameters)
     stdin = None if parameters.stdin is None else parameters.stdin.encode()
     with _explained(command[0], environment, cwd):
@@ -105,7 +105,7 @@ async def _run(parameters: RunInput, output: Output) -> int:
 
 
 def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
-    """Return command, environment and directory as the system takes them."""
+    """Return the command, the environment and the directory in the system's encoding."""
     try:
         cwd = working_directory() if parameters.cwd is None else absolute(parameters.cwd)
     except OSError as error:
@@ -119,7 +119,7 @@ def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], by
         if any(not name or b"=" in name for name in encoded):
             raise ValueError("a name that is none")
     except ValueError:
-        # From None: Python's own message may show the text that it does not like.
+        # From None: Python's own message may show the string that it rejects.
         raise refused(
             "the command or its environment contains a character that cannot be passed to a program",
             "InvalidInput",
@@ -129,7 +129,7 @@ def _prepared(parameters: RunInput) -> tuple[list[bytes], dict[bytes, bytes], by
 
 @contextmanager
 def _explained(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> Iterator[None]:
-    """Turn what can go wrong between start and end into errors for people."""
+    """Turn errors between start and end into errors for people."""
     name = os.fsdecode(program)
     try:
         yield
@@ -163,7 +163,7 @@ def _start_error(number: int, name: str) -> ApplicationError:
 
 
 def _interpreter(program: bytes, environment: dict[bytes, bytes], cwd: bytes) -> str | None:
-    """Return what is missing although the program's file is there; None: it is not there."""
+    """Return what is missing although the program's file exists, or None if the file does not exist."""
     places = [b""] if b"/" in program else environment.get(b"PATH", os.defpath.encode()).split(b":")
     for place in places:
         path = os.path.join(cwd, place, program)
@@ -199,7 +199,7 @@ def _parsed(stdout: str, parse: str, *, truncated: bool) -> Any:
 
 
 def _lines(text: str) -> list[str]:
-    """Return lines that end with LF or CRLF: the name of a file may have any other character in it."""
+    """Return lines that end with LF or CRLF: file names may contain any other line separator."""
     *lines, rest = text.replace("\r\n", "\n").split("\n")
     return [*lines, rest] if rest else lines
 
@@ -210,6 +210,6 @@ def _json(text: str) -> Any:
     except RecursionError:
         reason = "nested too deeply"
     except ValueError as error:
-        # The position, but not the text: an error's cause would carry all of it.
+        # The position, but not the string: the cause of an error would contain all of it.
         reason = str(error) if text.strip() else "it is empty"
     raise refused(f"standard output is not JSON: {reason}", "OutputNotJson")

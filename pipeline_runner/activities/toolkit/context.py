@@ -1,4 +1,4 @@
-"""What an activity may ask about the step it serves, beyond ``temporalio.activity.info()``.
+"""What an activity can find out about its step, beyond ``temporalio.activity.info()``.
 
 Imports neither temporalio nor the engine, so that activities stay plain functions.
 """
@@ -18,7 +18,7 @@ class Origin:
     """The run that an activity belongs to."""
 
     server: str | None
-    """Id of the namespace, which no other server has; None: it is not known."""
+    """Id of the namespace, which no other server has; None: not known."""
     workflow_id: str
     run_id: str
 
@@ -29,11 +29,11 @@ _origin: ContextVar[Origin | None] = ContextVar("pipeline_runner_origin", defaul
 def idempotency_key() -> str:
     """Return the idempotency key of the step that this activity serves.
 
-    Thirty-two hex digits, the same over retries, resets and continue-as-new of a run, and
-    different for every step of every run. Hand it to a service that de-duplicates requests.
+    It consists of 32 hex digits. It is the same over retries, resets and continue-as-new, and differs
+    for every other step of every run. Pass it to services that de-duplicate requests.
 
     Raises:
-        LookupError: The caller is not an activity that a pipeline step started.
+        LookupError: No pipeline step started the calling activity.
     """
     key = _key.get()
     if key is None:
@@ -47,15 +47,15 @@ def step_key() -> str | None:
 
 
 def set_idempotency_key(key: str | None) -> None:
-    """Set the key for the current context. The worker does this; tests may."""
+    """Set the idempotency key for the current context. Only the worker and tests call this."""
     _key.set(key)
 
 
 def working_directory() -> str:
     """Return the directory that relative paths of this step refer to.
 
-    It is the directory in which the run was started, if the run has one; see the reference.
-    Otherwise it is the current directory of this process.
+    If the run has a directory, it is the one in which the run was started. Otherwise it is the current
+    directory of this process.
 
     Raises:
         OSError: The run has none, and the current directory of this process no longer exists.
@@ -64,49 +64,50 @@ def working_directory() -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a path that does not depend on where this process runs."""
+    """Return the absolute path of a path that may be relative to the run's directory."""
     return path if os.path.isabs(path) else os.path.join(working_directory(), path)
 
 
 def set_working_directory(directory: str | None) -> None:
-    """Set the run's directory for the current context. The worker does this; tests may."""
+    """Set the run's directory for the current context. Only the worker and tests call this."""
     _directory.set(directory)
 
 
 def undone_outcome() -> str | None:
-    """Return how the step ended that this activity undoes: ``completed``, ``uncertain`` or ``failed``.
+    """Return the outcome of the step that this activity undoes: ``completed``, ``uncertain`` or ``failed``.
 
-    None: the activity is neither a compensation nor a step of a pipeline that is one. An undo that finds
-    nothing to undo has to know it: after ``completed`` something is missing, and the undo must fail; after
-    ``uncertain`` the step may not have come that far.
+    Return None if the activity is neither a compensation nor a step of a pipeline that is one. An undo
+    that finds nothing to undo needs the outcome: after ``completed`` something is missing, and the undo
+    must fail; after ``uncertain`` the step may not have done anything.
     """
     return _outcome.get() or _of_pipeline.get()
 
 
 def is_compensation() -> bool:
-    """Tell whether this activity is a compensation, which nothing undoes.
+    """Tell whether this activity is a compensation, which is never undone.
 
-    A step of a pipeline that is a compensation is none: it is undone when a later step of it fails.
+    A step of a pipeline that is a compensation does not count: it is undone if a later step of it
+    fails.
     """
     return _outcome.get() is not None
 
 
 def set_undone_outcome(outcome: str | None, *, by_pipeline: str | None = None) -> None:
-    """Set the outcomes for the current context. The worker does this; tests may.
+    """Set the outcomes for the current context. Only the worker and tests call this.
 
     Args:
-        outcome: How the step ended that the activity undoes.
-        by_pipeline: How the step ended that the activity's whole pipeline undoes.
+        outcome: The outcome of the step that the activity undoes.
+        by_pipeline: The outcome of the step that the activity's whole pipeline undoes.
     """
     _outcome.set(outcome)
     _of_pipeline.set(by_pipeline)
 
 
 def origin() -> Origin | None:
-    """Return the run that this activity belongs to, None outside a worker of this package."""
+    """Return the run that this activity belongs to, or None outside a worker of this package."""
     return _origin.get()
 
 
 def set_origin(run: Origin | None) -> None:
-    """Set the run for the current context. The worker does this; tests may."""
+    """Set the run for the current context. Only the worker and tests call this."""
     _origin.set(run)

@@ -1,8 +1,7 @@
-"""How activities say what went wrong: one place that turns causes into Temporal errors.
+"""The errors of activities: one place that turns causes into Temporal errors.
 
-A mistake of the person who wrote the step is not retried; whatever may pass by itself is.
-Messages name paths and programs, never contents, environments or headers. Imported by
-implementations only: it imports temporalio.
+Errors in the step itself are not retried; errors that may be temporary are. Messages name paths and
+programs, never contents, environments or headers. Imports temporalio: for implementations only.
 """
 
 import errno
@@ -27,11 +26,11 @@ _TYPES = {
     errno.ELOOP: "TooManyLinks",
     errno.EROFS: "ReadOnlyFileSystem",
 }
-"""What no retry changes. Everything else (a full disk, a broken one) is retried."""
+"""Errors that a retry does not change. All others, such as a full disk, are retried."""
 
 
 def refused(message: str, error_type: str, *details: Any) -> ApplicationError:
-    """Return an error that is not retried, for a mistake in the step itself."""
+    """Return an error that is not retried, for an error in the step itself."""
     return ApplicationError(message, *details, type=error_type, non_retryable=True)
 
 
@@ -44,7 +43,7 @@ def uncertain(error: ApplicationError) -> ApplicationError:
 
 
 def from_os_error(error: OSError, doing: str) -> ApplicationError:
-    """Return the error for a failed system call; ``doing`` is like ``write /etc/motd``."""
+    """Return the error for a failed system call. ``doing`` is a phrase such as ``write /etc/motd``."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     error_type = _TYPES.get(error.errno or 0)
     return ApplicationError(
@@ -56,12 +55,12 @@ def from_os_error(error: OSError, doing: str) -> ApplicationError:
 
 @contextmanager
 def explain_errors(doing: str) -> Iterator[None]:
-    """Turn the system's errors inside into errors for people."""
+    """Turn system errors inside into errors for people."""
     try:
         yield
     except OSError as error:
-        # From None: the message says it all, and the root of the chain names the error's type.
+        # From None: the message says everything, and the last error of the chain names the error's type.
         raise from_os_error(error, doing) from None
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which JSON can say. From None: the error holds all the text.
+        # Half of a surrogate pair, which JSON can express. From None: the error contains the whole string.
         raise refused(f"cannot {doing}: the string is not valid Unicode", "InvalidInput") from None

@@ -1,23 +1,23 @@
-"""The processes that start a worker's programs, and end all that these start.
+"""The processes that start a worker's programs, and end everything that these start.
 
 ::
 
     worker ── nursery, one a worker ── guardian, one a program ── program ── whatever it starts
 
-The nursery is a small Python process, started once, so that a guardian costs no more than a
-fork. A guardian adopts orphans (``PR_SET_CHILD_SUBREAPER``, Linux): whatever the program
-starts stays below its guardian, whichever process group or session it chose, and so can be
-found and ended. A guardian holds one end of a socket whose other end the worker alone holds.
-When that is closed, for whatever reason, a kill -9 of the worker included, it kills what is
-left. The nursery kills what a guardian that was itself killed leaves behind.
+The nursery is a small Python process that starts once, so that a guardian costs only a fork. A guardian
+adopts orphans (``PR_SET_CHILD_SUBREAPER``, Linux): every process that the program starts stays below
+its guardian, whatever process group or session it chooses, and can be found and ended. A guardian holds
+one end of a socket, and only the worker holds the other. When the socket closes for any reason, such as
+a kill -9 of the worker, the guardian kills what is left. If a guardian itself is killed, the nursery
+kills what is left.
 
-Where there is no subreaper (macOS) only the program's process group is ended.
+Where there is no subreaper (macOS), only the program's process group is ended.
 
-What travels on the socket, from the worker: the request, its length in front (see
-:func:`encode`); then ``T`` for each SIGTERM; its end means SIGKILL. To the worker, a line
-each: ``failed ERRNO WHERE`` or ``started``, ``ended CODE``, ``over LEFT``.
+The protocol of the socket, from the worker: the request, after its length (see :func:`encode`); then
+``T`` for each SIGTERM; the end of the stream means SIGKILL. To the worker, a line each: ``failed ERRNO
+WHERE`` or ``started``, ``ended CODE``, ``over LEFT``.
 
-This file is run as a script. Imports the standard library only.
+This file runs as a script. Imports only the standard library.
 """
 
 import gc
@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 PATIENCE = 5.0
-"""Seconds that a guardian goes on killing; who is not gone by then cannot be killed."""
+"""Seconds for which a guardian keeps killing. A process that still exists then cannot be killed."""
 _LOOK = 0.02
 _HEADER = struct.Struct("!I")
 _SET_CHILD_SUBREAPER = 36
@@ -47,7 +47,7 @@ def encode(command: list[bytes], environment: dict[bytes, bytes], directory: byt
 
 
 def serve(link: socket.socket) -> None:
-    """Be the nursery: fork a guardian for each set of descriptors that comes on the link."""
+    """Run the nursery: fork a guardian for each set of descriptors that arrives on the link."""
     _ignore_signals()
     _adopt_orphans()
     wake = _wake_on_children()
@@ -68,7 +68,7 @@ def serve(link: socket.socket) -> None:
 
 
 def _fork_guardian(link: socket.socket, wake: int, descriptors: list[int]) -> set[int]:
-    """Return the guardian's process; none where the system has no room: the worker sees the socket's end."""
+    """Return the guardian's process. If the system has no room for it, the worker sees the socket's end."""
     try:
         child = os.fork() if len(descriptors) == 4 else -1
     except OSError:
@@ -83,7 +83,7 @@ def _fork_guardian(link: socket.socket, wake: int, descriptors: list[int]) -> se
 
 
 def _bury(guardians: set[int]) -> None:
-    """Reap guardians, and kill what those leave that were killed."""
+    """Reap guardians, and kill what is left by guardians that were killed."""
     end = time.monotonic() + PATIENCE
     while True:
         with suppress(ChildProcessError):
@@ -97,7 +97,7 @@ def _bury(guardians: set[int]) -> None:
 
 
 def _guard(descriptors: list[int]) -> None:
-    """Be the guardian of one program; never returns."""
+    """Run the guardian of one program. Never returns."""
     control = socket.socket(fileno=descriptors[0])
     try:
         request = _request(control)
@@ -108,7 +108,7 @@ def _guard(descriptors: list[int]) -> None:
 
 
 def _request(control: socket.socket) -> tuple[list[bytes], dict[bytes, bytes], bytes] | None:
-    """Read the request; None: the worker changed its mind, or is gone."""
+    """Return the request, or None if the worker has withdrawn it or is gone."""
     header = _exactly(control, _HEADER.size)
     data = None if header is None else _exactly(control, _HEADER.unpack(header)[0])
     if data is None:
@@ -118,7 +118,7 @@ def _request(control: socket.socket) -> tuple[list[bytes], dict[bytes, bytes], b
 
 
 def _exactly(control: socket.socket, size: int) -> bytes | None:
-    """Read so many bytes, and none of the orders behind them; None: there are fewer."""
+    """Return exactly this many bytes, without the orders after them, or None if there are fewer."""
     data = bytearray()
     while len(data) < size:
         piece = control.recv(size - len(data))
@@ -129,13 +129,13 @@ def _exactly(control: socket.socket, size: int) -> bytes | None:
 
 
 class _Guardian:
-    """Starts a program, and ends it and all that it started."""
+    """Starts a program, and ends it with everything that it started."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._program = 0
         self._popen: subprocess.Popen[bytes]
-        """Kept, and never asked: at its own end it would take in the program's."""
+        """Kept but never used: its destructor would reap the program."""
         self._wake = -1
 
     def run(self, request: tuple[list[bytes], dict[bytes, bytes], bytes], files: list[int]) -> None:
@@ -173,7 +173,7 @@ class _Guardian:
         return True
 
     def _watch(self) -> None:
-        """Do as the worker says, until nothing is left or everything is to be killed."""
+        """Follow the worker's orders until nothing is left or everything must be killed."""
         while self._reap():
             readable, _, _ = select.select([self._control.fileno(), self._wake], [], [])
             if self._wake in readable:
@@ -187,20 +187,20 @@ class _Guardian:
                 self._signal(signal.SIGTERM)
 
     def _kill(self) -> list[int]:
-        """Kill everything, and return what cannot be killed, or does not end."""
+        """Kill everything, and return the processes that cannot be killed or do not end."""
         end = time.monotonic() + PATIENCE
         known: set[int] = set()
         while self._reap():
             found = set(self._signal(signal.SIGKILL))
             if time.monotonic() > end:
                 return sorted(found)
-            if found <= known:  # else at once again: somebody may be forking as fast
+            if found <= known:  # else again at once: a process may fork just as fast
                 select.select([self._wake], [], [], _LOOK)
             known |= found
         return []
 
     def _reap(self) -> bool:
-        """Take in what has ended; False: nothing is left."""
+        """Reap what has ended. Return False if nothing is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -212,15 +212,15 @@ class _Guardian:
                 self._say(f"ended {os.waitstatus_to_exitcode(status)}")
 
     def _signal(self, number: signal.Signals) -> list[int]:
-        """Send a signal to all that is there, and return to whom.
+        """Send a signal to every process, and return the processes that got it.
 
-        Parents come first: a shell that saw its command end before it is asked itself would go on with
-        the next one.
+        Parents come first: a shell whose command ends before the shell gets the signal would start the
+        next command.
         """
         found = list(_descendants())
         _send(found, number)
         if sys.platform != "linux":
-            # PermissionError: macOS says so of a group in which only zombies are left.
+            # PermissionError: macOS raises it for a group in which only zombies are left.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._program, number)
         return found
@@ -237,7 +237,7 @@ def _send(processes: list[int], number: signal.Signals) -> None:
 
 
 def _descendants(without: "set[int] | frozenset[int]" = frozenset()) -> Iterator[int]:
-    """Yield what is below this process, parents first, except for some children and what is below those."""
+    """Yield the descendants of this process, parents first, without some children and their descendants."""
     children: dict[int, list[int]] = {}
     for process, parent in _processes():
         children.setdefault(parent, []).append(process)
@@ -250,7 +250,7 @@ def _descendants(without: "set[int] | frozenset[int]" = frozenset()) -> Iterator
 
 
 def _processes() -> Iterator[tuple[int, int]]:
-    """Yield each process of the system, and its parent; none where there is no /proc."""
+    """Yield each process of the system with its parent; nothing where there is no /proc."""
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -258,7 +258,7 @@ def _processes() -> Iterator[tuple[int, int]]:
     for name in names:
         if name.isdigit():
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # The name, in brackets, may hold anything, spaces and brackets included.
+                # The name, in brackets, may contain anything, including spaces and brackets.
                 yield int(name), int(file.read().rpartition(b")")[2].split()[1])
 
 
@@ -270,7 +270,7 @@ def _adopt_orphans() -> None:
 
 
 def _wake_on_children() -> int:
-    """Return a descriptor that can be read when a child has ended."""
+    """Return a descriptor that becomes readable when a child has ended."""
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -279,7 +279,7 @@ def _wake_on_children() -> int:
 
 
 def _ignore_signals() -> None:
-    """Outlive what is sent to the worker's terminal. By a handler: programs inherit SIG_IGN."""
+    """Survive signals to the worker's terminal, by a handler: programs would inherit SIG_IGN."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)

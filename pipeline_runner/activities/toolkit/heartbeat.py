@@ -1,16 +1,16 @@
-"""An attempt's life signs: heartbeats while it works, and an end when it is cancelled.
+"""The heartbeats of an attempt, and its end when it is cancelled or its time is up.
 
-The server gives up on an attempt after ``start_to_close`` or ``schedule_to_close``, but does
-not stop it: the attempt would go on beside its own retry, or its undo. So the worker ends it
-itself, a little earlier, and says what the server would have said. It stops an async activity
-(``engine/interceptor.py``); a thread has to watch the time itself, here.
+The server gives up an attempt after ``start_to_close`` or ``schedule_to_close``, but does not stop it:
+the attempt would run beside its own retry or undo. The worker therefore ends it a little earlier, with
+the error that the server would report. The worker stops an async activity (``engine/interceptor.py``);
+an activity in a thread has to check the time itself, with :func:`pulse`.
 
 ::
 
     start of the attempt ────── ask ───────── last ──── given up ──── the server's timeout
                                  └── ENDING ───┘└──────── AHEAD ───────┘
 
-Imported by implementations only: it imports temporalio.
+Imports temporalio: for implementations only.
 """
 
 import asyncio
@@ -31,67 +31,68 @@ from pipeline_runner.core.durations import spell
 from pipeline_runner.core.errors import SCHEDULE_TO_CLOSE_TIMEOUT, START_TO_CLOSE_TIMEOUT, UNCERTAIN
 
 HEARTBEAT_EVERY = 2.0
-"""Seconds between two heartbeats, at most; a third of a short heartbeat timeout."""
+"""The maximum seconds between two heartbeats; at most a third of the heartbeat timeout."""
 ENDING = 2.0
-"""Seconds, at most, that an attempt may take to end when its time is up; a tenth of a short timeout."""
+"""The maximum seconds that an attempt may take to end when its time is up; at most a tenth of the timeout."""
 AHEAD = 1.0
-"""Seconds, at most, by which the worker is ahead of the server; a fifth of a short timeout."""
+"""The maximum seconds by which the worker is ahead of the server; at most a fifth of the timeout."""
 _DELAY = 5.0
-"""Seconds, at most, that a task took from the server to here; clocks may differ, so no more is believed."""
+"""The maximum seconds that a task may have taken from the server to here. Clocks may differ."""
 
 _OFTEN = 0.2
-"""Seconds between two heartbeats that tell of progress; the SDK sends even fewer."""
+"""The seconds between two heartbeats with progress. The SDK sends fewer."""
 
 
 class Heart:
-    """What an async activity says of itself while it works."""
+    """Sends the heartbeats of an async activity."""
 
     def __init__(self) -> None:
-        # What the attempt before told: a heartbeat without it would have the server forget it.
+        # The details of the previous attempt: a heartbeat without them would make the server forget them.
         self._details: tuple[Any, ...] = tuple(activity.info().heartbeat_details)
         self._last = 0.0
 
     def tell(self, details: Any) -> None:
-        """Heartbeat with details, JSON data, which the live view shows."""
+        """Send a heartbeat with details, which are JSON data and shown in the live view."""
         self._details = (details,)
         if time.monotonic() - self._last >= _OFTEN:
             self.beat()
 
     def beat(self) -> None:
-        """Heartbeat with what was told last."""
+        """Send a heartbeat with the last details."""
         self._last = time.monotonic()
         activity.heartbeat(*self._details)
 
     async def remember(self, details: Any) -> None:
-        """Have the server keep details for the attempts after this one, before anything is done.
+        """Save details on the server for later attempts, before anything is done.
 
-        An ordinary heartbeat is on its way for a while, and is lost with its worker; this
-        one has arrived when the call returns. Read it with :func:`remembered`.
+        An ordinary heartbeat takes a while, and is lost with its worker. This one has arrived when the
+        call returns. Read the details with :func:`remembered`.
         """
         self.tell(details)
         try:
             client = activity.client()
-        except RuntimeError:  # a test without a server: nobody is going to ask
+        except RuntimeError:  # a test without a server: there is no later attempt
             return
         handle = client.get_async_activity_handle(task_token=activity.info().task_token)
         try:
             await handle.heartbeat(masked(details, in_use.get()))
         except AsyncActivityCancelledError:
-            # It has arrived, and says so in passing; the worker hears of it the ordinary way.
+            # It has arrived, and the response reports a cancellation; the worker learns of it in the ordinary
+            # way.
             self.beat()
             async with asyncio.timeout(HEARTBEAT_EVERY):
                 await activity.wait_for_cancelled()
 
 
 def remembered() -> Any:
-    """Return what an attempt before this one told last; None: nothing."""
+    """Return the last details of the previous attempts, or None."""
     details = activity.info().heartbeat_details
     return details[0] if details else None
 
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[Heart]:
-    """Heartbeat while the body runs."""
+    """Send heartbeats while the body runs."""
     heart = Heart()
     beats = asyncio.create_task(_beat(heart))
     try:
@@ -115,24 +116,24 @@ def heartbeat_every() -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """When an attempt is to end, in the time of ``time.monotonic()``."""
+    """When an attempt must end, in the time of ``time.monotonic()``."""
 
     seconds: float
-    """The limit that was set."""
+    """The timeout that was set."""
     kind: str
-    """The error type of what passes it."""
+    """The error type of an attempt that exceeds it."""
     ask: float
-    """From then on it is to end."""
+    """When the attempt is asked to end."""
     last: float
-    """What has not ended by itself by then is killed."""
+    """When an attempt that has not ended is killed."""
     given_up: float
-    """If it is not over by then, nobody waits for it: the server's timeout is near."""
+    """When the worker stops waiting for it: the server's timeout is near."""
 
     def error(self, *, going_on: bool = False) -> ApplicationError:
-        """Return the error of an attempt whose time is up, which says what the server would say.
+        """Return the error of an attempt whose time is up, which is the one that the server would report.
 
         Args:
-            going_on: It could not be stopped.
+            going_on: The attempt could not be stopped.
         """
         message = {
             START_TO_CLOSE_TIMEOUT: f"no result within {spell(self.seconds)} (start_to_close)",
@@ -140,14 +141,14 @@ class Deadline:
             " (schedule_to_close)",
         }[self.kind]
         more = "; the attempt cannot be stopped and may still run" if going_on else ""
-        # A retry would begin when the time of all attempts is over: then there is none, as after the
-        # server's own timeout. "Not retryable" would say that what is around the step is not either.
+        # A retry would begin after the time for all attempts is over, so there is none, as after the server's
+        # own timeout. "Not retryable" would mean that enclosing blocks are not retried either.
         delay = timedelta(seconds=self.seconds) if self.kind == SCHEDULE_TO_CLOSE_TIMEOUT else None
         return ApplicationError(message + more, UNCERTAIN, type=self.kind, next_retry_delay=delay)
 
 
 def deadline() -> Deadline | None:
-    """Return when the current attempt, which begins now, is to end; None: it may take any time."""
+    """Return when the current attempt, which begins now, must end, or None if there is no limit."""
     info = activity.info()
     limits = []
     if info.schedule_to_close_timeout:
@@ -176,20 +177,20 @@ _deadline: ContextVar[Deadline | None] = ContextVar("pipeline_runner_deadline", 
 
 
 def set_deadline(value: Deadline | None) -> None:
-    """Set when the current attempt is to end. The worker does this; tests may."""
+    """Set when the current attempt must end. Only the worker and tests call this."""
     _deadline.set(value)
 
 
 def time_left(longest: float) -> float:
-    """Return how many seconds the end of the current attempt may take, if it is to end now."""
+    """Return how many seconds the current attempt may take to end, if it is asked to end now."""
     until = _deadline.get()
     return longest if until is None else max(0.0, min(longest, until.last - time.monotonic()))
 
 
 def pulse() -> Callable[[], None]:
-    """Return what a synchronous activity calls between pieces of its work.
+    """Return a function that a synchronous activity calls between pieces of its work.
 
-    The call heartbeats, and raises when the attempt was cancelled or its time is up.
+    The function sends a heartbeat, and raises an error if the attempt was cancelled or its time is up.
     Outside an activity it does nothing.
     """
     if not activity.in_activity():

@@ -1,7 +1,7 @@
-"""JSON that others wrote, read as strictly as the standard says. Imports only the standard library.
+"""Reads JSON from other programs, as strictly as the standard. Imports only the standard library.
 
-Python's own reader takes ``NaN``, makes infinity of ``1e400``, and lets halves of surrogate
-pairs through; Temporal can carry none of them.
+Python's own reader accepts ``NaN``, turns ``1e400`` into infinity, and accepts halves of surrogate
+pairs; Temporal can carry none of them.
 """
 
 import json
@@ -13,10 +13,10 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def parse(data: str | bytes) -> Any:
-    """Return the value of a JSON text; half of a surrogate pair becomes U+FFFD.
+    """Return the value of a JSON string. Half of a surrogate pair becomes U+FFFD.
 
     Raises:
-        ValueError: It is not JSON, or has a number that is too large.
+        ValueError: It is not JSON, or contains a number that is too large.
         RecursionError: It is nested too deeply.
     """
     text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
@@ -27,7 +27,7 @@ def parse(data: str | bytes) -> Any:
 
 
 def mend(text: str) -> str:
-    """Return a string with U+FFFD for each half of a surrogate pair."""
+    """Return a string with U+FFFD in place of each half of a surrogate pair."""
     return _HALF.sub("\ufffd", text)
 
 

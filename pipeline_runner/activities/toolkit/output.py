@@ -1,4 +1,4 @@
-"""What a program printed: the parts that are kept, and what a failure tells of them.
+"""The output of a program: the parts that are kept, and the parts that an error shows.
 
 Imports temporalio: for implementations only.
 """
@@ -15,37 +15,37 @@ from pipeline_runner.activities.toolkit.sizes import RESULT_LIMIT, clip, clip_st
 STDOUT_LIMIT = 768 * 1024
 STDERR_LIMIT = 256 * 1024
 STDOUT_ENCODED = RESULT_LIMIT - STDERR_LIMIT
-"""Bytes of JSON that standard output, or what was parsed from it, may become."""
+"""The maximum size of standard output, or of the result of parsing it, in bytes of JSON."""
 TAIL = 16 * 1024
-"""Bytes of JSON, for each stream, that the failure of the last attempt carries in its details."""
+"""The maximum size of each stream in the details of the last attempt's error, in bytes of JSON."""
 SHORT_TAIL = 1024
-"""The same for an attempt that another follows. The server keeps 4 KiB of such a failure, or
-nothing: then nobody knows how the attempt ended."""
+"""The same for an attempt that is followed by another. The server keeps at most 4 KiB of such an error, or
+nothing: it would then not be known how the attempt ended."""
 
 
 _MORE = MAX_BYTES
-"""Bytes kept beyond a limit, so that a secret is not cut in two before it is masked."""
+"""Bytes that are kept beyond a limit, so that a secret is not cut in two before it is masked."""
 
 
 @dataclass
 class Output:
-    """What a program has printed so far."""
+    """The output of a program so far."""
 
     _stdout: bytearray = field(default_factory=bytearray)
     """The start of standard output."""
     _stdout_end: bytearray = field(default_factory=bytearray)
-    """The end of the rest."""
+    """The end of the rest of standard output."""
     _stderr: bytearray = field(default_factory=bytearray)
     """The end of standard error."""
     _lengths: dict[int, int] = field(default_factory=lambda: {1: 0, 2: 0})
 
     @property
     def stdout_truncated(self) -> bool:
-        """Whether standard output is not kept whole."""
+        """Whether a part of standard output is missing."""
         return self._lengths[1] > STDOUT_LIMIT
 
     def add(self, number: int, data: bytes) -> None:
-        """Take in what was written to 1 or 2."""
+        """Add output of file descriptor 1 or 2."""
         self._lengths[number] += len(data)
         if number == 1:
             rest = STDOUT_LIMIT + _MORE - len(self._stdout)
@@ -61,9 +61,10 @@ class Output:
         return _start(_text(self._stdout), STDOUT_LIMIT)
 
     def result(self, stdout: str) -> tuple[str, str, bool]:
-        """Return standard output, as given, and standard error, cut to what a result may take.
+        """Return standard output and standard error, cut to a result's size, and whether a part is missing.
 
-        And whether something is missing.
+        Args:
+            stdout: Standard output, which may have been parsed.
         """
         stderr = _end(_text(self._stderr), STDERR_LIMIT)
         shown, tail = clip(stdout, STDOUT_ENCODED), clip_start(stderr, STDERR_LIMIT)
@@ -71,7 +72,7 @@ class Output:
         return shown, tail, dropped or len(shown) < len(stdout) or len(tail) < len(stderr)
 
     def failure(self, code: int) -> ApplicationError:
-        """Return the error of a program that ended with this code, with the end of what it printed.
+        """Return the error of a program with this exit code, with the end of its output.
 
         Args:
             code: The exit code, or the negative number of a signal.
@@ -89,7 +90,10 @@ class Output:
 
 
 def _text(data: bytes | bytearray) -> str:
-    """Return output as text, without secrets: before it is cut, since half of one cannot be found."""
+    """Return output as a string without secrets.
+
+    This must happen before it is cut: half a secret is not found.
+    """
     text: str = masked(data.decode(errors="replace"), in_use.get())
     return text
 
@@ -103,7 +107,7 @@ def _end(text: str, limit: int) -> str:
 
 
 def _tail(data: bytes | bytearray, limit: int) -> str:
-    """Return the last lines that take at most ``limit`` bytes as JSON, or the end of the last one."""
+    """Return the last lines that fit into ``limit`` bytes of JSON, or the end of the last line."""
     text = _text(data)
     tail = clip_start(text, limit)
     if len(tail) == len(text):
@@ -113,10 +117,10 @@ def _tail(data: bytes | bytearray, limit: int) -> str:
 
 
 def spell_signal(number: int) -> str:
-    """Return a signal's number, with its name if it has one: ``35 (SIGRTMIN+1)``."""
+    """Return a signal's number and, if it has one, its name, such as ``35 (SIGRTMIN+1)``."""
     try:
         return f"{number} ({signal.Signals(number).name})"
-    except ValueError:  # Python's list is shorter than the system's
+    except ValueError:  # Python knows fewer signals than the system
         pass
     if hasattr(signal, "SIGRTMIN") and signal.SIGRTMIN < number < signal.SIGRTMAX:
         return f"{number} (SIGRTMIN+{number - signal.SIGRTMIN})"

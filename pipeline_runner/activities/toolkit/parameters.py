@@ -1,9 +1,9 @@
-"""Strict input for activities: what does not fit the parameters is refused by name.
+"""The strict input of activities: what does not fit the parameters is refused by name.
 
-Temporal's own decoding takes the text ``ls`` for the list ``["l", "s"]`` and retries what
-it cannot decode. Activities under :func:`checked` get their parameters checked by msgspec
-instead, constraints included, and a misfit is an error that is not retried. The message
-names the parameter and the type, never the value. Imported by implementations only.
+Temporal's own decoding accepts the string ``ls`` as the list ``["l", "s"]``, and retries what it cannot
+decode. For activities under :func:`checked`, msgspec checks the parameters, including their limits, and
+invalid input is an error that is not retried. The message names the parameter and the type, never the
+value. Imported by implementations only.
 """
 
 import functools
@@ -22,7 +22,7 @@ from pipeline_runner.core.model import Retry, Timeouts
 F = TypeVar("F", bound=Callable[..., Any])
 
 Scalar = str | int | float | bool
-"""What may stand for a text where only texts make sense: ``[sleep, 5]``, ``{DEBUG: true}``."""
+"""What is accepted where only strings make sense: ``[sleep, 5]``, ``{DEBUG: true}``."""
 
 
 def doc(description: str, **limits: Any) -> msgspec.Meta:
@@ -36,7 +36,7 @@ def as_text(value: Scalar) -> str:
 
 
 class Facts(TypedDict, total=False):
-    """What :func:`describe` takes."""
+    """The parameters of :func:`describe`."""
 
     timeouts: Timeouts
     retry: Retry
@@ -48,7 +48,7 @@ class Facts(TypedDict, total=False):
 def built_in(name: str, **facts: Unpack[Facts]) -> Callable[[F], F]:
     """Make a function or a method a built-in activity: described, registered and :func:`checked`.
 
-    Nothing is raised inside a synchronous one when it is cancelled: it calls ``pulse`` instead.
+    A synchronous activity gets no exception when it is cancelled: it calls ``pulse`` instead.
     """
 
     def attach(function: F) -> F:
@@ -62,15 +62,15 @@ def built_in(name: str, **facts: Unpack[Facts]) -> Callable[[F], F]:
 def checked(function: F) -> F:
     """Convert the one argument of an activity strictly.
 
-    Works for functions and for methods. Callers may pass the parameters' class itself, or
-    the mapping that it is made from.
+    Works for functions and for methods. Callers may pass an object of the parameters' class, or a mapping
+    with its fields.
     """
     *owner, parameter = inspect.signature(function).parameters
     assert owner in ([], ["self"])
     expected = get_type_hints(function, include_extras=True)[parameter]
     wrapper = _asynchronous if inspect.iscoroutinefunction(function) else _synchronous
     result = functools.wraps(function)(wrapper(function, expected))
-    # Temporal decodes by these annotations: with Any it hands over the plain JSON value.
+    # Temporal decodes by these annotations: with Any it passes the plain JSON value.
     result.__annotations__ = {parameter: Any, "return": function.__annotations__["return"]}
     return result  # type: ignore[return-value]  # same parameter, same result
 
@@ -98,5 +98,5 @@ def _converted(value: Any, expected: Any) -> Any:
         return msgspec.convert(value, expected)
     except msgspec.ValidationError as error:
         text = str(error).replace(" - at `$.", " - at `")
-        # from None: nothing but this message is known to hold no value.
+        # From None: only this message is known to contain no value.
         raise refused(f"the input is not valid: {text}", "InvalidInput") from None

@@ -1,12 +1,11 @@
-"""Process groups that must not outlive this process, not even when it is killed with -9.
+"""Ends process groups together with this process, even if it is killed with -9.
 
-A small watcher process reads a pipe whose other end only this process holds. It is told
-which process groups to guard; when the pipe closes, for whatever reason, it kills those
-that are still listed. This needs nothing but POSIX; Linux's parent-death signal would miss
-macOS, and a child's own children.
+A small watcher process reads a pipe whose other end only this process holds. It receives the process
+groups to guard; when the pipe closes, for any reason, it kills those that are still on its list. This
+needs only POSIX. Linux's parent-death signal would not work on macOS, nor for a child's own children.
 
-A process that :func:`start` starts is guarded before it is the program that is wanted: it tells the
-watcher by itself, so that it does not matter when this process is killed. Imports the standard library only.
+A process from :func:`start` is guarded before it becomes the wanted program: it registers itself with
+the watcher, so that it does not matter when this process is killed. Imports only the standard library.
 """
 
 import atexit
@@ -32,12 +31,12 @@ for group in groups:
 """
 
 
-# Its input is the watcher's pipe. Where the watcher was killed, the owner tells the next one.
+# Its input is the watcher's pipe. If the watcher was killed, the owner registers the group with the next one.
 _TELLING = """trap '' PIPE; echo "+$$" 2>/dev/null >&0; trap - PIPE; exec "$@" </dev/null"""
 
 
 class _Reaper:
-    """The watcher of one process, started when first needed and again when it died."""
+    """The watcher of one process. It starts when it is first needed, and again after it was killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,7 +45,7 @@ class _Reaper:
         self._owner = 0
 
     def start(self, command: list[str], settings: dict[str, Any]) -> "subprocess.Popen[bytes]":
-        """Start a process that leads a group, and add the group."""
+        """Start a process that leads a group, and guard the group."""
         with self._lock:
             self._own()
             watcher = self._watcher or self._start()
@@ -60,21 +59,21 @@ class _Reaper:
         return process
 
     def guard(self, group: int) -> None:
-        """Add a group."""
+        """Guard a group."""
         with self._lock:
             self._own()
             self._groups.add(group)
             self._tell(b"+%d\n" % group)
 
     def release(self, group: int) -> None:
-        """Drop a group."""
+        """Stop guarding a group."""
         with self._lock:
             if group in self._groups:
                 self._groups.discard(group)
                 self._tell(b"-%d\n" % group)
 
     def stop(self) -> None:
-        """Let the watcher do its work, now that this process ends in an orderly way."""
+        """Let the watcher kill what is left, because this process ends in an orderly way."""
         if self._watcher is not None and self._owner == os.getpid():
             assert self._watcher.stdin is not None
             self._watcher.stdin.close()
@@ -87,12 +86,12 @@ class _Reaper:
             return
         try:
             self._write(self._watcher, line)
-        except BrokenPipeError:  # somebody killed the watcher
+        except BrokenPipeError:  # the watcher was killed
             self.stop()
             self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        """Start a watcher that knows all groups."""
+        """Start a watcher that guards all groups."""
         watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WATCHER],
             bufsize=0,
@@ -111,7 +110,7 @@ class _Reaper:
         watcher.stdin.write(lines)
 
     def _own(self) -> None:
-        """Begin anew at the first use, and after a fork: its parent's groups are not its own."""
+        """Start from nothing at the first use and after a fork: the groups of the parent are not ours."""
         if self._owner != os.getpid():
             self._owner = os.getpid()
             self._groups.clear()
@@ -123,7 +122,7 @@ atexit.register(_reaper.stop)
 
 
 def start(command: list[str], **settings: Any) -> "subprocess.Popen[bytes]":
-    """Start a program without input as the leader of a process group that is guarded from the first.
+    """Start a program without input, as the leader of a process group that is guarded from the start.
 
     Args:
         command: The program's path, and its arguments.
@@ -133,10 +132,10 @@ def start(command: list[str], **settings: Any) -> "subprocess.Popen[bytes]":
 
 
 def guard(group: int) -> None:
-    """Have a process group killed (SIGKILL) as soon as this process has ended."""
+    """Guard a process group: kill it (SIGKILL) as soon as this process has ended."""
     _reaper.guard(group)
 
 
 def release(group: int) -> None:
-    """Guard a process group no longer: it has ended, or may live on."""
+    """Stop guarding a process group, which has ended or may live on."""
     _reaper.release(group)

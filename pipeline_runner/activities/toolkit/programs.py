@@ -1,8 +1,8 @@
-"""Programs that are under way, seen from the worker: started, read, and ended to the last process.
+"""Running programs, seen from the worker: started, read, and ended with all their processes.
 
-Nothing here hangs on asyncio's own subprocesses, whose start leaves a program behind when it
-is cancelled in the middle: a program belongs to a guardian (see ``guardian.py``) before it
-exists, and ends with the socket to it. Imports no temporalio.
+This module does not use asyncio's own subprocesses, which leave a program behind if its start is
+cancelled: a program belongs to a guardian (see ``guardian.py``) before it exists, and ends when the
+socket to the guardian closes. Imports no temporalio.
 """
 
 import asyncio
@@ -25,29 +25,29 @@ class StartError(OSError):
     """The system could not start a program."""
 
     def __init__(self, number: int, *, directory: bool) -> None:
-        """Keep the system's error, and whether it was about the directory to run in."""
+        """Keep the system's error, and whether it concerns the working directory."""
         super().__init__(number, os.strerror(number))
         self.number = number
         self.directory = directory
 
 
 class GuardianLostError(Exception):
-    """Somebody killed the process that guarded a program, which is killed then too."""
+    """The guardian of a program was killed, and the program with it."""
 
 
 class LeftRunningError(Exception):
-    """What a program started cannot be ended."""
+    """A process that a program started cannot be ended."""
 
 
 class Program:
-    """A program, and all that it starts. Everything ends with :meth:`end`."""
+    """A program, and everything that it starts. :meth:`end` ends all of it."""
 
     def __init__(self, on_output: Callable[[int, bytes], None], stdin: bytes | None) -> None:
-        """Prepare a program. Nothing is started yet, and nothing waits.
+        """Prepare a program. This starts nothing and does not wait.
 
         Args:
-            on_output: Gets what the program writes: 1 or 2, and the bytes.
-            stdin: What it reads; None: nothing.
+            on_output: Receives the program's output: 1 or 2, and the bytes.
+            stdin: The program's input; None: nothing.
         """
         self._loop = asyncio.get_running_loop()
         self._on_output = on_output
@@ -55,7 +55,7 @@ class Program:
         self._said = b""
         self._requested = False
         self.code: int | None = None
-        """The exit code, or the negative number of the signal, when it has ended."""
+        """The exit code, or the negative number of the signal, once it has ended."""
         self.left = ""
         """The processes that could not be ended."""
         self.exited, self.drained, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -81,7 +81,7 @@ class Program:
             self._loop.add_writer(self._feed, self._write, memoryview(stdin))
 
     def _open(self, theirs: list[int], *, reads: bool) -> None:
-        """Open the pipes; the program's ends go into ``theirs``, in the order of their numbers."""
+        """Open the pipes. The program's ends are added to ``theirs``, in the order of their numbers."""
         if reads:
             file, self._feed = os.pipe()
             os.set_blocking(self._feed, False)
@@ -98,10 +98,10 @@ class Program:
 
         Raises:
             StartError: It cannot be started.
-            GuardianLostError: It is not known whether it was.
+            GuardianLostError: It is not known whether it was started.
         """
         request = guardian.encode(command, environment, directory)
-        with suppress(ConnectionError):  # told by the end of the socket
+        with suppress(ConnectionError):  # the end of the socket reports it
             await self._loop.sock_sendall(self._control, request)
             self._requested = True
         await asyncio.shield(self._started)
@@ -109,16 +109,17 @@ class Program:
     async def end(self, grace: float) -> None:
         """End what still runs, and return when it has ended.
 
-        A cancellation meanwhile ends the grace, and is passed on when all is over.
+        A cancellation during this time ends the grace period, and is raised again when everything has
+        ended.
 
         Args:
             grace: Seconds between SIGTERM and SIGKILL; 0: SIGKILL at once.
 
         Raises:
-            LeftRunningError: Something goes on.
+            LeftRunningError: A process is still running.
         """
         cancelled: asyncio.CancelledError | None = None
-        # Also when its start has not been heard of: it may have begun its work all the same.
+        # Also if its start has not been reported: it may have begun its work all the same.
         if grace > 0 and self._requested and not self.over.is_set():
             with suppress(OSError):
                 self._control.send(b"T")
@@ -134,7 +135,7 @@ class Program:
             raise cancelled
 
     async def _kill(self) -> asyncio.CancelledError | None:
-        """Have everything killed, and wait for that; return what was to cancel this meanwhile."""
+        """Kill everything, and wait for that. Return a cancellation that arrived in the meantime."""
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         waiting = asyncio.ensure_future(_within(KILL, self.over))
@@ -147,7 +148,7 @@ class Program:
         return cancelled
 
     def _hear(self) -> None:
-        """Take in what the guardian says."""
+        """Read the guardian's reports."""
         try:
             said = self._control.recv(4096)
         except BlockingIOError:
@@ -178,7 +179,7 @@ class Program:
                 self.over.set()
 
     def _lost(self) -> None:
-        """Take in that the guardian has ended."""
+        """Handle the end of the guardian."""
         self._settle(GuardianLostError())
         self.exited.set()
         self.over.set()
@@ -190,7 +191,7 @@ class Program:
             self._started.set_result(None)
         else:
             self._started.set_exception(error)
-            self._started.exception()  # there may be nobody left who asks
+            self._started.exception()  # there may be nobody left who awaits it
 
     def _read(self, number: int, file: int) -> None:
         try:
@@ -208,7 +209,7 @@ class Program:
             self.drained.set()
 
     def _write(self, rest: memoryview) -> None:
-        """Feed the program; one that does not read its input is no mistake."""
+        """Write the program's input. It is not an error if the program does not read it."""
         try:
             rest = rest[os.write(self._feed, rest) :] if rest else rest
         except BlockingIOError:
@@ -236,14 +237,14 @@ class Program:
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
-    """Wait for an event, but not for ever."""
+    """Wait for an event for a limited time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
 class _Nursery:
-    """The process that forks guardians: started when first needed, and again when it died."""
+    """The process that forks guardians. It starts when it is first needed, and again after it was killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -252,13 +253,13 @@ class _Nursery:
         self._owner = 0
 
     def send(self, descriptors: list[int]) -> None:
-        """Have a guardian forked that holds these descriptors."""
+        """Make the nursery fork a guardian with these descriptors."""
         with self._lock:
-            if self._link is None or self._owner != os.getpid():  # a fork: its parent's is not its own
+            if self._link is None or self._owner != os.getpid():  # a fork: the parent's nursery is not ours
                 self._link = self._start()
             try:
                 socket.send_fds(self._link, [b"+"], descriptors)
-            except ConnectionError:  # somebody killed it
+            except ConnectionError:  # the nursery was killed
                 self._link.close()
                 self._link = self._start()
                 socket.send_fds(self._link, [b"+"], descriptors)
@@ -276,7 +277,7 @@ class _Nursery:
                 cwd="/",
                 start_new_session=True,
             )
-        # It ends with its link. Should it end before us, this thread takes it in.
+        # It ends with its link. If it ends before this process, this thread reaps it.
         threading.Thread(target=self._process.wait, name="nursery", daemon=True).start()
         return ours
 

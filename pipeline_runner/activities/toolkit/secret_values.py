@@ -1,4 +1,4 @@
-"""The values of secrets, on the worker: an environment variable, else a mounted file."""
+"""The values of secrets on the worker: from its vault, an environment variable, or a mounted file."""
 
 import base64
 import functools
@@ -16,44 +16,45 @@ from urllib.parse import quote
 
 FOLDER_VARIABLE = "PIPELINE_SECRETS_DIR"
 FOLDER = "/run/secrets"
-"""Where containers mount secrets; the variable names another folder."""
+"""Where containers mount secrets. The variable sets another directory."""
 
 in_use: ContextVar[tuple[str, ...]] = ContextVar("pipeline_runner_secrets_in_use", default=())
-"""What is masked in all that the current activity tells: the forms of its secrets, the longest first."""
+"""The strings to mask in all output of the current activity: the forms of its secrets, longest first."""
 
 given: ContextVar[Mapping[str, str]] = ContextVar("pipeline_runner_secrets_given", default={})  # noqa: B039
-"""Values that come before all others: those of a unit test."""
+"""Values that take precedence over all others: those of a unit test."""
 
 Source = Callable[[str], str | None]
-"""A vault: it returns the value of a secret, or None if it has none of that name."""
+"""A vault: it returns the value of a secret, or None if it has no secret with that name."""
 
 source: ContextVar[Source | None] = ContextVar("pipeline_runner_secret_source", default=None)
-"""What is asked before the environment: the vault of this worker."""
+"""The vault of this worker, which takes precedence over the environment."""
 
 MAX_BYTES = 64 * 1024
 MASK = "***"
 _LINE = 8
-"""Characters of a line of a secret that are masked for themselves, and of a value whose parts are."""
+"""Lines of a secret with at least this many characters are masked on their own."""
 _ENCODED = 6
-"""Bytes of a value whose base64 and hexadecimal codes are masked, and digits of a number that is."""
+"""The base64 and hexadecimal forms of a value are masked from this many bytes on, and numbers from this many
+digits on."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?::|%3a)(?:/|%2f){2}", re.IGNORECASE)
 _CLIP_ENDS = ("\n", "\r", "…", "...", "'", '"', "\\")
-"""What may stand where a text was cut, beside the end of the text itself."""
+"""What may follow the place where a string was cut, beside the end of the string."""
 
 
 class SecretNotFoundError(LookupError):
-    """This worker has no secret of that name. The message says where it was looked for."""
+    """This worker has no secret with that name. The message says where it looked."""
 
 
 def secret_value(name: str) -> str:
-    """Return the value of a secret: the worker's vault, else the environment variable, else the file.
+    """Return the value of a secret: from the worker's vault, else the environment variable, else the file.
 
-    A line end at the end of a file is not part of the value. A vault may block: the caller is in a thread
-    where there is one.
+    A line end at the end of a file is not part of the value. A vault may block, so callers run in a
+    thread if there is a vault.
 
     Raises:
         SecretNotFoundError: There is none, or the file cannot be read or is too large.
-        TypeError: The vault returned something else than a string or None.
+        TypeError: The vault returned something other than a string or None.
     """
     value = given.get().get(name)
     value = _from_vault(name) if value is None else value
@@ -83,31 +84,31 @@ def _from_vault(name: str) -> str | None:
 
 
 def forms(value: str) -> set[str]:
-    """Return how a secret's value may stand in text: as it is, quoted, encoded, and line by line."""
+    """Return the forms in which a secret may appear in text: unchanged, quoted, encoded, and line by line."""
     lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= _LINE}
     found: set[str] = set()
     for text in {value, value.strip(), *lines}:
         found |= {text, *_quoted(text)}
     for data in {value.encode("utf-8", "replace"), value.strip().encode("utf-8", "replace")}:
-        # The code of a short value is short too, and would be found in texts that have nothing to do with it.
+        # The encoded form of a short value is short too, and would occur in unrelated text.
         if len(data) >= _ENCODED:
             found |= {data.hex(), data.hex().upper(), *_base64(data)}
     return (found | {form.replace("\\", "") for form in found}) - {""}
 
 
 def all_forms(values: Iterable[str]) -> tuple[str, ...]:
-    """Return how any of these values may stand in text."""
-    # The longest first, so that one that contains another is masked whole.
+    """Return the forms in which any of these values may appear in text."""
+    # Longest first, so that a form that contains another is masked as a whole.
     return tuple(sorted({form for value in values for form in forms(value)}, key=len, reverse=True))
 
 
 def mask(values: Iterable[str]) -> None:
-    """Have these values masked in what the current activity tells."""
+    """Mask these values in all output of the current activity."""
     in_use.set(all_forms(values))
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """Yield a text as programs and servers quote it in what they write."""
+    """Yield a string as programs and servers quote it."""
     yield repr(text)[1:-1]
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
@@ -122,9 +123,9 @@ def _quoted(text: str) -> Iterator[str]:
 
 
 def _base64(data: bytes) -> Iterator[str]:
-    """Yield what of a value's base64 depends neither on what stands before it nor on what follows.
+    """Yield the part of a value's base64 form that does not depend on what precedes or follows the value.
 
-    ``user:SECRET`` is encoded as a whole by basic authentication, for one.
+    Basic authentication, for example, encodes ``user:SECRET`` as a whole.
     """
     for before in range(3):
         whole = base64.b64encode(bytes(before) + data).decode()
@@ -133,7 +134,7 @@ def _base64(data: bytes) -> Iterator[str]:
 
 
 def masked(value: Any, secrets: tuple[str, ...]) -> Any:
-    """Return JSON data with the values of secrets replaced by ``***`` in every string, key and number."""
+    """Return JSON data with ``***`` in place of secrets in every string, key and number."""
     if not secrets:
         return value
     if isinstance(value, str):
@@ -154,10 +155,10 @@ def masked(value: Any, secrets: tuple[str, ...]) -> Any:
 def _masked_text(text: str, secrets: tuple[str, ...]) -> str:
     spans = list(_spans(text, secrets))
     if "\\" in text:
-        # JSON in a string of JSON has more backslashes; without them, it is the same.
+        # JSON inside a JSON string has more backslashes; without them, it is the same.
         at = [index for index, character in enumerate(text) if character != "\\"]
         spans += [(at[start], at[end - 1] + 1) for start, end in _spans(text.replace("\\", ""), secrets)]
-    # All forms first, then the mask: a form that fits a little must not hide one that fits better.
+    # First find all forms, then mask: a form that matches a little must not hide one that matches more.
     found, done = "", 0
     for start, end in sorted(spans):
         if start > done or not found:
@@ -167,7 +168,7 @@ def _masked_text(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _spans(text: str, secrets: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Yield where secrets stand, whole or cut off at one end; they may overlap."""
+    """Yield where secrets are, whole or cut off at one end. The places may overlap."""
     backwards, size = text[::-1], len(text)
     for secret in secrets:
         yield from _whole(text, secret)
@@ -184,14 +185,14 @@ def _whole(text: str, secret: str) -> Iterator[tuple[int, int]]:
 
 
 def _beginnings(text: str, secret: str) -> Iterator[tuple[int, int]]:
-    """Yield where a secret begins whose end is missing: some limit has cut it off.
+    """Yield where the beginning of a secret is whose end was cut off.
 
-    Half of it counts anywhere. Where the text was cut, a quarter is enough. Fewer characters
-    stand in texts that have nothing to do with the secret.
+    Half of a secret counts anywhere. Where the string was cut, a quarter is enough. Fewer characters
+    occur in unrelated text.
     """
     least, half = max(4, len(secret) // 4), max(_LINE, len(secret) // 2)
     if scheme := _SCHEME.match(secret):
-        # What kind of URL it is, is no secret.
+        # The scheme of a URL is not secret.
         least, half = max(least, scheme.end() + 4), max(half, scheme.end() + 4)
     start = text.find(secret[:least])
     while start >= 0:
@@ -206,7 +207,7 @@ def _beginnings(text: str, secret: str) -> Iterator[tuple[int, int]]:
 
 @functools.cache
 def mask_logs() -> None:
-    """Have every log record that an activity writes, through whatever logger, masked from now on."""
+    """Mask the log records of activities from now on, whatever logger they use."""
     make = logging.getLogRecordFactory()
 
     def make_masked(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -214,7 +215,7 @@ def mask_logs() -> None:
         secrets = in_use.get()
         if secrets:
             try:
-                # Each argument first: as a text of its own it may begin or end with a part of a secret.
+                # Each argument first: on its own, it may begin or end with a part of a secret.
                 record.args = _masked_arguments(record.args, secrets)
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - whatever formatting raises; the values must not be shown

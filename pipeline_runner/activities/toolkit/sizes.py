@@ -1,7 +1,7 @@
-"""How much an activity may hand back. Imports nothing but the standard library.
+"""The maximum size of an activity's result. Imports only the standard library.
 
-A result travels in the run's history; Temporal refuses what is over 2 MiB once encoded,
-and JSON writes one byte of text as up to six.
+A result is part of the run's history. Temporal refuses results over 2 MiB in encoded form, and JSON may
+use six bytes for one byte of a string.
 """
 
 import json
@@ -9,27 +9,27 @@ from typing import Any
 
 MIB = 1024 * 1024
 RESULT_LIMIT = MIB + MIB // 2
-"""Bytes of JSON that a result may take, with room left for what travels beside it."""
+"""The maximum size of a result in bytes of JSON, with room for the data around it."""
 
 
 def encoded_size(value: Any) -> int:
-    """Return how many bytes of JSON a value becomes."""
+    """Return the size of a value as JSON, in bytes."""
     return len(json.dumps(value))
 
 
 def clip(text: str, limit: int) -> str:
-    """Return the start of a text that takes at most ``limit`` bytes as JSON."""
+    """Return the start of a string that fits into ``limit`` bytes of JSON."""
     while (size := encoded_size(text)) > limit:
         text = text[: len(text) * limit // size - 1]
     return text
 
 
 def clip_start(text: str, limit: int) -> str:
-    """Return the end of a text that takes at most ``limit`` bytes as JSON."""
+    """Return the end of a string that fits into ``limit`` bytes of JSON."""
     return clip(text[::-1], limit)[::-1]
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return a text for a message: on one line, and cut."""
+    """Return a string for a message: on one line, and cut to the limit."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,6 +1,6 @@
-"""The state directory: where this user's runs, and what is kept for their undos, are on this machine.
+"""The state directory: where a user's runs, and the records for their undo, are on this machine.
 
-Imports nothing of Temporal, so that commands and activities can ask for it alike.
+Imports nothing of Temporal, so that commands and activities can use it alike.
 """
 
 import os
@@ -15,22 +15,22 @@ FOLDER_VARIABLE = "RUN_PIPELINE_STATE"
 
 
 class StateError(Exception):
-    """There is no state directory."""
+    """No state directory can be used."""
 
 
 class NoHomeError(StateError):
-    """Nothing says where the state directory is."""
+    """There is no home directory, so there is no default for the state directory."""
 
 
 def state_folder() -> Path:
     """Return the state directory.
 
-    That is what RUN_PIPELINE_STATE names, else the user's state directory, else, where
-    that cannot be written, one of the user's own among the temporary files.
+    It is the value of RUN_PIPELINE_STATE, else the user's state directory, else, if that is not
+    writable, a directory of the user among the temporary files.
 
     Raises:
         NoHomeError: The user has no home directory.
-        StateError: The temporary directory belongs to somebody else, or there is none.
+        StateError: The temporary directory belongs to another user, or there is none.
     """
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
@@ -40,7 +40,7 @@ def state_folder() -> Path:
 
 
 def is_temporary(folder: Path) -> bool:
-    """Tell whether a state directory stands in for the user's own, which cannot be written."""
+    """Tell whether this state directory replaces the user's own, which is not writable."""
     with suppress(StateError):
         return not os.environ.get(FOLDER_VARIABLE) and folder == _temporary_path()
     return False
@@ -50,13 +50,13 @@ def temporary() -> Path:
     """Return a state directory among the temporary files.
 
     Raises:
-        StateError: It belongs to somebody else, or there is no temporary directory.
+        StateError: It belongs to another user, or there is no temporary directory.
     """
     folder = _temporary_path()
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
-        # Anybody may have made it first.
+        # Another user may have created it first.
         if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
             return folder
     raise StateError(
@@ -77,7 +77,7 @@ def _temporary_path() -> Path:
 
 def _users_own() -> Path:
     if not os.environ.get("HOME"):
-        os.environ.pop("HOME", None)  # empty, it would stand for the root directory
+        os.environ.pop("HOME", None)  # an empty value would mean the root directory
     try:
         path = platformdirs.user_state_path("run-pipeline", appauthor=False)
     except RuntimeError:

@@ -1,9 +1,9 @@
-"""Blocking calls of async activities: each in a thread of its own, which can be left behind.
+"""Blocking calls of async activities: each runs in its own thread, which can be abandoned.
 
-A call of a library that blocks cannot be stopped from outside. When its activity is
-cancelled, or its time is up, the activity ends at once and the thread goes on alone; what
-the call then still brings about is handed to ``late``, which removes it. The threads are
-daemons: none of them delays the end of the process. Imports no temporalio.
+A blocking call of a library cannot be stopped from outside. When its activity is cancelled, or its time
+is up, the activity ends at once and the thread continues alone. If the call then still creates
+something, ``late`` receives and removes it. The threads are daemons, so none of them delays the end of
+the process. Imports no temporalio.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _log = logging.getLogger(__name__)
 async def in_thread(
     call: Callable[[], T], *, late: Callable[[T], object] | None = None, patience: float = 0.0
 ) -> T:
-    """Run a blocking call, and return what it returns.
+    """Run a blocking call, and return its result.
 
     Args:
-        call: What to run. It sees the context variables of the caller.
-        late: What to do with the result when nobody waits for it any more, in a thread too.
-        patience: Seconds that a cancelled caller waits for the end of a call which must not
-            go on beside a retry or an undo.
+        call: The call. It sees the context variables of the caller.
+        late: Receives the result if nobody waits for it any more. It also runs in a thread.
+        patience: Seconds that a cancelled caller waits for the end of a call that must not run beside a
+            retry or an undo.
     """
     under_way = _Call(call, late)
     _start(under_way.work)
@@ -46,17 +46,17 @@ async def in_thread(
 
 
 class _Call(Generic[T]):
-    """A call in a thread, and who waits for its result."""
+    """A call in a thread, and the coroutine that waits for its result."""
 
     def __init__(self, call: Callable[[], T], late: Callable[[T], object] | None) -> None:
         self._call, self._late = call, late
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[T] = self._loop.create_future()
         self.over = threading.Event()
-        """The thread has done its work."""
+        """Set when the thread has done its work."""
 
     def work(self) -> None:
-        """Run the call; this is the thread."""
+        """Run the call, in the thread."""
         try:
             self._work()
         finally:
@@ -65,7 +65,7 @@ class _Call(Generic[T]):
     def _work(self) -> None:
         try:
             result = self._call()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - passed on to the caller
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._fail, error)
             return
@@ -75,7 +75,7 @@ class _Call(Generic[T]):
             self._clean_up(result)
 
     async def end(self, patience: float) -> None:
-        """Wait for the end of the call, but not for ever."""
+        """Wait for the end of the call for a limited time."""
         until = time.monotonic() + patience
         while patience > 0 and not self.over.is_set():
             if time.monotonic() > until:
@@ -84,7 +84,7 @@ class _Call(Generic[T]):
             await asyncio.sleep(_LOOK)
 
     def leave(self) -> None:
-        """Have a result removed that came at the same time as the cancellation of who waits."""
+        """Remove a result that arrived together with the cancellation of the caller."""
         if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
             self._drop(self.done.result())
 
@@ -106,7 +106,7 @@ class _Call(Generic[T]):
             return
         try:
             self._late(result)
-        except Exception:  # noqa: BLE001 - told, and there is nobody to raise it to
+        except Exception:  # noqa: BLE001 - logged, because there is no caller to raise it to
             _log.exception("what a cancelled activity brought about could not be removed")
 
 
