@@ -1,1 +1,1 @@
-"""Which activities exist, and what is known of each."""
+"""Which activities exist, and what is known about each."""

@@ -1,8 +1,8 @@
-"""The catalogue: which activities exist, and what is known of each.
+"""The catalogue: which activities exist, and what is known about each.
 
-Imports no implementation and no temporalio, so that checking a file stays offline and
-fast. An entry comes from the built-in families (``builtin.json``, generated from their
-code), from Python modules, from entry points, or from an ``activities.yaml``.
+Imports no implementation and no temporalio, so that checking a file stays offline and fast. An entry
+comes from the built-in families (``builtin.json``, generated from their code), from Python modules,
+from entry points, or from an ``activities.yaml``.
 """
 
 import json
@@ -18,49 +18,49 @@ from pipeline_runner.core.model import Retry, Struct, Timeouts
 
 
 class Argument(Struct, frozen=True, kw_only=True):
-    """One of the positional arguments of an activity that may take more or fewer than one."""
+    """A positional argument of an activity that may take more or fewer than one."""
 
     name: str
     schema: dict[str, Any] | None = None
-    """JSON Schema of its value; None: unknown."""
+    """JSON Schema of its value; None: not known."""
     required: bool = True
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """What is known of one activity."""
+    """What is known about one activity."""
 
     name: str
     """The registered activity type."""
     description: str = ""
     input: dict[str, Any] | None = None
-    """JSON Schema of its one argument; None: unknown."""
+    """JSON Schema of its one argument; None: not known."""
     arguments: tuple[Argument, ...] | None = None
-    """What it takes, where one argument is not what it needs; None: unknown, or one."""
+    """The arguments, if one is not what the activity needs; None: not known, or one."""
     output: dict[str, Any] | None = None
-    """JSON Schema of its result; None: unknown. Where it refuses further keys, there are none."""
+    """JSON Schema of its result; None: not known. If the schema refuses further keys, the result has none."""
     effect_free: bool = False
-    """true: nothing to undo, and safe to repeat."""
+    """true: there is nothing to undo, and it is safe to repeat."""
     undo: Undo | Literal["none"] | None = None
-    """How a step without compensate is undone; "none": there is nothing to undo; None: not known."""
+    """How a step without ``compensate`` is undone; "none": there is nothing to undo; None: not known."""
     task_queue: str | None = None
-    """Where its worker listens; None: on the run's own task queue."""
+    """The task queue of its worker; None: the run's own."""
     secrets: bool = False
-    """Whether its worker is one of this package, although the code is not known here."""
+    """Whether its worker uses this package, although the code is not known here."""
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     extra: str | None = None
-    """The optional part of this package that it needs; None: nothing beyond the core."""
+    """The optional part of this package that it needs; None: it needs only the core."""
     implementation: str | None = None
-    """``module:name`` of the Python code; None: served by somebody else's worker."""
+    """``module:name`` of the Python code; None: another worker serves it."""
 
     @property
     def takes_secrets(self) -> bool:
-        """Whether its worker puts the values of secrets into the input."""
+        """Whether its worker inserts the values of secrets into the input."""
         return self.secrets or self.implementation is not None
 
 
 class Catalogue(Mapping[str, Entry]):
-    """Entries by activity name. Later sources win over earlier ones."""
+    """Entries by activity name. Later sources take precedence over earlier ones."""
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries = {entry.name: entry for entry in entries}
@@ -75,7 +75,7 @@ class Catalogue(Mapping[str, Entry]):
         return len(self._entries)
 
     def extended(self, entries: Iterable[Entry]) -> "Catalogue":
-        """Return a catalogue with these entries added, or put over those of the same name."""
+        """Return a catalogue with these entries added. They replace entries with the same names."""
         return Catalogue([*self._entries.values(), *entries])
 
 

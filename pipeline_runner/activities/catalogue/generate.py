@@ -1,8 +1,7 @@
 """Write the built-in catalogue: ``python -m pipeline_runner.activities.catalogue.generate``.
 
-Checking a file needs the catalogue and must not import the implementations, so what they
-say of themselves is written to ``builtin.json``. Run this after changing one; a test tells
-when it was forgotten.
+Checking a file needs the catalogue but must not import the implementations, so their descriptions are
+written to ``builtin.json``. Run this after changing one; a test fails if you forget it.
 """
 
 import json
@@ -18,7 +17,7 @@ TARGET = Path(__file__).with_name("builtin.json")
 
 
 def generate() -> str:
-    """Return the text of ``builtin.json``."""
+    """Return the content of ``builtin.json``."""
     entries = [_plain(entry) for module in BUILTIN_MODULES for entry in catalogue_of(module)]
     return json.dumps(entries, indent=2) + "\n"
 

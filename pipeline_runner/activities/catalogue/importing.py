@@ -1,11 +1,12 @@
-"""Python modules from a directory, which no other directory sees.
+"""Imports Python modules from a directory, invisible to other directories.
 
-Two directories may each have a ``shop.py``, and a ``helpers.py`` that it imports. Python has one
-table of modules and one search path a process, so each directory becomes a package under a name of
-its own: its modules are found in it first, then where Python looks. ``sys.path`` stays as it is.
+Two directories may each have a ``shop.py``, and a ``helpers.py`` that it imports. Python has one table
+of modules and one search path per process. Each directory therefore becomes a package with a name of
+its own: Python looks for its modules in the directory first, then in the usual places. ``sys.path`` is
+unchanged.
 
-Inside these modules, ``import helpers`` means the ``helpers.py`` of their directory, also when a
-function imports it while it runs. ``importlib.import_module("helpers")`` does not.
+Inside these modules, ``import helpers`` means the ``helpers.py`` of their directory, even if a function
+imports it while it runs. ``importlib.import_module("helpers")`` does not.
 """
 
 import builtins
@@ -45,27 +46,28 @@ class Directory:
         sys.modules[self.package] = package
 
     def has(self, name: str) -> bool:
-        """Tell whether the first part of a module's name stands for something in this directory."""
+        """Tell whether this directory has the first part of a module's name."""
         top = name.partition(".")[0]
         spec = PathFinder.find_spec(top, [str(self.path)])
         if spec is None:
             return False
-        # A directory that is no package comes last, as everywhere in Python: it may just have such a name.
+        # A directory that is not a package comes last, as everywhere in Python: its name may be a
+        # coincidence.
         return spec.origin is not None or (top not in sys.modules and PathFinder.find_spec(top) is None)
 
     def load(self, name: str) -> ModuleType:
-        """Import a module of this directory; errors of the import go through."""
+        """Import a module of this directory. Errors of the import are not caught."""
         return importlib.import_module(f"{self.package}.{name}")
 
     def _import(
         self,
         name: str,
-        globals: Mapping[str, Any] | None = None,  # noqa: A002 - so it is called
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - the name in Python's signature
         locals: Mapping[str, Any] | None = None,  # noqa: A002
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Do what an ``import`` says in a module of this directory."""
+        """Carry out an ``import`` statement of a module in this directory."""
         if level or not self.has(name):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         self.load(name)
@@ -76,7 +78,7 @@ class Directory:
 
 @cache
 def directory(path: Path) -> Directory:
-    """Return the one of a path."""
+    """Return the object for the directory at a path."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     found = Directory(path)
@@ -85,7 +87,7 @@ def directory(path: Path) -> Directory:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a module, or of something in it, as people write it."""
+    """Return the name of a module, or of an object in it, as people write it."""
     return name.partition(".")[2] if name.startswith(_PREFIX) else name
 
 
@@ -93,12 +95,12 @@ _BY_PACKAGE: dict[str, Directory] = {}
 
 
 class _Finder:
-    """Finds the modules of the directories, below their packages."""
+    """Finds the modules of the directories, in their packages."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module; None: it is none of ours, or not there."""
+        """Find a module. Return None if it is not one of ours, or does not exist."""
         if not name.startswith(_PREFIX) or path is None:
             return None
         own = _BY_PACKAGE[name.partition(".")[0]]
@@ -113,7 +115,7 @@ class _Finder:
 
 
 def _loader(own: Directory) -> type[SourceFileLoader]:
-    """Return a loader of modules which import as those of a directory do."""
+    """Return a loader whose modules import like those of a directory."""
 
     class Loader(SourceFileLoader):
         def exec_module(self, module: ModuleType) -> None:

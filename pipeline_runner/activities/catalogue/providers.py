@@ -1,29 +1,29 @@
-"""The door: how Python activities come in. The built-in families use it like any plugin.
+"""How Python modules provide activities. The built-in families are provided in the same way.
 
-A *provider* is an importable module. What it offers:
+A *provider* is an importable module. It provides:
 
-* if it has a top-level ``activities``: that list of activity callables, or what that
-  function without arguments returns when a worker starts, so that clients are built only
+* if it has a top-level ``activities``: that list of activity callables, or the list that this
+  function without arguments returns when a worker starts, so that clients are created only
   then::
 
       activities = lambda: [charge, Mailer(connect()).send]
 
 * otherwise every function decorated with ``@activity.defn`` in its namespace, and the
   activity methods of the instances there. A class with activity methods and no instance is
-  instantiated when a worker starts; it may not need arguments.
+  instantiated when a worker starts; it must not need arguments.
 
-What the code cannot say by type hints is added by :func:`describe`::
+:func:`describe` adds what type hints cannot express::
 
     @describe(timeouts=Timeouts(heartbeat=10), undo=Undo("mail.recall", {"key": "{{ step.key }}"}))
     @activity.defn(name="mail.send")
     async def send(mail: Mail) -> Receipt: ...
 
-Modules are named in ``activities.yaml``, by ``--activities``, or by installed packages in
-the entry point group ``pipeline_runner.activities`` (the value is the module's name). They
-are looked for in the directory of the ``activities.yaml`` that names them, where Python looks, and
-then in the current directory; see :mod:`pipeline_runner.activities.catalogue.importing`.
+Modules are named in ``activities.yaml``, by ``--activities``, or by installed packages in the entry
+point group ``pipeline_runner.activities`` (the value is the module's name). Python looks for them in
+the directory of the ``activities.yaml`` that names them, in the usual places, and then in the current
+directory; see :mod:`pipeline_runner.activities.catalogue.importing`.
 
-Imports neither temporalio nor an implementation: only the providers asked for do.
+Imports neither temporalio nor an implementation: only the requested providers import them.
 """
 
 import importlib
@@ -45,7 +45,7 @@ from pipeline_runner.activities.catalogue.undo import Undo, check
 from pipeline_runner.core.model import Retry, Timeouts
 
 GROUP = "pipeline_runner.activities"
-"""The entry point group in which installed packages offer activities."""
+"""The entry point group in which installed packages provide activities."""
 
 BUILTIN_MODULES = (
     "pipeline_runner.activities.shell",
@@ -67,25 +67,25 @@ F = TypeVar("F", bound=Activity)
 
 
 class Provider(NamedTuple):
-    """A module with activities, and the directory that it is looked for in first."""
+    """A module with activities, and the directory in which Python looks for it first."""
 
     module: str
     directory: Path | None = None
-    """Where the ``activities.yaml`` is that names it; None: it comes from elsewhere."""
+    """The directory of the ``activities.yaml`` that names it; None: another source named it."""
 
 
 def provider(module_name: str, directory: Path | None) -> Provider:
-    """Return a module with the directory, if it is in there: one found elsewhere is nobody's own."""
+    """Return a module with the directory, if it is in there. Otherwise it belongs to no directory."""
     own = directory is not None and importing.directory(directory).has(module_name)
     return Provider(module_name, directory if own else None)
 
 
 class ProviderError(Exception):
-    """A module offers no activities that can be used. The message is for people."""
+    """A module provides no usable activities. The message is for people."""
 
 
 class MissingModule(ProviderError):
-    """There is no such module."""
+    """The module does not exist."""
 
 
 class _Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,17 +107,17 @@ def describe(
     undo: Undo | Literal["none"] | None = None,
     extra: str | None = None,
 ) -> Callable[[F], F]:
-    """Tell the catalogue about an activity; above or below ``@activity.defn``.
+    """Add facts about an activity to the catalogue. Use it above or below ``@activity.defn``.
 
     Args:
-        timeouts: Defaults in seconds, for steps that say nothing.
-        retry: Defaults, for steps that say nothing.
+        timeouts: Default timeouts in seconds.
+        retry: Default retry settings.
         effect_free: True if there is nothing to undo, and the activity is safe to repeat.
-        undo: How a step without compensate is undone; "none": there is nothing to undo.
-        extra: The optional part of this package that a built-in one needs.
+        undo: How a step without ``compensate`` is undone; "none": there is nothing to undo.
+        extra: The optional part of this package that a built-in activity needs.
 
     Raises:
-        ValueError: The undo has a template that cannot work, or is one of an activity without effects.
+        ValueError: The undo has a template that cannot work, or belongs to an activity without effects.
     """
     if isinstance(undo, Undo):
         check(undo, effect_free=effect_free)
@@ -131,29 +131,29 @@ def describe(
 
 
 def entry_points() -> list[str]:
-    """Return the modules that installed packages offer, sorted."""
+    """Return the modules that installed packages provide, sorted."""
     return sorted({point.module for point in importlib.metadata.entry_points(group=GROUP)})
 
 
 def catalogue_of(module_name: str, directory: Path | None = None) -> list[Entry]:
-    """Return what is known of the activities that a module offers, sorted by name.
+    """Return the catalogue entries of a module's activities, sorted by name.
 
-    Imports the module, but calls nothing in it if that can be helped.
+    Imports the module, but calls nothing in it unless that is unavoidable.
 
     Raises:
-        ProviderError: It cannot be imported, or offers nothing.
+        ProviderError: It cannot be imported, or provides nothing.
     """
     found = _offered(module_name, directory)
     return sorted((_entry(activity) for activity in found if name_of(activity)), key=lambda e: e.name)
 
 
 def names_of(module: Provider) -> set[str]:
-    """Return the names of the activities that a module offers; an empty one for what takes any name.
+    """Return the names of a module's activities. The empty name stands for a dynamic activity.
 
-    Imports the module, but calls nothing in it if that can be helped.
+    Imports the module, but calls nothing in it unless that is unavoidable.
 
     Raises:
-        ProviderError: It cannot be imported, or offers nothing.
+        ProviderError: It cannot be imported, or provides nothing.
     """
     return {name_of(activity) or "" for activity in _offered(*module)}
 
@@ -170,7 +170,7 @@ def _offered(module_name: str, directory: Path | None) -> list[Activity]:
 
 
 def entries_of(activities: Iterable[Activity]) -> list[Entry]:
-    """Return what is known of activities that come without a module, in their order.
+    """Return the catalogue entries of activities without a module, in their order.
 
     Raises:
         ProviderError: One is not decorated with ``@activity.defn``.
@@ -183,10 +183,10 @@ def entries_of(activities: Iterable[Activity]) -> list[Entry]:
 
 
 def activities_of(module_name: str, directory: Path | None = None) -> list[Activity]:
-    """Return the activities that a module offers, ready to be served.
+    """Return a module's activities, ready to be served.
 
     Raises:
-        ProviderError: It cannot be imported, offers nothing, or a class needs arguments.
+        ProviderError: It cannot be imported, provides nothing, or a class needs arguments.
     """
     module = import_module(module_name, directory)
     declared = getattr(module, "activities", None)
@@ -201,14 +201,14 @@ def activities_of(module_name: str, directory: Path | None = None) -> list[Activ
 
 
 def served(modules: Iterable[Provider]) -> list[Activity]:
-    """Return the activities that a worker serves: the built-in ones, those of packages and of modules.
+    """Return the activities that a worker serves: the built-in ones, and those of packages and modules.
 
     Raises:
-        ProviderError: A module cannot be imported, or offers nothing; or two directories have
-            activities of the same name.
+        ProviderError: A module cannot be imported, or provides nothing, or two directories have activities
+            with the same name.
     """
     first = [Provider(module) for module in (*BUILTIN_MODULES, *entry_points())]
-    # By name, so that a later module wins; a dynamic activity, which has none, is one of a kind.
+    # By name, so that a later module takes precedence. A dynamic activity, which has no name, is unique.
     found: dict[str, Activity] = {}
     directories: dict[str, Path] = {}
     for module, directory in dict.fromkeys([*first, *modules]):
@@ -229,10 +229,10 @@ def _twice(name: str, one: Path, other: Path) -> str:
 
 
 def import_module(name: str, directory: Path | None = None) -> ModuleType:
-    """Import a module from a directory, from where Python looks, or from the current directory.
+    """Import a module from a directory, from Python's usual places, or from the current directory.
 
     Raises:
-        ProviderError: It is not there, or cannot be imported.
+        ProviderError: It does not exist, or cannot be imported.
     """
     importlib.invalidate_caches()
     here = Path.cwd()
@@ -257,7 +257,7 @@ def import_module(name: str, directory: Path | None = None) -> ModuleType:
 
 
 def _import_error(name: str, error: BaseException) -> ProviderError:
-    """Name the cause, and the last line of the user's code that led there."""
+    """Return the error with the cause, and the last line of the user's code that led to it."""
     libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     frames = [
         frame
@@ -296,9 +296,9 @@ def _functions(module: ModuleType) -> list[Activity]:
 
 
 def _classes(module: ModuleType) -> list[type]:
-    """Return the classes with activity methods, without those that another one extends."""
+    """Return the classes with activity methods, without those that another class extends."""
     values = list(vars(module).values())
-    # type(), not __class__: a lazy module-level object must not be woken up.
+    # type(), not __class__: a lazy object of the module must not be initialized.
     offered = [v if isinstance(v, type) else type(v) for v in values]
     found = [c for c in dict.fromkeys(offered) if any(_methods(c))]
     return [c for c in found if not any(other is not c and issubclass(other, c) for other in found)]
@@ -333,7 +333,7 @@ def _instance(module_name: str, found: type) -> Any:
 
 
 def _methods(found: type) -> Iterator[Activity]:
-    # As inspect.getmembers_static finds them, without its search of every name in every base.
+    # Finds the same as inspect.getmembers_static, without searching every base for every name.
     members = {name: value for base in reversed(found.__mro__) for name, value in vars(base).items()}
     for name in sorted(name for name, value in members.items() if inspect.isfunction(value)):
         method = getattr(found, name)
@@ -359,19 +359,19 @@ def _distinct(module_name: str, found: list[Activity]) -> list[Activity]:
 
 
 def _definition(value: Any) -> Any:
-    """Return what ``@activity.defn`` attached; read by name, so as not to import temporalio."""
+    """Return what ``@activity.defn`` attached. Reads it by name, to avoid importing temporalio."""
     if not (inspect.isroutine(value) or hasattr(type(value), "__temporal_activity_definition")):
         return None
     return getattr(value, "__temporal_activity_definition", None)
 
 
 def is_activity(value: Any) -> bool:
-    """Tell whether something is decorated with ``@activity.defn``."""
+    """Tell whether an object is decorated with ``@activity.defn``."""
     return _definition(value) is not None
 
 
 def name_of(activity: Activity) -> str | None:
-    """Return the registered name; None: a dynamic activity, which takes any."""
+    """Return the registered name; None: a dynamic activity, which accepts any name."""
     name: str | None = _definition(activity).name
     return name
 

@@ -1,9 +1,8 @@
-"""The JSON Schemas of types: what the catalogue says that an activity takes and gives back.
+"""The JSON Schemas of types: what an activity accepts and returns, for the catalogue.
 
-msgspec makes them. Types that it does not know are asked of pydantic, if the module that
-has them has imported it; nothing here does. Types with a fixed set of fields are closed,
-at any depth: a key that they do not have would be dropped silently on its way in, and is
-not there on its way out.
+msgspec makes them. For types that it does not know, pydantic is used if the type's module has imported
+it; this module does not import it. Types with a fixed set of fields are closed at any depth: an unknown
+key would be dropped silently from the input, and cannot occur in the output.
 """
 
 import sys
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 Mode = Literal["validation", "serialization"]
-"""What is asked of a type: what it takes, or what it becomes."""
+"""Which schema of a type: that of its input, or that of its output."""
 
 _REFERENCE = "#/$defs/"
 
@@ -41,7 +40,7 @@ def schema_of(hint: Any, mode: Mode) -> dict[str, Any] | None:
 def _by_msgspec(hint: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     try:
         (schema,), definitions = msgspec.json.schema_components([hint], ref_template=_REFERENCE + "{name}")
-    except (TypeError, RuntimeError, NameError):  # pydantic models and what else there is
+    except (TypeError, RuntimeError, NameError):  # pydantic models, and everything else
         return None
     return schema, definitions
 
@@ -64,15 +63,15 @@ def _by_pydantic(hint: Any, mode: Mode) -> tuple[dict[str, Any], dict[str, Any]]
         warnings.simplefilter("ignore")
         try:
             schema = pydantic.TypeAdapter(hint).json_schema(mode=mode, schema_generator=generator)
-        except Exception:  # noqa: BLE001 - models have code of their own for this, and it is not ours
+        except Exception:  # noqa: BLE001 - models run code of their own here
             return None
     return schema, schema.pop("$defs", {})
 
 
 def _has_other_names(model: Any, mode: Mode) -> bool:
-    """Tell whether fields may go by names that the schema does not have.
+    """Tell whether fields may have names that are not in the schema.
 
-    What comes out has the aliases or not: that depends on the data converter.
+    Whether the output has the aliases depends on the data converter.
     """
     fields = model.model_fields.items()
     if mode == "serialization":

@@ -1,4 +1,4 @@
-"""How the catalogue says that an activity is undone: once, for every step that says nothing."""
+"""How the catalogue declares an activity's undo: once, for every step that declares none."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pipeline_runner.core.suggest import listed
 
 
 class Undo(Struct, frozen=True):
-    """How the steps that call an activity are undone, unless they say otherwise.
+    """How the steps that call an activity are undone, unless they declare something else.
 
     Strings in ``input`` and ``args`` are templates. They see ``step`` (``input``, ``output``,
     ``outcome``, ``error``, ``key``), ``run`` and ``error``.
@@ -25,20 +25,20 @@ class Undo(Struct, frozen=True):
     after: Literal["completed", "uncertain", "started"] = "uncertain"
     """Undo only if the step completed; also if its outcome is not known; also if it failed."""
     task_queue: str | None = None
-    """Where it runs; None: where its entry says, else where the step ran."""
+    """Where it runs; None: on the task queue of its own entry, else on that of the step."""
     timeouts: Timeouts = Timeouts()
-    """In seconds; they go over those of its own entry."""
+    """In seconds. They override those of its own entry."""
     retry: Retry = Retry()
-    """Goes over that of its own entry."""
+    """It overrides that of its own entry."""
     given: str | None = None
-    """A parameter without which the step leaves nothing to undo; None: it always does."""
+    """A parameter without which a step leaves nothing to undo; None: it always does."""
 
 
 def check(undo: Undo, *, effect_free: bool) -> None:
-    """Refuse an undo in code that cannot work, whatever the step.
+    """Refuse an undo in code that cannot work for any step.
 
     Raises:
-        ValueError: The message says why.
+        ValueError: The message gives the reason.
     """
     from pipeline_runner.core.expressions.parsing import ExpressionError, references, strings_in
 

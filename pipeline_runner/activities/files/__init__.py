@@ -1,1 +1,1 @@
-"""The ``file`` and ``directory`` families, and what they keep for undos."""
+"""The ``file`` and ``directory`` families, and the records for their undo."""

@@ -1,9 +1,9 @@
-"""Files copied with all that belongs to them, and made to last.
+"""Copies files with their attributes, and flushes them to the disk.
 
-A copy stands for the file itself where nothing can be linked or renamed. It has the owner,
-the group, the times and the mode of the original, in this order and before others can open it.
-Where the worker may not give files away, it does not take over the set-user-id and
-set-group-id bits: they would lend the worker's rights to what somebody else wrote.
+A copy replaces the file itself where nothing can be linked or renamed. It gets the owner, the group,
+the times and the mode of the original, in this order, before others can open it. Where the worker may
+not give files away, the copy does not get the set-user-id and set-group-id bits: they would lend the
+worker's rights to code that somebody else wrote.
 
 Raises plain OSErrors. Imports no temporalio.
 """
@@ -17,20 +17,20 @@ from typing import BinaryIO
 
 Beat = Callable[[], None]
 CHUNK = 4 * 1024 * 1024
-"""Bytes that are copied between two signs of life."""
+"""Bytes that are copied between two heartbeats."""
 _PIECE = 256 * 1024
-"""Bytes that are copied at once: a mebibyte takes a multiple of the time of its quarters, in the kernel."""
+"""Bytes that are copied at once. In the kernel, a mebibyte takes much longer than its four quarters."""
 
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system without hard links, or a kernel that forbids this one, answers."""
+"""Errors of a file system without hard links, and of a kernel that forbids this one."""
 _NOT_GIVEN = {errno.EPERM, errno.EINVAL}
-"""What a kernel answers who may not give files away; EINVAL: to a user whom its container does not know."""
+"""Errors of a kernel that forbids giving files away; EINVAL: the container does not know the user."""
 _NO_ATTRIBUTES = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system says that does not have such an extended attribute, or not for this user."""
+"""Errors of a file system that does not have an extended attribute, or not for this user."""
 
 
 def link_or_copy(source: str, target: str, beat: Beat) -> None:
-    """Make ``target`` the same file as ``source``, or where that cannot be, one like it."""
+    """Make ``target`` the same file as ``source``, or, where that is impossible, a copy of it."""
     if os.path.islink(source):
         _copy_link(source, target)
         return
@@ -63,7 +63,7 @@ def _copy(source: str, target: str, beat: Beat) -> None:
 
 
 def pour(reading: BinaryIO, writing: BinaryIO, beat: Beat) -> None:
-    """Copy a stream piece by piece, with a sign of life now and then."""
+    """Copy a stream piece by piece, with heartbeats."""
     since = 0
     while piece := reading.read(min(_PIECE, CHUNK)):
         writing.write(piece)
@@ -80,7 +80,7 @@ def adopt(descriptor: int, old: os.stat_result) -> None:
 
 
 def give(descriptor: int, old: os.stat_result) -> None:
-    """Give an open file the owner and the group of another; or the group alone; or nothing."""
+    """Give an open file the owner and the group of another, or only the group, or neither."""
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) == (old.st_uid, old.st_gid):
         return
@@ -91,7 +91,7 @@ def give(descriptor: int, old: os.stat_result) -> None:
 
 
 def _mode(descriptor: int, old: os.stat_result) -> int:
-    """Return the mode that an open file may take over from another, now that it has its owner."""
+    """Return the mode that an open file may get from another, after its owner was set."""
     mine, mode = os.fstat(descriptor), stat.S_IMODE(old.st_mode)
     if (mine.st_uid, mine.st_gid) == (old.st_uid, old.st_gid):
         return mode
@@ -110,7 +110,7 @@ def _copy_attributes(source: int, target: int) -> None:
 
 
 class _allowed:  # noqa: N801 - reads like suppress
-    """Go on after the system errors of these numbers."""
+    """Ignores the system errors with these numbers."""
 
     def __init__(self, numbers: set[int]) -> None:
         self._numbers = numbers
@@ -123,13 +123,13 @@ class _allowed:  # noqa: N801 - reads like suppress
 
 
 def remove_file(path: str) -> None:
-    """Remove a file; none is fine."""
+    """Remove a file. A missing file is not an error."""
     with suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder survive a power failure."""
+    """Make the names in a directory survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

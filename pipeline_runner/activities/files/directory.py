@@ -1,7 +1,8 @@
-"""The ``directory`` family: folders of the worker's machine.
+"""The ``directory`` family: directories of the worker's machine.
 
-``directory.create`` remembers under the step's idempotency key what it made (how: see
-``kept.py``), so that its undo removes that and nothing else::
+``directory.create`` records under the step's idempotency key what it creates (see ``kept.py``), so that
+its
+undo removes exactly that::
 
     compensate:
       activity: directory.remove
@@ -110,13 +111,13 @@ def remove(parameters: RemoveInput) -> Removed:
 
 
 def _check_meant(path: str) -> None:
-    """Refuse to remove what nobody means to, but an empty variable in a path comes to.
+    """Refuse to remove a directory that can only be the result of an empty variable in a path.
 
     Raises:
-        ApplicationError: The path is that of the root directory, of the user's home directory or of the
-            working directory, or one of these is inside.
+        ApplicationError: The path is the root directory, the user's home directory or the working directory,
+            or contains one of these.
     """
-    # By what is there, not by its path: that may have two slashes at its start, or be a bind mount's.
+    # Compare the directories, not the paths: a path may begin with two slashes, or belong to a bind mount.
     if os.path.samefile(path, os.sep):
         raise refused(f"cannot remove {path}: it is the root directory", "ProtectedDirectory")
     for what, find in (("run's", working_directory), ("user's home", _home)):
@@ -149,7 +150,7 @@ def _missing(path: str) -> tuple[str, ...]:
 
 
 def _kept(path: str, key: str) -> Kept:
-    """Return what is kept of a path; versions before these kept it with the outermost directory made."""
+    """Return the record of a path. Earlier versions kept it with the outermost directory that was created."""
     for top in _upwards(path):
         if beside(top, key).taken:
             return Kept(top, key)
@@ -157,10 +158,10 @@ def _kept(path: str, key: str) -> Kept:
 
 
 def _make_first(path: str, key: str) -> tuple[str, ...]:
-    """Record what this step is about to make, and make the outermost of it.
+    """Record what this step is about to create, and create the outermost directory of it.
 
-    Return what this step makes, whichever attempt began with it. The outermost is made by way of
-    the record: after an undo it is not made.
+    Return what this step creates, whichever attempt began with it. The outermost directory is created
+    through the record, so that it is not created after an undo.
     """
     kept = _kept(path, key)
     kept.begin()

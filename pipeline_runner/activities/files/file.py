@@ -1,20 +1,20 @@
-"""The ``file`` family: files of the worker's machine, changed whole or not at all.
+"""The ``file`` family: files of the worker's machine, changed completely or not at all.
 
-New content is put in place by one rename, so that nobody ever sees half a file; a replaced
-file's mode stays, and its owner where the worker may give files away. What is replaced or
-removed is kept outside of the tree under the step's idempotency key (how: see ``kept.py``), and
-``file.restore`` puts it back, after any crash or timeout::
+New content is put into place by one rename, so that nobody ever sees half a file. A replaced file keeps
+its mode, and its owner where the worker may give files away. What is replaced or removed is kept
+outside of the tree, under the step's idempotency key (see ``kept.py``), and ``file.restore`` puts it
+back, after any crash
+or timeout::
 
     compensate:
       activity: file.restore
       with: {path: "{{ step.input.path }}", key: "{{ step.key }}"}
 
-For a copy and a move ``path`` is the destination; a move's source comes back with it.
-Called outside a pipeline the activities work as well, but keep nothing; nor does a removal
-that undoes a step.
+For a copy and a move, ``path`` is the destination; the undo of a move also restores its source. Outside
+a pipeline the activities work too, but keep nothing. The same holds for a removal that undoes a step.
 
-Writing to a symbolic link writes the file that it points to; moving or removing one moves
-or removes the link.
+Writing to a symbolic link writes to the file that it points to. Moving or removing a link moves or
+removes the link itself.
 """
 
 import os
@@ -38,10 +38,10 @@ from pipeline_runner.activities.toolkit.parameters import built_in, doc
 from pipeline_runner.activities.toolkit.sizes import MIB, RESULT_LIMIT, encoded_size
 
 _ASK_AGAIN = timedelta(seconds=1)
-"""Where several workers take turns, the next attempt may come to the one that has it."""
+"""Where several workers take turns, the next attempt may reach the worker that has the record."""
 
 PATH = r"^[^\x00]+$(?!\n)"
-"""A path is any text without a NUL; as a regular expression for JSON Schema."""
+"""A path is any string without a NUL; as a regular expression for JSON Schema."""
 
 Path = Annotated[str, doc("The file. Relative paths are relative to the run's directory.", pattern=PATH)]
 Source = Annotated[str, doc("The source file.", pattern=PATH)]
@@ -52,7 +52,7 @@ Replaced = Annotated[bool, doc("Whether a file existed at `path` before this ste
 Key = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)",  # Python's $ lets a line end through
+        pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)",  # Python's $ matches before a line end
         description='The idempotency key of the step to undo: "{{ step.key }}".',
     ),
 ]
@@ -138,7 +138,7 @@ class Restored:
 
 
 def _restores(parameter: str) -> Undo:
-    """Return the undo of what a step does to the file that this parameter names."""
+    """Return the undo of a step that changes the file in this parameter."""
     return Undo("file.restore", {"path": f"{{{{ step.input.{parameter} }}}}", "key": "{{ step.key }}"})
 
 
@@ -178,7 +178,7 @@ def read(parameters: PathInput) -> Content:
     try:
         content = data.decode()
     except UnicodeDecodeError as error:
-        # from None: the cause would carry the content.
+        # From None: the cause would contain the content.
         raise refused(f"cannot read {path}: it is not UTF-8 text (byte {error.start})", "NotText") from None
     if encoded_size(content) > RESULT_LIMIT:
         raise too_large
@@ -212,7 +212,10 @@ def move(parameters: TransferInput) -> Moved:
     beat = pulse()
     moving = source
     with explain_errors(f"move {source}"):
-        kept, taken = _begun(target), _begun(source)  # in this order: with the target the source comes back
+        kept, taken = (
+            _begun(target),
+            _begun(source),
+        )  # in this order: an undo of the target restores the source
         if not os.path.lexists(source) and taken is not None and taken.find():
             moving = taken.original  # an earlier attempt has taken it away
         _check_regular(moving, links=True)
@@ -260,16 +263,16 @@ def restore(parameters: RestoreInput) -> Restored:
 
 @dataclass(frozen=True)
 class _Before:
-    """What there was before the step, whichever attempt this is."""
+    """The state before the step, whichever attempt this is."""
 
     file: str | None
-    """Where that file can be read now; None: there was none."""
+    """Where the original file can be read now; None: there was none."""
     kept: Kept | None
-    """What is kept of it; None: nothing, outside a pipeline."""
+    """The record; None: nothing is kept, outside a pipeline."""
 
 
 def _begun(path: str) -> Kept | None:
-    """Begin an attempt; None: nothing is kept, outside a pipeline."""
+    """Begin an attempt, and return the record; None: nothing is kept, outside a pipeline."""
     key = step_key()
     if key is None:
         return None
@@ -282,7 +285,7 @@ def _begun(path: str) -> Kept | None:
 def _before(
     target: str, beat: Beat, kept: Kept | None, *, moved_from: str | None = None
 ) -> Iterator[_Before]:
-    """Keep what there is before a step changes it, unless nothing is to be kept."""
+    """Keep the original before a step changes it, unless nothing is to be kept."""
     if kept is None:
         yield _Before(target if os.path.lexists(target) else None, None)
         return
@@ -294,7 +297,7 @@ def _before(
 
 
 def _was_removed(kept: Kept | None) -> bool:
-    """Tell whether an earlier attempt has removed a file that is not there; if none has, record that."""
+    """Tell whether an earlier attempt has removed a file that is missing. If none has, record that."""
     if kept is None:
         return False
     kept.keep_nothing()
@@ -303,10 +306,10 @@ def _was_removed(kept: Kept | None) -> bool:
 
 
 def put_back(kept: list[Kept], doing: str, *, recursive: bool = False, beat: Beat = lambda: None) -> bool:
-    """Undo what the step of a key did at one of these paths; False if there is nothing to undo.
+    """Undo what the step with a key did at one of these paths. Return False if there is nothing to undo.
 
     Raises:
-        ApplicationError: The step is known to have completed, and nothing is kept of it.
+        ApplicationError: The step is known to have completed, and there is no record of it.
     """
     completed = undone_outcome() == "completed"
     restored, missing = False, []
@@ -321,7 +324,7 @@ def put_back(kept: list[Kept], doing: str, *, recursive: bool = False, beat: Bea
 
 
 def _lost(error: NothingKeptError, doing: str) -> ApplicationError:
-    """Return the error for a record that is not here; another worker may have it."""
+    """Return the error for a missing record, which another worker may have."""
     return ApplicationError(
         f"cannot {doing}: the step completed, but nothing is kept here of what was at {error.path}: "
         "the step ran on another host, as another user or with another state directory, or what was kept "
@@ -335,7 +338,7 @@ def _lost(error: NothingKeptError, doing: str) -> ApplicationError:
 def _put(
     target: str, before: _Before, fill: Callable[[BinaryIO], None], beat: Beat, mode: int = 0o666
 ) -> int:
-    """Put new content in place; return its size."""
+    """Put new content into place, and return its size."""
     old = os.stat(before.file) if before.file is not None else None
 
     def make(new: str) -> None:
@@ -352,16 +355,16 @@ def _put(
 
 
 def _place(target: str, before: _Before, make: Callable[[str], None], beat: Beat) -> None:
-    """Have a new file made beside the target, and rename it into its place."""
+    """Make a new file beside the target, and rename it into place."""
     folder = os.path.dirname(target)
     new = new_name(folder if before.kept is None else before.kept.near)
     try:
         make(new)
-        beat()  # too late, or cancelled: then nothing may change any more
+        beat()  # too late, or cancelled: nothing may change any more
         os.replace(new, target)
     finally:
-        # Left over after an error, and when a move's source and target are one file by links:
-        # such a rename does nothing.
+        # It is left after an error, and if a move's source and target are links to one file: such a rename
+        # does nothing.
         remove_file(new)
     sync_folder(folder)
 
@@ -375,25 +378,25 @@ def _take_away(path: str, kept: Kept | None) -> None:
 
 
 def named(path: str) -> str:
-    """Return the path of a file as it was given; refuse one that can only be a directory's."""
+    """Return the path of a file unchanged. Refuse one that can only be a directory's."""
     if os.path.basename(path) in {"", os.curdir, os.pardir}:
         raise refused(f"{path} is the path of a directory, not of a file", "IsADirectory")
     return path
 
 
 def followed(path: str) -> str:
-    """Return the absolute path of what a path leads to."""
+    """Return the absolute path with all symbolic links resolved."""
     return os.path.realpath(absolute(path))
 
 
 def itself(path: str) -> str:
-    """Return an absolute path in which the last part may be a symbolic link."""
+    """Return the absolute path with all symbolic links but the last part resolved."""
     folder, name = os.path.split(os.path.abspath(absolute(path)))
     return os.path.join(os.path.realpath(folder), name)
 
 
 def check_target(path: str, *, links: bool = False) -> None:
-    """Refuse a path that no file can be put at."""
+    """Refuse a path at which there cannot be a file."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise refused(f"cannot write {path}: the directory {folder} does not exist", "FileNotFound")

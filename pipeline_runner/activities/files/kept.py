@@ -1,33 +1,34 @@
-"""What a file step replaces is kept, so that the step can be undone at any moment.
+"""Keeps what a file step replaces, so that the step can be undone at any moment.
 
-Before a step touches a path it makes a record, a directory of a store (where: see
-``stores.py``) that belongs to the step's idempotency key and the path::
+Before a step changes a path it makes a record, a directory in a store (see ``stores.py``) for the
+step's
+idempotency key and the path::
 
     STORE/KEY/run.json
-        the run that the step belongs to, for who removes what is no longer needed
+        the run that the step belongs to, for the removal of old records
     STORE/KEY/HASH.kept/
         record.json   what was there: a file or nothing; what a move took away; what was created
-        original      the file that was there: a hard link to it, a copy where links do not work
-        new.XXXX      what an attempt is about to put in place
+        original      the file that was there: a hard link to it, or a copy where links do not work
+        new.XXXX      what an attempt is about to put into place
 
-* The record is prepared under another name and appears by one rename, which fails when it
-  exists already. So the first attempt's record wins: a retry cannot take the result of
-  the attempt before for the original.
-* New content is written inside the record and put in place by one rename; what is removed
-  is renamed into the record first.
-* Undo first renames the record to ``HASH.undoing``. Both renames of an attempt that is
-  still alive then fail, and it can no longer change anything.
-* Every step of undo may be repeated. ``HASH.undone`` is written when all is back, and the record
-  goes last. A completed step without either of them has its record somewhere else.
-* The undo of a step that may not have come so far writes ``HASH.undone`` as well. An attempt
-  removes that when it begins, and does nothing if it is there when the record has appeared.
+* The record is prepared under another name and appears by one rename, which fails if a record exists. The
+  first attempt's record therefore remains: a retry cannot take the result of an earlier attempt for the
+  original.
+* New content is written inside the record and put into place by one rename. What is removed is renamed
+  into the record first.
+* Undo first renames the record to ``HASH.undoing``. Both renames of an attempt that is still alive then
+  fail, and it can no longer change anything.
+* Every part of an undo can be repeated. ``HASH.undone`` is written when everything is back, and the record
+  is removed last. If a completed step has neither of them, its record is somewhere else.
+* The undo of a step that may not have done anything writes ``HASH.undone`` as well. An attempt removes that
+  note when it begins, and does nothing if the note exists once the record has appeared.
 
-From a store on another file system nothing can be renamed into place. There a hidden directory
-beside the path, ``.NAME.KEY.near``, takes the part of the record in the second and third rule,
-while an attempt runs. The undo removes it after it has renamed the record, and an attempt looks
-for its record after it has made the directory.
+From a store on another file system, nothing can be renamed into place. A hidden directory beside the
+path, ``.NAME.KEY.near``, then takes the role of the record in the second and third rule while an
+attempt runs. The undo removes it after renaming the record, and an attempt looks for its record after
+creating this directory.
 
-Versions before these kept the record beside the path, ``.NAME.KEY.kept``. It is still found there.
+Earlier versions kept the record beside the path, in ``.NAME.KEY.kept``. It is still found there.
 
 Raises plain OSErrors. Imports no temporalio.
 """
@@ -51,7 +52,8 @@ from pipeline_runner.activities.toolkit.context import origin
 
 ORIGIN_FILE = "run.json"
 LONGEST_NAME = 128
-"""Bytes of a name that go into the name of what lies beside it, which may have 255; else a hash does."""
+"""Bytes of a file's name that are used in the name of its hidden directory, which may have 255. Longer names
+are hashed."""
 
 
 class NothingKeptError(Exception):
@@ -63,23 +65,23 @@ class NothingKeptError(Exception):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step found at a path before it changed it."""
+    """The state of a path before a step changed it."""
 
     existed: bool
-    """False: undo removes what is there."""
+    """False: undo removes the file."""
     unchanged: bool = False
-    """The step had nothing to change, and neither has its undo."""
+    """The step had nothing to change, so there is nothing to undo."""
     moved_from: str | None = None
-    """The source of a move, which has a record of its own under the same key."""
+    """The source of a move, which has its own record under the same key."""
     made: tuple[str, ...] = ()
-    """Directories to be created, outermost first."""
+    """The directories to create, outermost first."""
     near: str | None = None
     """The directory from which changes are renamed into place; None: the record itself."""
 
 
 @dataclass(frozen=True)
 class _RecordPath:
-    """A name for records in a directory."""
+    """The names of a record in a directory."""
 
     folder: str
     stem: str
@@ -95,7 +97,7 @@ class _RecordPath:
         return self.named(f"{secrets.token_hex(4)}.tmp")
 
     def remove_drafts(self) -> None:
-        # Where nobody may look, or there is no folder, nothing was prepared.
+        # If nobody may look, or the directory does not exist, nothing was prepared.
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             for name in os.listdir(self.folder):
                 if name.startswith(f"{self.stem}.") and name.endswith(".tmp"):
@@ -103,10 +105,10 @@ class _RecordPath:
 
 
 class Kept:
-    """What is kept of one path for one step, whether there is a record yet or not."""
+    """What is kept of one path for one step, whether the record exists or not."""
 
     def __init__(self, path: str, key: str) -> None:
-        """Look for the record of a path, absolute and resolved, under a step's idempotency key."""
+        """Look for the record of an absolute and resolved path, under a step's idempotency key."""
         self.path, self._key = path, key
         self._record: Record | None = None
         self._begun = False
@@ -124,28 +126,28 @@ class Kept:
 
     @property
     def _beside(self) -> _RecordPath:
-        """Where versions before these kept records, and where changes are prepared otherwise."""
+        """Where earlier versions kept records, and where changes are prepared if the store is elsewhere."""
         return beside(self.path, self._key)
 
     @property
     def folder(self) -> str:
-        """The record."""
+        """The path of the record."""
         assert self._place is not None
         return self._place.named("kept")
 
     @property
     def original(self) -> str:
-        """Where the file is kept that was at the path."""
+        """The path of the original file in the record."""
         return os.path.join(self.folder, "original")
 
     @property
     def near(self) -> str:
-        """The directory from which the path is changed, by renames, once there is a record."""
+        """The directory from which changes are renamed into place, once the record exists."""
         assert self._record is not None
         return self._record.near or self.folder
 
     def find(self) -> Record | None:
-        """Return what is recorded, None if nothing is."""
+        """Return the content of the record; None: it does not exist."""
         if self._place is None:
             return None
         self._record = _read(self.folder)
@@ -171,9 +173,10 @@ class Kept:
         self.close()
 
     def begin(self) -> None:
-        """Begin an attempt of the step: complete an undo of before, should it have been cut off.
+        """Begin an attempt of the step: complete an earlier undo if it was interrupted.
 
-        An undo that comes after this stops the attempt. So it is done once, before anything is looked at.
+        A later undo stops the attempt. This must therefore happen once, before the attempt looks at
+        anything.
         """
         if self._begun:
             return
@@ -187,27 +190,27 @@ class Kept:
     def put_back(
         self, *, completed: bool = False, recursive: bool = False, beat: Beat = lambda: None
     ) -> bool:
-        """Undo what a step did at the path; False if there is nothing to undo.
+        """Undo what a step did at the path. Return False if there is nothing to undo.
 
         Args:
-            completed: The step is known to have completed: there must be a record.
-            recursive: Remove a directory that the step made with whatever is in it now.
-            beat: Called between pieces of a file that has to be copied.
+            completed: The step is known to have completed: the record must exist.
+            recursive: Remove a directory that the step created with everything that is in it now.
+            beat: Called between pieces of a file that must be copied.
 
         Raises:
-            NothingKeptError: There is none, and the step has not been undone.
+            NothingKeptError: There is no record, and the step has not been undone.
         """
         undoing = self._start_undo()
         if undoing is None and not completed:
             self._note_undone()
-            self._look()  # an attempt that came in between knows nothing of the note
+            self._look()  # an attempt that came in between does not know of the note
             undoing = self._start_undo()
         if undoing is None:
             if not self._is_undone():
                 raise NothingKeptError(self.path, [place.folder for place in self._places[:-1]])
             return False
         record = _read(undoing)
-        if record is not None and not record.unchanged:  # else only the folder was left
+        if record is not None and not record.unchanged:  # else only the directory was left
             self._put_back(record, undoing, completed=completed, recursive=recursive, beat=beat)
         self._note_undone()
         shutil.rmtree(undoing)
@@ -215,32 +218,34 @@ class Kept:
         return record is None or not record.unchanged
 
     def take_away(self) -> None:
-        """Remove the file by way of the record: when that is gone, the file stays."""
+        """Remove the file by renaming it into the record. If the record is gone, the file stays."""
         taken = new_name(self.near)
         os.rename(self.path, taken)
         os.unlink(taken)
 
     def close(self) -> None:
-        """Remove what an attempt leaves beside the path: to be called when it has ended."""
+        """Remove what an attempt leaves beside the path. Call this at the end of the attempt."""
         if self._record is not None and self._record.near is not None:
             remove_all(self._record.near)
 
     def _keep(self, preserve: Callable[[str, str | None], Record], *, near: str | None) -> Record:
-        """Make the record unless there is one.
+        """Make the record unless it exists.
 
         Args:
-            preserve: Fills a draft; gets it, and the directory near by if there has to be one.
-            near: The path that is going to be changed.
+            preserve: Fills a draft. It receives the draft, and the directory beside the path if needed.
+            near: The path that is going to change.
         """
         self.begin()
         record = self.find()
         if record is not None and record.unchanged:
-            remove_all(self.folder)  # there is something to change by now
+            remove_all(self.folder)  # now there is something to change
             record = None
         if record is None:
             self._make(preserve, near)
         record = self._open()
-        if self._is_undone():  # meanwhile; the record stays, in case that undo or another attempt uses it
+        if (
+            self._is_undone()
+        ):  # in the meantime; the record stays, in case that undo or another attempt uses it
             self.close()
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.folder)
         return record
@@ -258,13 +263,13 @@ class Kept:
         _publish(draft, place.named("kept"))
 
     def _open(self) -> Record:
-        """Return the record, with nothing left of attempts that died or are to be stopped."""
+        """Return the record, and remove what attempts left that died or must stop."""
         record = self.find()
         if record is not None and record.near is not None:
             with suppress(FileExistsError):
                 os.mkdir(record.near, 0o700)
             if not os.path.isdir(self.folder):
-                remove_all(record.near)  # an undo has begun meanwhile, and may not have seen it
+                remove_all(record.near)  # an undo has begun in the meantime, and may not have seen it
                 record = None
         if record is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.folder)
@@ -274,7 +279,7 @@ class Kept:
         return record
 
     def _start_undo(self) -> str | None:
-        """Take the record out of the hands of attempts that may still run; None: there is none."""
+        """Take the record away from attempts that may still run; None: there is none."""
         for place in self._places:
             place.remove_drafts()
         if self._place is None:
@@ -290,7 +295,7 @@ class Kept:
     ) -> None:
         if record.near is not None:
             _remove_near(record.near)
-        if record.moved_from is not None:  # first, so that the file is never in neither place
+        if record.moved_from is not None:  # first, so that the file is always in one of the two places
             Kept(record.moved_from, self._key).put_back(completed=completed, beat=beat)
         if record.made:
             _remove_made(record.made, recursive=recursive)
@@ -302,7 +307,7 @@ class Kept:
 
     def _bring_back(self, original: str, beat: Beat) -> None:
         if not os.path.lexists(original):
-            return  # it is back already
+            return  # it is already back
         try:
             os.replace(original, self.path)
         except OSError as error:
@@ -319,7 +324,7 @@ class Kept:
         return any(os.path.lexists(place.named("undone")) for place in self._places)
 
     def _note_undone(self) -> None:
-        """Leave word for an undo that is tried again because its answer was lost."""
+        """Leave a note for an undo that is retried because its response was lost."""
         place = self._place
         if place is None or place == self._beside:  # not in the tree that the pipeline works on
             place = self._in_store(stores.store_for(self._directory).path)
@@ -329,7 +334,7 @@ class Kept:
 
 
 def _make_folder(folder: str) -> None:
-    """Make the directory for the records of a step."""
+    """Create the directory for the records of a step."""
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -341,7 +346,7 @@ def _make_folder(folder: str) -> None:
 
 
 def beside(path: str, key: str) -> _RecordPath:
-    """Return what names hidden files and directories beside a path."""
+    """Return the names of hidden files and directories beside a path."""
     folder, name = os.path.split(path)
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -349,12 +354,12 @@ def beside(path: str, key: str) -> _RecordPath:
 
 
 def new_name(folder: str) -> str:
-    """Return an unused name in a directory, which the next attempt or the undo cleans up."""
+    """Return an unused name in a directory. The next attempt or the undo removes it."""
     return os.path.join(folder, f"new.{secrets.token_hex(4)}")
 
 
 def remove_all(path: str) -> None:
-    """Remove a file, a link or a directory with all that is in it; none is fine."""
+    """Remove a file, a link or a directory with its content. A missing one is not an error."""
     with suppress(FileNotFoundError):
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
@@ -363,7 +368,7 @@ def remove_all(path: str) -> None:
 
 
 def _remove_near(near: str) -> None:
-    """Remove the directory near a path at once, for an attempt that may still write to it."""
+    """Remove the directory beside a path at once, although an attempt may still write to it."""
     gone = f"{near.removesuffix('near')}{secrets.token_hex(4)}.tmp"
     with suppress(FileNotFoundError):
         os.rename(near, gone)
@@ -373,7 +378,7 @@ def _remove_near(near: str) -> None:
 def _remove_made(made: tuple[str, ...], *, recursive: bool) -> None:
     *parents, directory = made
     above = os.path.dirname(directory)
-    if os.path.realpath(above) != above:  # somebody has put a link in: it leads to what is not ours
+    if os.path.realpath(above) != above:  # somebody has inserted a link: it leads to what is not ours
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), above)
     with suppress(FileNotFoundError):
         remove_directory(directory, recursive=recursive)
@@ -383,12 +388,12 @@ def _remove_made(made: tuple[str, ...], *, recursive: bool) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # in use by others: it stays
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # others use it: it stays
                 raise
 
 
 def remove_directory(path: str, *, recursive: bool) -> None:
-    """Remove a directory; a link to one is none."""
+    """Remove a directory. A link to a directory is not one."""
     if os.path.islink(path):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     (shutil.rmtree if recursive else os.rmdir)(path)
@@ -413,7 +418,7 @@ def _publish(draft: str, folder: str) -> None:
         os.rename(draft, folder)
     except OSError as error:
         shutil.rmtree(draft)
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # another attempt was first
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # another attempt was faster
             raise
     sync_folder(os.path.dirname(folder))
 

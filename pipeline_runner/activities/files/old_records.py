@@ -1,6 +1,6 @@
-"""Records for undos that have become old: what to look at, and how it is removed.
+"""Old records for undo: finds and removes them.
 
-Whether a record can still be needed is for the caller to find out. Imports no temporalio.
+The caller decides whether a record is still needed. Imports no temporalio.
 """
 
 import os
@@ -21,19 +21,19 @@ _KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 @dataclass(frozen=True)
 class OldRecord:
-    """What is kept for one step, and the run that the step belongs to."""
+    """The records of one step, and the run that the step belongs to."""
 
     path: str
     origin: Origin | None
-    """None: it is not known."""
+    """None: not known."""
 
     def remove(self) -> None:
-        """Remove it."""
+        """Remove the records."""
         remove_all(self.path)
 
 
 def due_stores(every: float) -> list[str]:
-    """Return the stores that nobody has looked through for so many seconds, and take them on."""
+    """Return the stores that have not been searched for so many seconds, and mark them as searched now."""
     due = []
     for store in stores.all_stores():
         stamp = Path(store, _STAMP)
@@ -64,4 +64,4 @@ def _origin(record: str) -> Origin | None:
     try:
         return msgspec.json.decode(Path(record, ORIGIN_FILE).read_bytes(), type=Origin)
     except (FileNotFoundError, msgspec.DecodeError):
-        return None  # the worker died while it wrote it
+        return None  # the worker died while writing it

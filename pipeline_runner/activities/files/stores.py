@@ -1,16 +1,16 @@
-"""Where records for an undo lie: outside of the trees that pipelines work on.
+"""Where the records for undo are: outside of the trees that pipelines work on.
 
-A store is a directory that belongs to the worker's user alone. On the file system of the
-files that it is about, nothing has to be copied: a record takes a hard link or a rename. So
-the first of these that can be used is chosen:
+A store is a directory that belongs to the worker's user alone. On the same file system as the files,
+nothing has to be copied: a record needs only a hard link or a rename. The first usable one of these is
+chosen:
 
-1. ``kept/`` in the state directory, if it is on that file system;
-2. ``.run-pipeline-UID`` at the root of that file system, as a trash directory is, unless the
-   step works in that very directory or the run has its directory above it;
-3. ``kept/`` in the state directory, with copies;
+1. ``kept/`` in the state directory, if it is on that file system; 2. ``.run-pipeline-UID`` at the root
+of that file system, like a trash directory, unless the step works in
+   that very directory or the run's directory is above it;
+3. ``kept/`` in the state directory, with copies.
 
-A directory that another user has made, or could exchange, is not used. Raises plain OSErrors.
-Imports no temporalio.
+A directory that another user has created or could exchange is not used. Raises plain OSErrors. Imports
+no temporalio.
 """
 
 import errno
@@ -42,14 +42,14 @@ class Store:
 
     path: str
     joined: bool
-    """Whether files can be renamed from here to the directory that was asked about."""
+    """Whether files can be renamed from here into the directory in question."""
 
 
 def store_for(directory: str) -> Store:
-    """Return the store for records of what is in a directory; made if it is not there.
+    """Return the store for records of a directory's content. Create it if it does not exist.
 
     Raises:
-        OSError: There is no directory that can serve as one.
+        OSError: No directory can be used as a store.
     """
     state = _state()
     usable = _usable(state)
@@ -69,14 +69,14 @@ def store_for(directory: str) -> Store:
 
 
 def stores_about(directory: str) -> Iterator[str]:
-    """Yield every store in which a record of something in a directory may lie."""
+    """Yield every store that may have a record of something in a directory."""
     for path in (_state(), _at_root(directory)):
         if path is not None and _is_own(path):
             yield path
 
 
 def all_stores() -> list[str]:
-    """Return every store of this user: that of the state directory, and those that it remembers."""
+    """Return every store of this user: that of the state directory, and those that it has links to."""
     state = _state()
     if not _is_own(state):
         return []
@@ -94,7 +94,7 @@ def _remember(store: str, state: str) -> None:
 
 
 def nearest(path: str) -> str:
-    """Return the innermost directory above a path that exists."""
+    """Return the innermost existing directory above a path."""
     path = os.path.dirname(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -106,14 +106,14 @@ def _state() -> str:
         try:
             folder = state_folder()
         except NoHomeError:
-            folder = temporary()  # of a service without a home
+            folder = temporary()  # of a service without a home directory
     except StateError as error:
         raise OSError(str(error)) from None
     return os.path.join(os.path.abspath(folder), "kept")
 
 
 def _at_root(directory: str) -> str | None:
-    """Return the store at the root of a directory's file system, if there may be one."""
+    """Return the store at the root of a directory's file system; None: it cannot be used."""
     root = _mount_point(directory)
     if root == directory or _is_in(root, _run_directory()):
         return None
@@ -121,7 +121,7 @@ def _at_root(directory: str) -> str | None:
     if found.st_uid not in {0, os.geteuid()} or (
         found.st_mode & _OTHERS_WRITE and not found.st_mode & stat.S_ISVTX
     ):
-        return None  # somebody else could put another directory in its place
+        return None  # another user could replace it
     return os.path.join(root, f".run-pipeline-{os.geteuid()}")
 
 
@@ -146,8 +146,8 @@ def _mount_point(directory: str) -> str:
 def _joined(one: str, other: str) -> bool:
     """Tell whether files can be renamed from one directory to the other.
 
-    The kernel is asked with a file that does not exist: one file system may be mounted in several
-    places, and no rename leads from one to the other.
+    This asks the kernel, with a file that does not exist: one file system may be mounted in several
+    places, and renames between them fail.
     """
     if os.stat(one).st_dev != os.stat(other).st_dev:
         return False
@@ -156,11 +156,11 @@ def _joined(one: str, other: str) -> bool:
         os.rename(os.path.join(one, name), os.path.join(other, name))
     except OSError as error:
         return error.errno != errno.EXDEV
-    raise AssertionError  # pragma: no cover - there is no file of that name
+    raise AssertionError  # pragma: no cover - there is no file with that name
 
 
 def _usable(path: str) -> bool:
-    """Make a store if it is not there, and tell whether it can be used."""
+    """Create a store if it does not exist, and tell whether it can be used."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with suppress(FileExistsError):
@@ -171,7 +171,7 @@ def _usable(path: str) -> bool:
 
 
 def _is_own(path: str) -> bool:
-    """Tell whether a store is there, is this user's, and can be written; close it to others."""
+    """Tell whether a store exists, is this user's, and is writable. Close it to others."""
     try:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
