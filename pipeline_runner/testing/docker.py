@@ -175,7 +175,7 @@ class FakeDocker:
 
     def _operation(self, name: str) -> Callable[..., Any]:
         for part in self.__dict__.get("_parts", ()):
-            method = getattr(part, name, None)
+            method: Any = getattr(part, name, None)
             if hasattr(method, "changes"):
                 return method  # type: ignore[no-any-return]
         raise ValueError(f"there is no operation {name}")

@@ -1,11 +1,10 @@
 """The ``dns`` family: record sets, looked up and changed by dynamic updates (RFC 2136).
 
-A change is one UPDATE message over TCP. Its prerequisites say what the record set was when
-it was read, so a set that somebody else has changed in between is read again and never
-overwritten unseen. What a server took is read back: servers skip in silence what cannot
-be, such as records beside a CNAME. What was there before is remembered on the server of
-the pipeline before it is changed, so that a later attempt does not take the work of the
-one before it for the original.
+A change is one UPDATE message over TCP. Its prerequisites are the record set as it was read: a set that
+somebody else has changed in between is read again, and never overwritten unseen. The result is read
+back: servers silently skip what is impossible, such as records beside a CNAME. Before a change, the
+previous state is saved on the pipeline's server, so that a later attempt does not take the work of an
+earlier one for the original.
 
 Messages name record sets, servers and zones, never values or keys.
 """
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
 
 EXTRA = "dns"
 TRIES = 5
-"""How often a set that others keep changing is read and changed anew."""
+"""How often an update is retried if others keep changing the set."""
 DEFAULT_TTL = 300
 
 _SERVERS_OWN = {"SOA", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM"}
-"""What servers write themselves."""
+"""Types that servers write themselves."""
 
 Name = Annotated[
     str, doc("The full name, such as www.example.org. A trailing dot is optional.", min_length=1)
@@ -211,7 +210,7 @@ _RESTORE = Undo(
     },
     after="completed",
 )
-"""Only a completed step knows what there was before it."""
+"""Only a completed step knows the previous values."""
 
 
 @built_in("dns.upsert", extra=EXTRA, timeouts=Timeouts(heartbeat=10.0), undo=_RESTORE)
@@ -265,7 +264,7 @@ async def remove(parameters: RemoveInput) -> RemoveOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class _Set:
-    """A record set; of the empty one there is only one, which has no TTL."""
+    """A record set. An empty one has no TTL."""
 
     records: "frozenset[dns.rdata.Rdata]" = frozenset()
     ttl: int | None = None
@@ -305,7 +304,7 @@ class _Change:
         self.noted = _Set()
 
     def records(self, values: list[str]) -> "frozenset[dns.rdata.Rdata]":
-        """Read values as a zone file would have them."""
+        """Return values as records, as in a zone file."""
         import dns.rdatatype
 
         found = frozenset(_record(self.kind, value, number) for number, value in enumerate(values))
@@ -316,11 +315,11 @@ class _Change:
         return found
 
     async def make(self, wanted: Callable[[_Set], _Set], note: Callable[[_Set], _Set]) -> _Set:
-        """Bring the set from whatever it is to what is wanted, and return it.
+        """Change the set, whatever it is, to the wanted one, and return it.
 
         Args:
-            wanted: Says what the set is to become, by what it is.
-            note: Says what of the set as it was is to be remembered, as ``noted``.
+            wanted: Returns the wanted set, given the current one.
+            note: Returns what of the original set is to be saved, as ``noted``.
         """
         zone = await self._server.zone_of(self.name, self._given_zone)
         before = await self._read()
@@ -338,7 +337,7 @@ class _Change:
                     raise self._not_applied(now == before)
                 return after
             now = await self._read()
-            # A wildcard answers for names that do not exist: what it says is in no set.
+            # A wildcard answers for names that do not exist: its values are not in any set.
             before = _Set() if now == before else now
         raise ApplicationError(
             f"{self.what}: the record set changed {TRIES} times during the update", type="DnsConflict"
@@ -372,9 +371,9 @@ class _Change:
         return message
 
     async def _look(self, zone: "dns.name.Name", before: _Set, after: _Set) -> tuple[_Set, bool]:
-        """Read the set back, and tell whether the update is in it.
+        """Read the set back, and tell whether it contains the update.
 
-        What others do to other values meanwhile is no concern of this change.
+        Changes of other values by others do not matter here.
         """
         now = await self._read()
         added, gone = after.records - before.records, before.records - after.records
@@ -383,7 +382,7 @@ class _Change:
         return now, not after.records and await self._is_absent(zone)
 
     async def _is_absent(self, zone: "dns.name.Name") -> bool:
-        """Ask for the set itself, not for what a wildcard says in its place."""
+        """Ask for the set itself, not for the values of a wildcard in its place."""
         import dns.update
 
         message = dns.update.UpdateMessage(zone)
@@ -401,7 +400,7 @@ class _Change:
 
 def _needs(activity_name: str) -> None:
     try:
-        import dns.message  # noqa: F401 - only whether it is there
+        import dns.message  # noqa: F401 - only to see whether it is installed
     except ImportError:
         raise refused(
             f"{extras.missing(activity_name, EXTRA)}: {extras.remedy(EXTRA)}", "MissingExtra"
@@ -416,7 +415,7 @@ def _name(text: str, parameter: str) -> "dns.name.Name":
         if not any(character.isspace() for character in text):
             return dns.name.from_text(text)
     except (dns.exception.DNSException, ValueError):
-        pass  # said below, without the library's words
+        pass  # reported below, without the library's message
     raise refused(f"{parameter} is not a DNS name", "InvalidInput")
 
 
@@ -433,7 +432,7 @@ def _type(text: str) -> "dns.rdatatype.RdataType":
 
 
 def _record(kind: "dns.rdatatype.RdataType", text: str, number: int) -> "dns.rdata.Rdata":
-    """Read one value; what a zone file would skip or split in silence is refused."""
+    """Return one value as a record. Refuse what a zone file would silently skip or split."""
     import dns.exception
     import dns.name
     import dns.rdata

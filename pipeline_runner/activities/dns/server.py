@@ -1,4 +1,4 @@
-"""A DNS server, and how the ``dns`` family asks it: over TCP, signed where there is a key.
+"""A DNS server, and how the ``dns`` family talks to it: over TCP, signed if there is a key.
 
 Messages name record sets, servers and zones, never values or keys.
 """
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
-"""Seconds for one question, or one update, once there is a connection."""
+"""Seconds for a question or an update, once there is a connection."""
 UDP_TIMEOUT = 2.0
-"""Seconds for an answer of the system's resolver, before it is asked over TCP."""
+"""Seconds for an answer of the system's resolver over UDP. After that it is asked over TCP."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A name server, and how it is asked: over TCP, a connection for each message."""
+    """A name server. Each message has its own TCP connection."""
 
     host: str
     port: int
     what: str
-    """How messages call what is being done."""
+    """The name of the operation in messages."""
     key: "dns.tsig.Key | None" = None
 
     async def ask(self, query: "dns.message.Message") -> "dns.message.QueryMessage":
-        """Return the answer to a question; that there is no such name is one too.
+        """Return the answer to a question. An answer may be that the name does not exist.
 
         Raises:
             ApplicationError: There is no answer, or the server refuses.
@@ -76,12 +76,12 @@ class Server:
         }:  # fmt: skip
             return False
         if answer.rcode() == dns.rcode.SERVFAIL:
-            # It may have handed the update on, to a server that did it.
+            # It may have forwarded the update to a server that applied it.
             raise uncertain(self._refusal(answer))
         raise self._refusal(answer)
 
     async def zone_of(self, name: "dns.name.Name", given: "dns.name.Name | None") -> "dns.name.Name":
-        """Return the zone that holds a name: the one given, or the nearest that the server has.
+        """Return the zone that holds a name: the given one, or the nearest that the server has.
 
         Raises:
             ApplicationError: It has none, or there is no answer.
@@ -117,7 +117,7 @@ class Server:
                 ignore_unexpected=True, ignore_errors=True, raise_on_truncation=True,
             )  # fmt: skip
             return self._good(answer)
-        return await self.ask(query)  # which is right for a long answer, and says what is wrong
+        return await self.ask(query)  # needed for a long answer, and reports what is wrong
 
     def __str__(self) -> str:
         return f"{self.host} port {self.port}"
@@ -127,7 +127,7 @@ class Server:
         message: "dns.message.Message",
         doubt: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> "dns.message.Message":
-        """Send a message and return the answer; ``doubt`` marks errors after it was sent."""
+        """Send a message and return the answer. ``doubt`` marks errors after the message was sent."""
         wire = self._wire(message)
         reader, writer = await self._connect()
         try:
@@ -163,7 +163,7 @@ class Server:
             raise self._unreachable(f"no connection within {CONNECT_TIMEOUT:g} s") from None
         except OSError as error:
             raise self._unreachable(_reason(error, "no connection")) from None
-        except ValueError:  # UnicodeError too: a label that is too long, a character that no name has
+        except ValueError:  # also a UnicodeError: a label that is too long, or an invalid character
             raise refused("server is not an address or a name", "InvalidInput") from None
 
     def _parsed(
@@ -178,10 +178,10 @@ class Server:
 
         try:
             answer = dns.message.from_wire(data, keyring=False)
-            # Servers do not sign that they refuse: they may not know the key.
+            # Servers do not sign a refusal: they may not know the key.
             if self.key is not None and (answer.had_tsig or answer.rcode() not in _unsigned()):
                 answer = dns.message.from_wire(data, keyring=self.key, request_mac=message.mac)
-                if not answer.had_tsig:  # some versions of the library let it pass
+                if not answer.had_tsig:  # some versions of the library accept that
                     raise dns.exception.FormError
         except dns.tsig.PeerError as error:
             reason = _PEERS.get(type(error).__name__, "it does not accept the signature")
@@ -247,7 +247,7 @@ def in_doubt() -> Iterator[None]:
 
 
 def _reason(error: OSError | EOFError, otherwise: str) -> str:
-    """Return what the system says; without the addresses, which the message has already."""
+    """Return the system's message, without the addresses, which our message contains already."""
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     number = error.errno if isinstance(error, OSError) else None
@@ -260,7 +260,7 @@ def plain(name: "dns.name.Name") -> str:
 
 
 def key_of(secret: str | None) -> "dns.tsig.Key | None":
-    """Read the key that a secret of the worker holds, in the form that nsupdate -y takes."""
+    """Return the key in a secret of the worker, which has the format of ``nsupdate -y``."""
     import dns.exception
     import dns.name
     import dns.tsig
@@ -276,5 +276,5 @@ def key_of(secret: str | None) -> "dns.tsig.Key | None":
     except SecretNotFoundError as error:
         raise refused(str(error), errors.SECRET_NOT_FOUND) from None
     except (dns.exception.DNSException, ValueError):
-        pass  # said below, without a word of the value
+        pass  # reported below, without the value
     raise refused(f'the secret "{secret}" is not a key such as hmac-sha256:name:base64', "InvalidInput")

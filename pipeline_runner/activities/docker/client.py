@@ -1,11 +1,11 @@
-"""The client of the Python package ``docker``, with the beginning of every output.
+"""A client of the Python package ``docker`` that does not lose the beginning of an output.
 
-The Engine answers the start of a command with headers, and then writes the command's output
-on the same connection. Python's HTTP client reads the headers through a buffer. What has
-arrived together with them stays in that buffer, and ``docker`` reads past it, from the
-socket: the output of a fast command is lost. This client reads through the buffer.
+The Engine answers the start of a command with headers, and then writes the command's output on the same
+connection. Python's HTTP client reads the headers through a buffer. Output that has arrived together
+with them stays in that buffer, and ``docker`` reads past it, from the socket: the output of a fast
+command is lost. This client reads through the buffer.
 
-Imports ``docker``: import it when a client is needed.
+Imports ``docker``: import this module when a client is needed.
 """
 
 import struct
@@ -16,7 +16,7 @@ from docker.api.client import APIClient
 from docker.utils import kwargs_from_env
 
 _HEADER = struct.Struct(">BxxxL")
-"""Number of the stream and size of a frame, as the Engine API documents it for "attach"."""
+"""Number of the stream and size of a frame, as documented in the Engine API for "attach"."""
 _PIECE = 64 * 1024
 _STDOUT = 1
 
@@ -29,13 +29,13 @@ class Client(APIClient):
             return super()._read_from_socket(response, stream, tty, demux)  # type: ignore[misc]
         self._raise_for_status(response)  # type: ignore[attr-defined]
         reader = response.raw._fp.fp  # noqa: SLF001 - where `docker` itself gets its socket from
-        # A command may be silent for as long as it likes.
+        # A command may be silent for any time.
         reader.raw._sock.settimeout(None)  # noqa: SLF001
         return _frames(reader)
 
 
 def connect(timeout: int) -> Client:
-    """Return a client for the Engine that the environment names; ``timeout``: seconds without a byte."""
+    """Return a client for the Engine in the environment. ``timeout`` is in seconds without a byte."""
     return Client(version="auto", timeout=timeout, **kwargs_from_env())
 
 

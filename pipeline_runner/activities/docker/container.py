@@ -1,12 +1,12 @@
-"""The ``container`` family: containers of the Docker Engine that the worker's environment names.
+"""The ``container`` family: containers of the Docker Engine in the worker's environment.
 
-Read are ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, as Docker's own
-command does. What a step makes carries its idempotency key in the label
-``pipeline-runner.key``; the undo finds it by that, whatever became of the step.
+It reads ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, as Docker's own command does.
+What a step creates carries its idempotency key in the label ``pipeline-runner.key``. The undo finds it
+by that, whatever the outcome of the step.
 
-A container that was stopped is started again by its undo. When the stop was cut off, the
-Engine may still be about to stop it, so the undo watches it for a little longer than the
-grace. An undo does nothing where its step changed nothing: see ``changed`` and ``since``.
+The undo of a stop starts the container again. If the stop was interrupted, the Engine may still be
+about to stop the container, so the undo watches it for a little longer than the grace period. An undo
+does nothing if its step changed nothing: see ``changed`` and ``since``.
 """
 
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ from pipeline_runner.core.durations import PATTERN
 from pipeline_runner.core.model import Retry
 
 _SLACK = 2.0
-"""Seconds that the Engine may take beyond the grace to end a container."""
+"""Seconds that the Engine may need beyond the grace period to end a container."""
 _CLOCKS = timedelta(seconds=5)
-"""How far the clocks of the Engine and of the server may differ."""
+"""The difference that the clocks of the Engine and of the server may have."""
 
 Changed = Annotated[
     bool | None,
@@ -257,7 +257,7 @@ class Containers(Family):
             "container.start",
             {
                 "container": "{{ step.input.container }}",
-                # A stop that was cut off: the Engine goes on with it until the grace is over.
+                # If the stop was interrupted, the Engine continues it until the grace period ends.
                 "settle": "{{ step.input.grace | default('10s') if step.outcome == 'uncertain' else '0s' }}",
                 "changed": "{{ step.output.stopped | default(none) }}",
                 "since": "{{ run.started_at }}",
@@ -284,7 +284,7 @@ class Containers(Family):
                         doing, lambda docker: docker.stop(container, timeout=grace), effect=True
                     )
                 except ApplicationError as error:
-                    # The Engine has asked it to end, and does not know whether it did.
+                    # The Engine has asked the container to stop, and does not know whether it did.
                     raise (uncertain(error) if is_type(error, "DockerError") else error) from None
                 found = await state.find(self._engine, container)
         return _stopped(found, changed=stopped)
@@ -354,10 +354,10 @@ class Containers(Family):
 
 
 async def _change(heart: Heart, what: str, *, due: bool) -> bool:
-    """Tell whether this step changes something, also if an attempt before it did.
+    """Tell whether this step changes something, including its earlier attempts.
 
-    That is remembered before it is done, so that no attempt takes the work of the one before
-    for how things were.
+    This is saved before anything is changed, so that no attempt takes the work of an earlier one for
+    the original state.
     """
     before: Any = remembered()
     if isinstance(before, dict) and what in before:
@@ -373,7 +373,7 @@ def _stopped(found: Any, *, changed: bool) -> StopOutput:
 
 
 def _is_due(parameters: StartInput | StopInput, at: str) -> bool:
-    """Tell whether an undo has anything to do, by when the container began to be as it is."""
+    """Tell whether an undo has anything to do, by the time of the container's last change."""
     if parameters.changed is not None or parameters.since is None:
         return parameters.changed is not False
     try:

@@ -1,4 +1,4 @@
-"""How ``container.commit`` goes: one image for a step, whichever attempt makes it."""
+"""How ``container.commit`` works: one image per step, whichever attempt creates it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -44,7 +44,7 @@ class CommitOutput:
 
 
 async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
-    """Make an image of a container, or take the one that an earlier attempt has made."""
+    """Create an image of a container, or use the one that an earlier attempt has created."""
     container, tag = parameters.container, full(parameters.image)
     found = await state.find(engine, container)
     image = await _own(engine)
@@ -54,7 +54,7 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
     created = image is None
     if image is None:
         image = await _make(engine, parameters, found["Id"])
-    elif named is None:  # the attempt before this one did not come that far
+    elif named is None:  # the earlier attempt was interrupted before it set the tag
         await apply(engine, image, tag)
     return CommitOutput(id=image, image=tag, created=created)
 
@@ -86,12 +86,12 @@ async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:
     except ApplicationError as error:
         if not is_type(error, "DockerError"):
             raise
-        # An error of the Engine's own, such as a full disk: it may have come half-way.
+        # An error of the Engine itself, such as a full disk: a part of the image may exist.
         raise await _discard(engine, error) from None
 
 
 async def _discard(engine: Engine, error: ApplicationError) -> ApplicationError:
-    """Remove what there is of the image; return the error, which says so if that fails too."""
+    """Remove what exists of the image. Return the error, marked as uncertain if the removal fails too."""
     try:
         image = await _own(engine)
         if image is not None:
@@ -102,7 +102,7 @@ async def _discard(engine: Engine, error: ApplicationError) -> ApplicationError:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as it stands between quotes in a Dockerfile."""
+    """Return a value as it is written between quotes in a Dockerfile."""
     for special in ("\\", '"', "$"):
         value = value.replace(special, f"\\{special}")
     return " ".join(value.splitlines())

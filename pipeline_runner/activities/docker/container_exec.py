@@ -1,8 +1,8 @@
-"""How ``container.exec`` goes: a command in a container, which ends with the step.
+"""How ``container.exec`` works: a command in a container, which ends with the step.
 
-The Engine has no call that ends such a command. So it gets a mark, an environment variable
-with the step's idempotency key, and a second command in the container sends a signal to
-every process that carries it. For that the container needs ``sh`` and ``cat``.
+The Engine has no call that ends such a command. The command therefore gets a mark, an environment
+variable with the step's idempotency key, and a second command in the container sends a signal to every
+process with that mark. For this the container needs ``sh`` and ``cat``.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from pipeline_runner.activities.toolkit.sizes import one_line
 MARK = "PIPELINE_RUNNER_EXEC"
 """The environment variable by which the processes of a command are found."""
 LOOK_EVERY = 2.0
-"""Seconds between two questions to the Engine whether the command still runs."""
+"""Seconds between two requests to the Engine whether the command is still running."""
 POLL = 0.05
 BEGIN = 1.0
-"""Seconds to wait for a command that the Engine may be starting, before it is taken for never started."""
+"""Seconds to wait for a command that the Engine may be starting, before it counts as never started."""
 
 KILL = (
     'for p in /proc/[0-9]*; do case "$(cat "$p/environ" 2>/dev/null)" in'
     ' *"$1"*) kill -s "$2" "${p#/proc/}" 2>/dev/null;; esac; done; true'
 )
-"""A script that sends the signal ``$2`` to every process whose environment has ``$1`` in it."""
+"""A script that sends the signal ``$2`` to every process with ``$1`` in its environment."""
 _NOT_STARTED = re.compile(r"OCI runtime exec failed|unable to (find|start)")
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class ExecOutput:
 
 
 async def execute(engine: Engine, parameters: ExecInput) -> ExecOutput:
-    """Run a command in a container; it ends with the activity, whatever becomes of that."""
+    """Run a command in a container. It ends with the activity, whatever the activity's outcome."""
     command = _Command(engine, parameters)
     await command.end_earlier()
     await command.create()
@@ -101,7 +101,7 @@ class _Command:
         self._id = ""
 
     async def create(self) -> None:
-        """Tell the Engine of the command; it does not run yet."""
+        """Create the command in the Engine, without starting it."""
         parameters = self._parameters
         variables = [*environment(parameters.env), f"{MARK}={self._mark}"]
         made = await self._engine.call(
@@ -127,7 +127,7 @@ class _Command:
         await self._engine.call(self._doing, pump, effect=True)
 
     async def watch(self, reading: "asyncio.Future[None]") -> Any:
-        """Wait for the command's end, and return what the Engine says of it then."""
+        """Wait for the command's end, and return the Engine's description of it."""
         pause = POLL
         while True:
             await asyncio.wait({reading}, timeout=LOOK_EVERY)
@@ -135,7 +135,7 @@ class _Command:
                 reading.result()
             state = await self._state()
             if _ended(state):
-                # What else holds its output open may do so for ever.
+                # Other processes that hold its output open may do so for ever.
                 await asyncio.wait({reading}, timeout=DRAIN)
                 return state
             if reading.done():  # the end of the output comes first, or the connection broke
@@ -152,7 +152,7 @@ class _Command:
             raise uncertain(ApplicationError(message, type="DockerError")) from None
 
     async def end_earlier(self) -> None:
-        """End what an attempt before this one may have left running."""
+        """End what an earlier attempt may have left running."""
         if activity.info().attempt == 1 or step_key() is None:
             return
         try:
@@ -160,11 +160,11 @@ class _Command:
         except ApplicationError as error:
             if is_type(error, *MISSING, "EngineUnreachable"):
                 raise
-            # There may be no sh, and most likely nothing is left: the attempt goes on.
+            # There may be no sh, and most likely nothing is left: the attempt continues.
             _log.warning("cannot look for what an earlier attempt left running: %s", error.message)
 
     async def end(self) -> None:
-        """End the command, or say that it goes on."""
+        """End the command, or raise an error that says that it is still running."""
         try:
             ended = await self._ended()
             reason = "it could not be stopped"
@@ -177,7 +177,7 @@ class _Command:
             raise uncertain(refused(message, "CommandLeftRunning"))
 
     async def _ended(self) -> bool:
-        """Send SIGTERM, and SIGKILL after a grace to what is left; tell whether it has ended."""
+        """Send SIGTERM, and after a grace period SIGKILL. Return whether the command has ended."""
         begun = time.monotonic()
         grace = time_left(GRACE)
         asked = False
@@ -202,9 +202,9 @@ class _Command:
         return False
 
     async def _signal(self, name: str) -> None:
-        """Send a signal to every process in the container that carries the mark.
+        """Send a signal to every process in the container that has the mark.
 
-        As the same user: another one, root without more rights included, may not look.
+        It runs as the same user: another one, even root without all capabilities, may not look.
         """
         script = ["sh", "-c", KILL, "sh", f"{MARK}={self._mark}", name]
         doing = f"stop {one_line(self._program, 100)} in container {self._container}"
@@ -239,7 +239,7 @@ def _result(parameters: ExecInput, code: int, output: Output) -> ExecOutput:
 
 
 def _start_error(parameters: ExecInput, said: str) -> ApplicationError:
-    """Return the error for a command that the Engine could not start: it says so as output."""
+    """Return the error for a command that the Engine could not start, from the output that says why."""
     program, container = as_text(parameters.command[0]), parameters.container
     reason = said.removesuffix(": unknown").rpartition("container process: ")[2]
     if "chdir to cwd" in said:

@@ -1,4 +1,4 @@
-"""How ``container.run`` goes: pull, create, start, watch; what does not run is removed again."""
+"""How ``container.run`` works: pull, create, start, watch. A container that does not run is removed again."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ from pipeline_runner.core.errors import UNCERTAIN
 
 PORT = r"^[0-9]{1,5}(/(tcp|udp|sctp))?$(?!\n)"
 _NOT_THERE = ("not found", "manifest unknown", "does not exist", "access denied", "no such image")
-"""What a registry says of an image that it does not have, or does not show."""
+"""Messages of a registry about an image that it does not have, or does not show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,9 @@ class RunOutput:
 
 
 async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
-    """Run a container, or take over the one that an earlier attempt has made."""
+    """Run a container, or take over the one that an earlier attempt has created."""
     settle = seconds(parameters.settle, "settle")
-    config = _config(parameters)  # refuses what cannot be, before anything is done
+    config = _config(parameters)  # refuses wrong input before anything is done
     container = await _own(engine)
     created = container is None
     if container is None:
@@ -133,16 +133,16 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
 
 
 async def _own(engine: Engine) -> str | None:
-    """Return the id of the container that an earlier attempt of this step has made."""
+    """Return the id of the container that an earlier attempt of this step has created."""
     listed = await CONTAINERS.made_by(engine, step_key())
     return str(listed[0]["Id"]) if listed else None
 
 
 async def _prepare(engine: Engine, parameters: RunInput, heart: Heart) -> None:
-    """See that what the container needs is there: its volumes, and its image."""
+    """Check that the container's volumes exist, and pull its image."""
     for source in parameters.volumes.values():
         volume = source.removesuffix(":ro")
-        if not volume.startswith("/"):  # the Engine would make it, and nothing would remove it
+        if not volume.startswith("/"):  # the Engine would create it, and nothing would remove it
             await _volume(engine, volume)
     image = parameters.image
     if parameters.pull == "never":
@@ -173,7 +173,7 @@ async def _pull(engine: Engine, image: str, heart: Heart) -> None:
             raise refused(error.message, "ImageNotFound") from None
         raise
     finally:
-        stopped.set()  # the Engine ends a pull that nobody listens to
+        stopped.set()  # the Engine ends a pull that nobody reads
 
 
 def _report_pull(
@@ -206,7 +206,7 @@ async def _create(engine: Engine, parameters: RunInput, config: dict[str, Any]) 
 
 
 async def _start(engine: Engine, container: str, settle: float) -> Any:
-    """Start a container unless it runs, watch it, and return what is known of it."""
+    """Start a container unless it runs, watch it, and return its description."""
     found = await state.find(engine, container)
     if found["State"]["Status"] == "created":
         doing = f"start container {state.name_of(found)}"
@@ -219,20 +219,23 @@ async def _start(engine: Engine, container: str, settle: float) -> Any:
 
 
 async def _discard(engine: Engine, container: str, error: ApplicationError) -> ApplicationError:
-    """Remove a container that does not run; return the error, which says so if that fails too."""
+    """Remove a container that does not run.
+
+    Return the error, marked as uncertain if the removal fails too.
+    """
     if is_type(error, "ContainerNotFound"):
         return error
     try:
         await state.remove_container(engine, container, container[:12], force=True, volumes=True)
     except ApplicationError:
         return uncertain(error)
-    # Whatever was not known before: nothing is left now.
+    # Nothing is left now, so the outcome is known.
     details = [detail for detail in error.details if detail != UNCERTAIN]
     return ApplicationError(error.message, *details, type=error.type, non_retryable=error.non_retryable)
 
 
 def _config(parameters: RunInput) -> dict[str, Any]:
-    """Return the container as the Engine's API describes one."""
+    """Return the container's configuration for the Engine's API."""
     host: dict[str, Any] = {"RestartPolicy": {"Name": parameters.restart}}
     config: dict[str, Any] = {
         "Image": parameters.image,

@@ -1,4 +1,4 @@
-"""What is known of a container: how it is looked up, described and watched."""
+"""The state of a container: how it is looked up, described and watched."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ WATCH_EVERY = 0.1
 """Seconds between two looks at a container that is watched."""
 LOG_LINES = 10
 LOG_TAIL = 2 * 1024
-"""Characters of each stream of a container's log that an error carries in its details."""
+"""Characters of each stream of a container's log in the details of an error."""
 
 
 async def find(engine: Engine, container: str) -> Any:
-    """Return what the Engine knows of a container, as ``docker inspect`` shows it."""
+    """Return the description of a container, as ``docker inspect`` shows it."""
     return await engine.call(
         f"inspect container {container}", lambda docker: docker.inspect_container(container)
     )
@@ -30,7 +30,7 @@ def name_of(found: Any) -> str:
 
 
 def runs(found: Any) -> bool:
-    """Tell whether a container is running; one that waits for its restart is not."""
+    """Tell whether a container is running. One that waits to be restarted is not."""
     state = found["State"]
     return bool(state["Running"]) and not state.get("Restarting")
 
@@ -42,18 +42,18 @@ def networks(found: Any) -> dict[str, str]:
 
 
 def ports(found: Any) -> dict[str, str]:
-    """Return where each published port can be reached on the Engine's host."""
+    """Return the address of each published port on the Engine's host."""
     published = found["NetworkSettings"].get("Ports") or {}
     return {port: _address(places[0]) for port, places in published.items() if places}
 
 
 def _address(place: Any) -> str:
-    host = place.get("HostIp") or "0.0.0.0"  # noqa: S104 - what the Engine says
+    host = place.get("HostIp") or "0.0.0.0"  # noqa: S104 - the Engine's own value
     return f"[{host}]:{place['HostPort']}" if ":" in host else f"{host}:{place['HostPort']}"
 
 
 async def watch(engine: Engine, found: Any, seconds: float) -> tuple[Any, bool]:
-    """Look at a container for a while; return what it is then, and whether it ran all the time."""
+    """Watch a container for a while. Return its last description, and whether it ran all the time."""
     end = time.monotonic() + seconds
     begun, container = found["State"]["StartedAt"], found["Id"]
     while True:
@@ -86,13 +86,13 @@ async def _last_lines(engine: Engine, found: Any, *, stderr: bool) -> str:
     try:
         data = await engine.call(f"read the log of container {name_of(found)}", read)
     except ApplicationError as error:
-        # Some logging drivers cannot be read. That it exited is what matters.
+        # Some logging drivers cannot be read. The exit is what matters.
         return error.message
     return data.decode(errors="replace")
 
 
 async def remove_container(engine: Engine, container: str, name: str, *, force: bool, volumes: bool) -> None:
-    """Remove a container; it is fine if it is gone."""
+    """Remove a container. A missing one is not an error."""
     await CONTAINERS.remove(
         engine,
         container,

@@ -1,13 +1,13 @@
-"""What the container activities share: the connection to a Docker Engine, and its errors.
+"""The connection to a Docker Engine, and everything else that the container activities share.
 
-The client is that of the Python package ``docker``, the low-level one (``APIClient``). It
-is imported and connected when the first activity needs it, and again after the Engine was
-out of reach. Its calls block, so each has a thread of its own.
+The client is the low-level one of the Python package ``docker`` (``APIClient``). It is imported and
+connected when the first activity needs it, and again after the Engine was unreachable. Its calls block,
+so each runs in its own thread.
 
-What a step makes carries its idempotency key in a label, :data:`KEY_LABEL`. By it a retry
-finds what an attempt before it made, and an undo removes that and nothing else.
+What a step creates carries its idempotency key in a label, :data:`KEY_LABEL`. A retry finds by it what
+an earlier attempt created, and an undo removes exactly that.
 
-Messages name containers, images and what the Engine said, never environments.
+Messages name containers and images and quote the Engine, but never contain environments.
 """
 
 import asyncio
@@ -37,27 +37,27 @@ from pipeline_runner.core.model import Timeouts
 T = TypeVar("T")
 
 EXTRA = "containers"
-"""The optional part of this package that brings the client."""
+"""The optional part of this package that installs the client."""
 docker_activity = functools.partial(built_in, extra=EXTRA, timeouts=Timeouts(heartbeat=10.0))
 """Makes a method a built-in activity that needs an Engine."""
 
 KEY_LABEL = "pipeline-runner.key"
-"""Holds the idempotency key of the step that made a thing."""
+"""The label with the idempotency key of the step that created an object."""
 WORKFLOW_LABEL = "pipeline-runner.workflow"
-"""Holds the workflow id of the run that the step belongs to; for people."""
+"""The label with the workflow id of the step's run, for people."""
 
 PATIENCE = 120.0
-"""Seconds without a byte from the Engine after which a call has failed."""
+"""Seconds without a byte from the Engine after which a call fails."""
 LONG_PATIENCE = 3600.0
-"""The same for calls that say nothing before they are done, such as a commit."""
+"""The same for calls that send nothing before they are done, such as a commit."""
 IN_FLIGHT = 0.7
-"""Seconds that a cancelled activity waits for the answer to a change that has been sent."""
+"""Seconds that a cancelled activity waits for the response to a change that has been sent."""
 LOOK_EVERY = 0.1
 REMOVAL = 10.0
 """Seconds to wait for the end of a removal that somebody else has begun."""
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
-"""A name or an id of the Engine's, as a regular expression for JSON Schema."""
+"""A name or an id in the Engine, as a regular expression for JSON Schema."""
 IMAGE = r"^(?!.*\.\.)[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$(?!\n)"
 """A reference to an image. The Engine's own rules are stricter."""
 
@@ -66,7 +66,7 @@ Image = Annotated[str, doc("The image's name, such as `app:1`, or id.", pattern=
 Network = Annotated[str, doc("The network's name or id.", pattern=NAME)]
 Labels = Annotated[dict[str, Scalar], doc("Labels, for people and filters.")]
 Variables = dict[Annotated[str, Meta(pattern=r"^[^=\x00]+$(?!\n)")], Scalar]
-"""Environment variables. A name is checked here: the Engine would show the value with it."""
+"""Environment variables. Their names are checked here: the Engine's message would show the value too."""
 Key = Annotated[
     Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")] | None,
     doc('An idempotency key: "{{ step.key }}". Only what the step with this key created is removed.'),
@@ -75,9 +75,9 @@ Force = Annotated[bool, doc("Use the Engine's `force` option.")]
 
 
 def connect() -> Any:
-    """Return a client for the Engine that the environment names, as Docker's command does.
+    """Return a client for the Engine in the environment, as Docker's command does.
 
-    Read are ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``.
+    Reads ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``.
 
     Raises:
         ApplicationError: The Python package is not installed.
@@ -94,7 +94,7 @@ class Engine:
     """A Docker Engine, and how activities call it."""
 
     def __init__(self, connect: Callable[[], Any] = connect) -> None:
-        """Use the client that ``connect`` returns; it is called when it is needed."""
+        """Use the client that ``connect`` returns. It is called when a client is needed."""
         self._connect = connect
         self._clients: dict[float, Any] = {}
         self._place = "Docker Engine"
@@ -110,21 +110,21 @@ class Engine:
         patience: float = PATIENCE,
         late: Callable[[T], object] | None = None,
     ) -> T:
-        """Run a function with the client, in a thread; return what it returns.
+        """Run a function with the client, in a thread, and return its result.
 
         Args:
             doing: What it does, for messages: ``stop container web``.
-            function: Gets the client.
-            effect: The call changes something: if it breaks off, the outcome is not known.
-            patience: Seconds without a byte from the Engine after which it has failed.
-            late: Removes the result when the activity was cancelled before it was there.
+            function: The function. It receives the client.
+            effect: The call changes something: if it is interrupted, the outcome is not known.
+            patience: Seconds without a byte from the Engine after which it fails.
+            late: Removes the result if the activity was cancelled before it arrived.
         """
 
         def work() -> T:
             try:
                 return function(self._client(patience))
-            except Exception as error:  # noqa: BLE001 - told for people, or raised as it is
-                # From None: a cause would show the request, and the message says it all.
+            except Exception as error:  # noqa: BLE001 - turned into an error for people, or raised unchanged
+                # From None: a cause would show the request, and the message says everything.
                 raise self._explained(error, doing, effect=effect) from None
 
         if not effect or late is not None:
@@ -133,7 +133,7 @@ class Engine:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            # So that the undo sees what the Engine was just doing; an Engine that is near is done by then.
+            # So that the undo sees what the Engine was just doing. An Engine that is near is done by then.
             await asyncio.wait({task}, timeout=IN_FLIGHT)
             task.cancel()
             raise
@@ -146,9 +146,9 @@ class Engine:
         *,
         patience: float = PATIENCE,
     ) -> T:
-        """Run a function that makes something; what comes too late is removed again.
+        """Run a function that creates something. If its result comes too late, it is removed again.
 
-        Until then the call counts as one under way: see :func:`settled`.
+        Until then, :func:`wait_until_settled` waits for the call.
         """
         call = _UnderWay(step_key())
 
@@ -170,11 +170,11 @@ class Engine:
         try:
             made = await self.call(doing, work, effect=True, patience=patience, late=late)
         except asyncio.CancelledError:
-            if call.returned:  # in this very moment: an undo finds it by its key
+            if call.returned:  # at this very moment: an undo finds it by its key
                 call.over()
             raise
         except BaseException:
-            call.over()  # also where there was no client to begin with
+            call.over()  # also if there was no client to begin with
             raise
         call.over()
         return made
@@ -204,7 +204,7 @@ _BY_ENVIRONMENT = connect
 
 
 class _UnderWay:
-    """A call that makes something for a step, until it is over or what it made is removed."""
+    """A call that creates something for a step, until it has ended or its result is removed."""
 
     def __init__(self, key: str | None) -> None:
         self.key = key
@@ -228,20 +228,20 @@ _under_way: list[_UnderWay] = []
 
 
 async def wait_until_settled(key: str | None) -> None:
-    """Wait until no call of this process is under way that makes something for this step.
+    """Wait until no call of this process is creating something for this step.
 
-    A cancelled activity ends at once, and the Engine goes on with what it was asked for. A
-    retry or an undo that looked too early would not see it.
+    A cancelled activity ends at once, and the Engine continues with the request. A retry or an undo
+    that looks too early would not see the result.
     """
     while key is not None and _UnderWay.of(key):  # noqa: ASYNC110
         await asyncio.sleep(0.02)  # the calls are in threads
 
 
 class Family:
-    """Activities that work on one Engine."""
+    """Activities on one Engine."""
 
     def __init__(self, engine: Engine | None = None) -> None:
-        """Use this Engine; default: the one that the environment names."""
+        """Use this Engine. Default: the one in the environment."""
         self._engine = engine or Engine()
 
 
@@ -253,7 +253,7 @@ class Removed:
 
 
 async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
-    """Return what the Engine knows of a thing, None if there is no such thing."""
+    """Return the Engine's description of an object; None: there is no such object."""
     try:
         return await engine.call(doing, look)
     except ApplicationError as error:
@@ -263,7 +263,7 @@ async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
 
 
 def own_labels() -> dict[str, str]:
-    """Return the labels of what the current step makes; none outside a pipeline."""
+    """Return the labels for what the current step creates. Outside a pipeline there are none."""
     key = step_key()
     if key is None:
         return {}
@@ -272,7 +272,7 @@ def own_labels() -> dict[str, str]:
 
 
 def by_key(key: str) -> dict[str, list[str]]:
-    """Return the filter for what the step of a key made."""
+    """Return the filter for what the step with a key created."""
     return {"label": [f"{KEY_LABEL}={key}"]}
 
 
@@ -283,30 +283,30 @@ def has_key(thing: Any, key: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of things that a step can make in an Engine, and how they are found."""
+    """A kind of object that a step can create in an Engine, and how to find it."""
 
     what: str
     look: Callable[[Any, str], Any]
-    """Asks the client for what a name or an id names."""
+    """Asks the client for the object with a name or an id."""
     of_key: Callable[[Any, str], list[Any]]
-    """Asks the client for what the step of a key made."""
+    """Asks the client for the objects that the step with a key created."""
     id: str = "Id"
-    """Where its id stands."""
+    """The field with its id."""
 
     async def there(self, engine: Engine, name: str) -> Any:
-        """Return what the Engine knows of a thing, None if there is no such thing."""
+        """Return the Engine's description of an object; None: there is no such object."""
         return await there(engine, f"inspect {self.what} {name}", lambda docker: self.look(docker, name))
 
     async def remove(
         self, engine: Engine, thing: str, remove: Callable[[Any, str], object], *, shown: str = ""
     ) -> None:
-        """Have a thing removed; gone is fine, and so is a removal that is under way.
+        """Remove an object. It is not an error if it is missing, or if its removal has begun.
 
         Args:
-            engine: Where the thing is.
+            engine: Where the object is.
             thing: Its id, or its name.
-            remove: Asks the client for it.
-            shown: What messages call it, if that is another name.
+            remove: Asks the client to remove it.
+            shown: Its name for messages, if that is another one.
         """
         doing = f"remove {self.what} {shown or thing}"
         try:
@@ -323,17 +323,17 @@ class Kind:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def made_by(self, engine: Engine, key: str | None) -> list[Any]:
-        """Return what the step of a key made, once nothing is being made for it any more."""
+        """Return what the step with a key created, once no call is creating anything for it."""
         if key is None:
             return []
         await wait_until_settled(key)
         return await engine.call(f"list {self.what}s", lambda docker: self.of_key(docker, key))
 
     async def meant(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
-        """Return the names of the things that a name, a key, or both stand for, by id.
+        """Return the names of the objects with a name, a key, or both, by id.
 
         Raises:
-            ApplicationError: There is neither.
+            ApplicationError: Neither is given.
         """
         check_which(name, key, self.what)
         if name is None:
@@ -348,23 +348,23 @@ class Kind:
 
 
 def _name_of(thing: Any) -> str:
-    """Return a thing's name, as it is listed or inspected; an image has none."""
+    """Return an object's name, as it is listed or inspected. An image has none."""
     name = thing.get("Name") or next(iter(thing.get("Names") or ()), thing["Id"])
     return str(name).removeprefix("/")
 
 
 def _containers_of(docker: Any, key: str) -> list[Any]:
-    """Return the containers that the step of a key made, as they are listed.
+    """Return the containers that the step with a key created, as they are listed.
 
-    An image that was committed from such a container inherits the label, and so does a
-    container of that image, which is somebody else's.
+    An image that was committed from such a container inherits the label, and so does a container of
+    that image, which somebody else created.
     """
     listed = docker.containers(all=True, filters=by_key(key))
     return [one for one in listed if not _inherits(docker, one["ImageID"], key)]
 
 
 def _images_of(docker: Any, key: str) -> list[Any]:
-    """Return the image that the step of a key made.
+    """Return the image that the step with a key created.
 
     Images that others built on it inherit the label: the step's own is the first of them.
     """
@@ -397,12 +397,12 @@ VOLUMES = Kind(
 
 
 def texts(values: dict[str, Scalar]) -> dict[str, str]:
-    """Return a mapping with its values as texts, for labels."""
+    """Return a mapping with its values as strings, for labels."""
     return {name: as_text(value) for name, value in values.items()}
 
 
 def environment(values: dict[str, Scalar]) -> list[str]:
-    """Return environment variables as the Engine takes them."""
+    """Return environment variables in the Engine's format."""
     if any("\x00" in as_text(value) for value in values.values()):
         raise refused(
             "the environment contains a character that cannot be passed to a program", "InvalidInput"
@@ -411,7 +411,7 @@ def environment(values: dict[str, Scalar]) -> list[str]:
 
 
 def check_which(name: str | None, key: str | None, what: str) -> None:
-    """Refuse an input that names nothing at all."""
+    """Refuse an input with neither a name nor a key."""
     if name is None and key is None:
         ways = "by its name, by the key of the step that created it, or by both"
         raise refused(f"specify the {what} {ways}", "InvalidInput")
@@ -421,7 +421,7 @@ def seconds(text: str, what: str) -> float:
     """Return the seconds of a duration such as ``500ms``.
 
     Raises:
-        ApplicationError: It is none.
+        ApplicationError: It is not a duration.
     """
     try:
         return durations.parse(text)
@@ -430,5 +430,5 @@ def seconds(text: str, what: str) -> float:
 
 
 def whole_seconds(text: str, what: str) -> int:
-    """Return a duration in whole seconds, which is what the Engine takes; parts count as one."""
+    """Return a duration rounded up to whole seconds, which the Engine requires."""
     return math.ceil(seconds(text, what))

@@ -1,6 +1,6 @@
-"""What the errors of the Docker client mean, in the words of activities.
+"""Turns the errors of the Docker client into errors of activities.
 
-Imports the client only when there is an error to be looked at.
+Imports the client only when there is an error.
 """
 
 import os
@@ -14,13 +14,13 @@ from pipeline_runner.activities.toolkit.errors import refused
 from pipeline_runner.activities.toolkit.sizes import one_line
 
 MESSAGE_LIMIT = 500
-"""Characters of what the Engine said that go into a message."""
+"""The maximum number of characters of the Engine's message in ours."""
 _RETRIED = {403, 408, 409, 429}
-"""The Engine says 403 of what is in use."""
+"""The Engine answers 403 for objects that are in use."""
 MISSING = ("ContainerNotFound", "ImageNotFound", "NetworkNotFound", "VolumeNotFound")
-"""The errors that say that there is no such thing."""
+"""The error types for objects that do not exist."""
 _NEVER_SENT = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
-"""Causes by which a request cannot have reached the Engine."""
+"""Causes that prove that a request did not reach the Engine."""
 _MISSING = (
     (r"no such container: ?(\S+)", "container", "ContainerNotFound"),
     (r"no such image: (?:.*no such image: )?(\S+)", "image", "ImageNotFound"),
@@ -36,7 +36,7 @@ _PORT_TAKEN = re.compile(
     re.IGNORECASE,
 )
 _BAD_NAME = re.compile(r"invalid (reference format|repository name)")
-"""Engines say 500 of some of these."""
+"""Engines answer some of these with 500."""
 _PREFIX = re.compile(r"^.*unable to start container process: ", re.DOTALL)
 
 
@@ -50,11 +50,11 @@ class Broken:
 
 
 def told(error: Exception, doing: str) -> Exception | None:
-    """Return the error for people of what the Engine, or the client, has refused.
+    """Return the error for people when the Engine, or the client, refuses a request.
 
     Args:
-        error: What was raised. One that is for people already stays as it is.
-        doing: What was to be done: ``stop container web``.
+        error: The exception. One that is already for people stays as it is.
+        doing: The intention: ``stop container web``.
     """
     if isinstance(error, ApplicationError):
         return error
@@ -68,7 +68,7 @@ def told(error: Exception, doing: str) -> Exception | None:
 
 
 def of_answer(status: int, said: str, doing: str) -> ApplicationError:
-    """Return the error for a status that the Engine answered with."""
+    """Return the error for a status of the Engine's response."""
     said = one_line(_PREFIX.sub("", said), MESSAGE_LIMIT)
     for pattern, what, error_type in _MISSING:
         match = re.search(pattern, said, re.IGNORECASE)
@@ -88,7 +88,7 @@ def of_answer(status: int, said: str, doing: str) -> ApplicationError:
 
 
 def broken(error: Exception) -> Broken | None:
-    """Return why there is no answer; None: the error is of another kind."""
+    """Return why there is no response; None: the error is of another kind."""
     import docker.errors
     import requests
     import urllib3

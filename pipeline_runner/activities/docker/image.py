@@ -1,6 +1,6 @@
 """The ``image`` family: the images of a Docker Engine and their tags.
 
-A tag that moves is given back by its undo, if the step before looked where it was::
+The undo moves a tag back, if an earlier step has looked up the image that had it::
 
     - {id: before, activity: image.inspect, with: {image: "app:latest", optional: true}}
     - id: tag
@@ -132,7 +132,7 @@ class Images(Family):
 
     @docker_activity(
         "image.tag",
-        # Which image had the tag is known of a completed step alone.
+        # Only a completed step knows which image had the tag.
         undo=Undo(
             "image.remove",
             {
@@ -198,8 +198,8 @@ class Images(Family):
             try:
                 return await apply(self._engine, parameters.restore, full(image))
             except ApplicationError as error:
-                # The other image has been removed meanwhile: then there is nothing to give back. But a
-                # completed step is not undone by that: its tag named the other image before.
+                # The other image has been removed in the meantime, so there is nothing to restore. This does
+                # not undo a completed step: its tag named the other image before.
                 if not is_type(error, "ImageNotFound") or undone_outcome() == "completed":
                     raise
         await IMAGES.remove(
@@ -209,7 +209,7 @@ class Images(Family):
 
 
 def split(image: str) -> tuple[str, str]:
-    """Return the repository and the tag of a reference, ``latest`` if it has none; or the digest."""
+    """Return the repository and the tag of a reference (default: ``latest``), or its digest."""
     if "@" in image:
         repository, _, digest = image.partition("@")
         return repository, digest
@@ -218,7 +218,7 @@ def split(image: str) -> tuple[str, str]:
 
 
 def full(tag: str) -> str:
-    """Return a tag with its ``:latest``."""
+    """Return a tag with ``:latest`` if it has no other."""
     return ":".join(split(tag))
 
 
@@ -233,7 +233,7 @@ def taken(tag: str) -> ApplicationError:
 
 
 async def look(engine: Engine, image: str) -> Any:
-    """Return what the Engine knows of an image, None if there is none."""
+    """Return the Engine's description of an image; None: there is no such image."""
     return await IMAGES.there(engine, image)
 
 
@@ -246,10 +246,13 @@ async def apply(engine: Engine, image: str, tag: str) -> None:
 
 
 def remove_image(docker: Any, image: str) -> None:
-    """Remove an image with all its tags, and nothing that it was made from."""
+    """Remove an image with all its tags, but not the images that it was built from."""
     docker.remove_image(image, force=True, noprune=True)
 
 
 async def discard(engine: Engine, image: str) -> None:
-    """Remove an image with all its tags, and nothing that it was made from; gone is fine."""
+    """Remove an image with all its tags, but not those that it was built from.
+
+    A missing one is not an error.
+    """
     await IMAGES.remove(engine, image, remove_image, shown=image[:19])

@@ -1,4 +1,4 @@
-"""The ``network`` family: networks of a Docker Engine, and who is in them."""
+"""The ``network`` family: networks of a Docker Engine, and the containers in them."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -206,6 +206,6 @@ class Networks(Family):
 
 
 def _is_connected_by(found: Any, network: str, key: str | None) -> bool:
-    """Tell whether the step of a key connected a container to a network."""
+    """Tell whether the step with a key connected a container to a network."""
     endpoint = (found["NetworkSettings"].get("Networks") or {}).get(network) or {}
     return key is not None and (endpoint.get("DriverOpts") or {}).get(KEY_LABEL) == key

@@ -64,7 +64,7 @@ class Volumes(Family):
             await wait_until_settled(step_key())
             before = await VOLUMES.there(self._engine, name)
             found = before or await self._make(parameters)
-            # The Engine gives back a volume that somebody made in this moment, and says nothing.
+            # The Engine silently returns a volume that somebody else has created at this moment.
             if (own_labels() and not has_key(found, step_key())) or (before and step_key() is None):
                 raise refused(f"there is another volume named {name}", "NameTaken")
         return VolumeCreated(name=name, mountpoint=found["Mountpoint"], created=before is None)
@@ -74,7 +74,7 @@ class Volumes(Family):
         key = step_key()
 
         def remove(docker: Any, made: Any) -> None:
-            if has_key(made, key):  # else it is somebody else's
+            if has_key(made, key):  # else somebody else created it
                 docker.remove_volume(made["Name"])
 
         return await self._engine.make(

@@ -1,4 +1,4 @@
-"""The response to a request as a file, which appears when it is complete and is undone like any file."""
+"""Saves a response as a file, which appears when it is complete and is undone like any other file."""
 
 import os
 from collections.abc import AsyncIterator
@@ -23,20 +23,20 @@ class Saved(TypedDict, total=False):
 
 
 async def save(pieces: AsyncIterator[bytes], target: str, total: int | None, heart: Heart) -> Saved:
-    """Write what arrives to a file.
+    """Write a stream of bytes to a file.
 
     Args:
-        pieces: What arrives.
+        pieces: The stream.
         target: The file's absolute path.
-        total: How many bytes are expected; None: it is not known.
-        heart: Is told of the progress.
+        total: The number of bytes expected; None: not known.
+        heart: Receives the progress.
 
     Raises:
         ApplicationError: The system refuses.
     """
     done = 0
     with explain_errors(f"write {target}"):
-        # Where the file system has no hard links the old file is copied, which may take long.
+        # Where the file system has no hard links, the old file is copied, which may take long.
         old, kept = await in_thread(lambda: keep(target, step_key()), patience=time_left(PATIENCE))
         new = new_name(os.path.dirname(target) if kept is None else kept.near)
         try:

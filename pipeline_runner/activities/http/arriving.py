@@ -1,8 +1,8 @@
-"""Files that arrive over the network: kept apart until they are whole, given up when they will not be.
+"""Files that arrive over the network: kept apart until they are complete, and removed if they never will be.
 
-A step that fails is not undone by its pipeline, and a download may leave a good deal behind.
-So an attempt undoes it itself when it is clear that no other attempt follows, because the
-error is final or the step was cancelled.
+A pipeline does not undo a step that failed, and a download may leave much behind. An attempt therefore
+undoes itself when it is certain that no attempt follows, because the error is final or the step was
+cancelled.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pipeline_runner.activities.toolkit.context import step_key
 
 
 def keep(target: str, key: str | None) -> tuple[os.stat_result | None, Kept | None]:
-    """Keep what is at the path; return its facts, and what is kept."""
+    """Keep what is at the path. Return its file status and the record."""
     if key is None:
         return (os.stat(target) if os.path.exists(target) else None), None
     kept = Kept(target, key)
@@ -30,7 +30,7 @@ def keep(target: str, key: str | None) -> tuple[os.stat_result | None, Kept | No
 
 
 def seal(file: BinaryIO, old: os.stat_result | None) -> None:
-    """Make a file that is whole ready to take the place of the old one."""
+    """Make a complete file ready to replace the old one."""
     file.flush()
     if old is not None:
         adopt(file.fileno(), old)
@@ -39,7 +39,7 @@ def seal(file: BinaryIO, old: os.stat_result | None) -> None:
 
 @asynccontextmanager
 async def given_up_at_last(target: str) -> AsyncIterator[None]:
-    """Remove what has arrived, and put back what was there, if the last attempt fails inside."""
+    """Remove what has arrived, and restore the original, if the last attempt fails inside."""
     try:
         yield
     except ApplicationError as error:
@@ -64,7 +64,7 @@ def _is_final(error: ApplicationError) -> bool:
 
 
 def _too_late_for_another(error: ApplicationError) -> bool:
-    """Tell whether the next attempt would come after ``schedule_to_close``: then there is none."""
+    """Tell whether the next attempt would begin after ``schedule_to_close``, so that there is none."""
     info = activity.info()
     limit, policy = info.schedule_to_close_timeout, info.retry_policy
     if not limit or policy is None:
@@ -79,7 +79,7 @@ def _too_late_for_another(error: ApplicationError) -> bool:
 
 
 def _give_up(target: str) -> None:
-    """Remove what has arrived, and put back what was there."""
+    """Remove what has arrived, and restore the original."""
     key = step_key()
     if key is not None:
         Kept(target, key).put_back()

@@ -1,6 +1,6 @@
-"""What a request sends from files: a file as it is, or a form with files in it (RFC 7578).
+"""Request bodies from files: a file itself, or a form with files (RFC 7578).
 
-Files are read piece by piece while they are sent, and opened anew by each attempt.
+Files are read piece by piece while they are sent, and each attempt opens them again.
 """
 
 import mimetypes
@@ -26,7 +26,7 @@ from pipeline_runner.activities.toolkit.threads import in_thread
 OCTETS = "application/octet-stream"
 _PIECE = 1024 * 1024
 _LINE = r"^[^\x00-\x1f\x7f]+$(?!\n)"
-"""What can stand in a header, as a regular expression for JSON Schema."""
+"""The value of a header, as a regular expression for JSON Schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,13 @@ class Body(httpx.AsyncByteStream):
     """The bytes of a request, from memory and from files."""
 
     def __init__(self, heart: Heart) -> None:
-        """Begin with nothing."""
+        """Create an empty body."""
         self._heart = heart
         self._segments: list[bytes | _File] = []
         self.length = 0
 
     def add(self, segment: "bytes | _File") -> None:
-        """Add what is sent next."""
+        """Add the bytes to send next."""
         self._segments.append(segment)
         self.length += len(segment) if isinstance(segment, bytes) else segment.size
 
@@ -71,12 +71,12 @@ class Body(httpx.AsyncByteStream):
 
 
 class _File:
-    """An open file; what is added to it later is not sent."""
+    """An open file. What is appended to it later is not sent."""
 
     def __init__(self, path: str, files: ExitStack) -> None:
         self.path = os.path.realpath(absolute(path))
         with explain_errors(f"read {self.path}"):
-            # Opened without waiting for a named pipe's other end.
+            # Opened without waiting for the other end of a named pipe.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.file: BinaryIO = files.enter_context(os.fdopen(descriptor, "rb"))
             facts = os.fstat(descriptor)
@@ -98,7 +98,7 @@ async def _pieces(segment: bytes | _File) -> AsyncIterator[bytes]:
         return
     done = 0
     while done < segment.size:
-        piece = await in_thread(lambda: segment.read(done))  # noqa: B023 - it is waited for
+        piece = await in_thread(lambda: segment.read(done))  # noqa: B023 - awaited at once
         if not piece:
             raise ApplicationError(
                 f"{segment.path} became shorter while it was being sent", type="FileChanged"
@@ -108,12 +108,12 @@ async def _pieces(segment: bytes | _File) -> AsyncIterator[bytes]:
 
 
 def of_file(path: str, files: ExitStack, heart: Heart) -> Body:
-    """Return the body that is a file's content.
+    """Return a body with the content of a file.
 
     Args:
         path: The file.
         files: Closes it.
-        heart: Is told of the progress.
+        heart: Receives the progress.
 
     Raises:
         ApplicationError: It cannot be read.
@@ -124,12 +124,12 @@ def of_file(path: str, files: ExitStack, heart: Heart) -> Body:
 
 
 def of_form(parts: dict[str, Part | list[Part]], files: ExitStack, heart: Heart) -> tuple[Body, str]:
-    """Return the body that is a form, and its media type.
+    """Return a body with a form, and its media type.
 
     Args:
         parts: The form's fields.
         files: Closes the files.
-        heart: Is told of the progress.
+        heart: Receives the progress.
 
     Raises:
         ApplicationError: A file cannot be read.
@@ -155,10 +155,10 @@ def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair. From None: the error holds all the text.
+        # Half of a surrogate pair. From None: the error contains the whole string.
         raise refused("the form is not valid Unicode", "InvalidInput") from None
 
 
 def _quoted(name: str) -> str:
-    """Write a name as browsers do."""
+    """Quote a name as browsers do."""
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,12 +1,12 @@
-"""Connections for the ``http`` family: shared by all the attempts of a worker, and nothing else is.
+"""Connections for the ``http`` family, which all attempts of a worker share. They share nothing else.
 
-While a worker of this package runs, its activities on one event loop share connections and
-the TLS settings, which take long to make. Cookies belong to one attempt. Outside of such a
-worker each attempt has connections of its own.
+While a worker of this package runs, its activities on one event loop share connections and the TLS
+settings, which take long to create. Cookies belong to one attempt. Outside of such a worker, each
+attempt has its own connections.
 
-A server may close a kept connection in the very moment in which a request is sent on it;
-then nobody knows whether it has read the request. So what changes something always gets a
-new connection. GET, HEAD and OPTIONS take a kept one, and are sent once more if it is dead.
+A server may close a kept connection at the very moment when a request is sent on it; it is then not
+known whether it has read the request. Requests that change something therefore always get a new
+connection. GET, HEAD and OPTIONS use a kept one, and are sent once more if it is dead.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from pipeline_runner.activities.toolkit.secret_values import in_use
 
 MAX_REDIRECTS = 5
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""What changes nothing, and may be sent again."""
+"""Methods that change nothing, and may be sent again."""
 
 _KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
 _SINGLE = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -30,13 +30,13 @@ _CREDENTIALS = ("authorization", "proxy-authorization", "cookie")
 
 
 class _Routes(httpx.AsyncBaseTransport):
-    """Sends each request through the proxy that the environment sets, on a suitable connection."""
+    """Sends each request on a suitable connection, through the proxy that the environment sets."""
 
     def __init__(self, settings: Environment) -> None:
         self._settings = settings
         self._pools: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
         self._keeps = False
-        """Whether there may be kept connections."""
+        """Whether connections are kept."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._settings.proxy_for(request.url)
@@ -115,7 +115,7 @@ async def http_client(timeouts: httpx.Timeout) -> AsyncIterator[httpx.AsyncClien
     shared = _shared.get(asyncio.get_running_loop())
     routes = shared.routes(settings) if shared is not None else _Routes(settings)
     try:
-        # It is never closed: it has nothing but cookies, and the connections are not its own.
+        # It is never closed: it holds only cookies, and does not own the connections.
         yield httpx.AsyncClient(transport=routes, trust_env=False, timeout=timeouts)
     finally:
         if shared is None:
@@ -123,13 +123,13 @@ async def http_client(timeouts: httpx.Timeout) -> AsyncIterator[httpx.AsyncClien
 
 
 async def send(client: httpx.AsyncClient, request: httpx.Request, *, follow: bool) -> httpx.Response:
-    """Send a request and return the answer, whose body is not read yet.
+    """Send a request and return the response, whose body has not been read yet.
 
-    Redirects to another origin get no header that holds a secret, and no body: a request
-    that has one is not led there.
+    Redirects to another origin get no header that contains a secret. A request with a body is not
+    redirected there.
 
     Raises:
-        httpx.TooManyRedirects: There is no end of them.
+        httpx.TooManyRedirects: The redirects do not end.
     """
     for _ in range(MAX_REDIRECTS + 1):
         response = await client.send(request, stream=True, follow_redirects=False)
@@ -145,7 +145,7 @@ async def send(client: httpx.AsyncClient, request: httpx.Request, *, follow: boo
 
 
 def _may_follow(following: httpx.Request, request: httpx.Request) -> bool:
-    """Tell whether a redirect may be followed; what the other origin is not to see is taken out."""
+    """Tell whether a redirect may be followed, and remove what the other origin must not see."""
     if _same_origin(following.url, request.url) or _is_upgrade(following.url, request.url):
         return True
     for name, value in list(following.headers.items()):
@@ -159,7 +159,7 @@ def _same_origin(to: httpx.URL, before: httpx.URL) -> bool:
 
 
 def _is_upgrade(to: httpx.URL, before: httpx.URL) -> bool:
-    """Tell whether this is the same host, over TLS now: it loses nothing, as with other clients."""
+    """Tell whether this is the same host, now over TLS. Nothing is removed then, as in other clients."""
     default = (before.scheme, port_of(before), to.scheme, port_of(to)) == ("http", 80, "https", 443)
     return default and to.host == before.host
 

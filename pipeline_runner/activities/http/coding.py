@@ -1,8 +1,7 @@
-"""What a server packed by Content-Encoding, unpacked piece by piece to its very end.
+"""Decompresses responses with a Content-Encoding piece by piece, and checks that they are complete.
 
-httpx does not notice that packed data is cut off, and drops all members of a gzip file but
-the first. A coding other than gzip and deflate is not asked for; where a server uses one
-all the same, the data stays as it is.
+httpx does not notice truncated data, and drops all members of a gzip file but the first. Only gzip and
+deflate are requested. If a server uses another coding all the same, the data stays as it is.
 """
 
 import zlib
@@ -11,29 +10,29 @@ from collections.abc import AsyncIterator
 import httpx
 
 CODINGS = "gzip, deflate"
-"""What to ask for, as Accept-Encoding."""
+"""The codings to request, as Accept-Encoding."""
 
 _PIECE = 256 * 1024
-"""Bytes at a time: a small packed piece may become a thousand times as large."""
+"""Bytes at a time: a small compressed piece may become a thousand times as large."""
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 def is_packed(response: httpx.Response) -> bool:
-    """Tell whether the bytes that are sent are not those that are meant."""
+    """Tell whether the body is compressed."""
     return bool(_codings(response))
 
 
 def size_of(response: httpx.Response) -> int | None:
-    """Return how many bytes are to come; None: that is not known."""
+    """Return how many bytes are expected; None: not known."""
     length = response.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and not is_packed(response) else None
 
 
 async def unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the bytes of an answer.
+    """Yield the decompressed bytes of a response.
 
     Raises:
-        httpx.DecodingError: The packed data ends too early, or is not what it should be.
+        httpx.DecodingError: The compressed data is truncated or not valid.
     """
     pieces = response.aiter_raw()
     codings = _codings(response)
@@ -53,7 +52,7 @@ def _codings(response: httpx.Response) -> list[str]:
 
 
 async def _unpack(pieces: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
-    member: zlib._Decompress | None = None  # of gzip data there may be several, one after the other
+    member: zlib._Decompress | None = None  # gzip data may consist of several members
     async for rest in pieces:
         while rest:
             if member is None:
@@ -76,5 +75,5 @@ async def _unpack(pieces: AsyncIterator[bytes], coding: str) -> AsyncIterator[by
 def _member(coding: str, start: bytes) -> "zlib._Decompress":
     if coding == "gzip":
         return zlib.decompressobj(_GZIP)
-    # By the standard there is a zlib header, which some servers leave out.
+    # The standard requires a zlib header, but some servers omit it.
     return zlib.decompressobj(_ZLIB if start[0] & 0x0F == 8 else _RAW)

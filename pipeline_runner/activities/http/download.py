@@ -1,17 +1,18 @@
-"""``http.download``: a file from the web, put in place whole or not at all.
+"""``http.download``: a file from the web, put into place completely or not at all.
 
-What arrives is collected in the step's record, or near the file (see ``kept.py``), so that undo is that
-of the file family, and so that a retry goes on from what is there::
+The data is collected in the step's record, or near the file (see ``kept.py``). The undo is therefore
+that
+of the file family, and a retry continues from the data that is there::
 
-    part        what has arrived so far
-    part.json   of what: the URL, its strong ETag, the size
+    part        the data so far
+    part.json   its source: the URL, its strong ETag, the size
 
-A retry asks for the rest under the condition that the ETag is still the same
-(RFC 9110, 13.1.5). ``part`` is only ever appended to, and is taken into place by one rename
-from the kept folder, which fails once an undo has begun.
+A retry requests the rest on the condition that the ETag is unchanged (RFC 9110, 13.1.5). ``part`` is
+only ever appended to, and is put into place by one rename out of the record, which fails once an undo
+has begun.
 
-When it is clear that no attempt follows, because the error is final or the step was
-cancelled, the activity undoes itself: a step that failed is not undone by its pipeline.
+When it is certain that no attempt follows, because the error is final or the step was cancelled, the
+activity undoes itself: a pipeline does not undo a step that failed.
 """
 
 import fcntl
@@ -60,7 +61,7 @@ from pipeline_runner.activities.toolkit.threads import PATIENCE, in_thread
 from pipeline_runner.core.model import Timeouts
 
 STALLED = 30.0
-"""Seconds without data after which the connection is given up, and the step retried."""
+"""Seconds without data after which the attempt fails, and is retried."""
 
 _ERROR_BODY = 4096
 _FOREVER = 2**62
@@ -98,10 +99,10 @@ class Downloaded:
 
 
 class _Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What a part is a part of."""
+    """The source of a part."""
 
     url: str
-    """Its SHA-256: a URL may hold what is secret."""
+    """Its SHA-256, because a URL may contain secrets."""
     etag: str
     total: int | None
 
@@ -125,10 +126,10 @@ async def download(parameters: DownloadInput) -> Downloaded:
 
 
 async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Downloaded:
-    addressed("GET", parameters.url)  # refused before anything is made
+    addressed("GET", parameters.url)  # refuses a wrong URL before anything is created
     check_target(target)
     key = step_key()
-    # Where the file system has no hard links the old file is copied, which may take long.
+    # Where the file system has no hard links, the old file is copied, which may take long.
     old, kept = await in_thread(lambda: keep(target, key), patience=time_left(PATIENCE))
     folder = os.path.dirname(target) if kept is None else kept.near
     part = os.path.join(folder, "part" if key else f".{os.path.basename(target)}.{secrets.token_hex(4)}.part")
@@ -156,7 +157,7 @@ async def _download(parameters: DownloadInput, target: str, heart: Heart) -> Dow
 
 @contextmanager
 def _opened(part: str) -> Iterator[BinaryIO]:
-    """Open the part at its end; nobody else writes to it meanwhile."""
+    """Open the part at its end. Nobody else can write to it in the meantime."""
     with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,14 +167,14 @@ def _opened(part: str) -> Iterator[BinaryIO]:
                 "an earlier attempt is still writing the file", type="StillWriting"
             ) from None
         if not os.path.exists(part) or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
-            # It has just put its file in place: this is no part any more.
+            # It has just put its file into place: this is no longer a part.
             raise ApplicationError("an earlier attempt has just finished", type="StillWriting")
         file.seek(0, os.SEEK_END)
         yield file
 
 
 class _Fetch:
-    """One attempt to get a part complete."""
+    """An attempt to complete a part."""
 
     def __init__(self, parameters: DownloadInput, part: str, file: BinaryIO, heart: Heart) -> None:
         self._parameters = parameters
@@ -184,17 +185,17 @@ class _Fetch:
         self._total: int | None = None
         self._hash = hashlib.new(self._method)
         self.done = 0
-        """Bytes of the part."""
+        """The size of the part, in bytes."""
         self.resumed = 0
-        """Bytes of it from an earlier attempt."""
+        """The size of the data from earlier attempts, in bytes."""
 
     @property
     def checksum(self) -> str:
-        """What the part has, with the method's name in front."""
+        """Return the checksum of the part, with the method's name in front."""
         return f"{self._method}:{self._hash.hexdigest()}"
 
     async def run(self) -> None:
-        """Fetch what is missing, and flush it to the file."""
+        """Fetch what is missing, and flush it to the disk."""
         async with http_client(httpx.Timeout(STALLED, connect=CONNECT_TIMEOUT)) as client:
             with explain_request_errors(self._what):
                 source = self._source()
@@ -204,7 +205,7 @@ class _Fetch:
         self._file.flush()
 
     def _source(self) -> _Source | None:
-        """Return what the part is a part of, None if there is nothing to go on with."""
+        """Return the source of the part; None: there is nothing to continue from."""
         try:
             source = msgspec.json.decode(self._note.read_bytes(), type=_Source)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -216,23 +217,23 @@ class _Fetch:
         return hashlib.sha256(str(self._url).encode()).hexdigest()
 
     def forget(self) -> None:
-        """Drop the note: the part is whole."""
+        """Remove the note about the source: the part is complete."""
         self._note.unlink(missing_ok=True)
 
     async def _ask(self, client: httpx.AsyncClient, source: _Source | None) -> bool:
-        """Ask for the rest of the part, or for all; False if there is no such rest."""
+        """Request the rest of the part, or all of it. Return False if there is no such rest."""
         headers = {name: as_text(value) for name, value in self._parameters.headers.items()}
-        # Ranges and sizes count the bytes that are sent: they must be those of the file.
+        # Ranges and sizes count the bytes that are sent, which must be those of the file.
         headers["Accept-Encoding"] = "identity"
         if source is not None:
-            # One byte at least, so that a part that is complete gets an answer like any other.
+            # One byte at least, so that a complete part gets a response like any other.
             self._file.truncate(min(self._file.tell(), max((source.total or _FOREVER) - 1, 0)))
             start = self._file.seek(0, os.SEEK_END)
             headers |= {"Range": f"bytes={start}-", "If-Range": source.etag}
         try:
             request = client.build_request("GET", self._url, headers=headers)
         except (ValueError, TypeError):
-            # from None: the cause shows the value.
+            # From None: the cause shows the value.
             raise refused(f"{self._what}: a header is not plain ASCII text", "InvalidInput") from None
         response = await send(client, request, follow=True)
         try:
@@ -251,7 +252,7 @@ class _Fetch:
         return True
 
     async def _reread(self) -> None:
-        """Take what is there into the checksum."""
+        """Add the data of earlier attempts to the checksum."""
         self._file.seek(0)
         while piece := await in_thread(lambda: self._file.read(4 * MIB)):
             self._add(piece)
@@ -272,7 +273,7 @@ class _Fetch:
             self._file.write(piece)
             self._add(piece)
         if self._total is not None and self.done != self._total:
-            # A server may send less of a range than it was asked for (RFC 9110, 15.3.7).
+            # A server may send less of a range than requested (RFC 9110, 15.3.7).
             message = f"{self._what}: received {self.done:,} of {self._total:,} bytes"
             raise ApplicationError(message, type="HttpConnectionError")
 
@@ -289,14 +290,14 @@ class _Fetch:
             )
 
     def _check(self) -> None:
-        """Refuse a file that is not the one that is wanted."""
+        """Refuse a file that is not the expected one."""
         wanted = self._parameters.checksum
         if wanted is None or wanted == self.checksum:
             return
         message = f"{self._what}: the file's checksum is {self.checksum}, not {wanted}"
         resumed = self.resumed > 0
         self._start_over()
-        # What was put together wrongly may come out right in one piece; else it stays wrong.
+        # A file that was assembled wrongly may be correct in one piece; a file in one piece stays wrong.
         raise ApplicationError(message, type="ChecksumMismatch", non_retryable=not resumed)
 
     def _start_over(self) -> None:
@@ -309,7 +310,7 @@ class _Fetch:
 
 
 def _goes_on(response: httpx.Response, source: _Source, start: int) -> bool:
-    """Tell whether an answer goes on where the part ends; not every server heeds If-Range."""
+    """Tell whether a response continues where the part ends. Not every server respects If-Range."""
     same = response.headers.get("etag") == source.etag
     return (
         response.status_code == HTTPStatus.PARTIAL_CONTENT
@@ -320,7 +321,7 @@ def _goes_on(response: httpx.Response, source: _Source, start: int) -> bool:
 
 
 _RANGE = re.compile(r"\s*bytes (\d+)-\d+/(\d+|\*)\s*")
-"""A Content-Range: where it begins, and the size of the whole file if that is known."""
+"""A Content-Range: its start, and the size of the whole file if known."""
 
 
 def _range_fits(text: str, start: int, total: int | None) -> bool:

@@ -1,8 +1,8 @@
-"""What the worker's environment says about HTTP: proxies, exceptions from them, certificates.
+"""The HTTP settings in the worker's environment: proxies, exceptions from them, certificates.
 
-The variables are those of curl and of other programs: ``HTTP_PROXY``, ``HTTPS_PROXY``,
-``ALL_PROXY`` and ``NO_PROXY``, also in lower case, which goes first, ``SSL_CERT_FILE`` and
-``SSL_CERT_DIR``. An error names the variable and never its value, which may hold a password.
+The variables are those of curl and other programs: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and
+``NO_PROXY``, also in lower case, which takes precedence, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``. An
+error names the variable and never its value, which may contain a password.
 """
 
 import functools
@@ -31,13 +31,13 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """A proxy, and where it is said."""
+    """A proxy, and the variable that sets it."""
 
     variable: str
     url: str
 
     def opened(self, tls: ssl.SSLContext) -> httpx.Proxy:
-        """Return it as the library takes it.
+        """Return the proxy as an object of the library.
 
         Raises:
             ApplicationError: It is not the URL of a proxy.
@@ -49,7 +49,7 @@ class Proxy:
                     proxy.url, auth=proxy.auth, ssl_context=tls if proxy.url.scheme == "https" else None
                 )
         except (ValueError, httpx.InvalidURL):
-            pass  # said below, without the library's words, which show the value
+            pass  # reported below, without the library's message, which shows the value
         raise _unusable(
             f"{self.variable} is not a proxy URL such as http://user:password@proxy:3128"
             " (http, https, socks5 or socks5h; in a password, write / as %2F, @ as %40 and : as %3A)"
@@ -62,7 +62,7 @@ class _Exclusion:
 
     scheme: str = ""
     name: str = ""
-    """A host and all below it; with a dot in front only what is below it."""
+    """A host with everything below it; with a leading dot, only what is below it."""
     network: _Network | None = None
     port: int | None = None
 
@@ -76,7 +76,7 @@ class _Exclusion:
 
 
 class Environment:
-    """The settings that the environment's variables make."""
+    """The settings from the environment's variables."""
 
     def __init__(self) -> None:
         given = urllib.request.getproxies()  # on macOS also the system's own settings
@@ -88,7 +88,7 @@ class Environment:
         entries = (entry.strip().lower() for entry in given.get("no", "").split(","))
         self._excluded = [found for entry in entries if (found := _exclusion(entry)) is not None]
         self.tls = _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-        """How servers are known; it takes long to make."""
+        """The certificates to trust. They take long to load."""
 
     def proxy_for(self, url: httpx.URL) -> Proxy | None:
         """Return the proxy for a URL. None: connect directly."""
@@ -100,15 +100,15 @@ class Environment:
 
 
 def port_of(url: httpx.URL) -> int | None:
-    """Return the port of a URL, also if it is the usual one."""
+    """Return the port of a URL, even if it is the default port."""
     return url.port or _PORTS.get(url.scheme)
 
 
 def environment() -> Environment:
-    """Return what the environment says now.
+    """Return the current settings of the environment.
 
     Raises:
-        ApplicationError: The certificates that it names cannot be read.
+        ApplicationError: The certificates cannot be read.
     """
     return _environment(tuple(os.environ.get(name) for name in _NAMES))
 
@@ -126,7 +126,7 @@ def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:
         )
     try:
         return ssl.create_default_context(cafile=file)
-    except ssl.SSLError:  # an OSError too
+    except ssl.SSLError:  # which is also an OSError
         reason = "it contains no certificate in PEM format"
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else "it cannot be read"
@@ -138,13 +138,13 @@ def _unusable(reason: str) -> ApplicationError:
 
 
 def _name(kind: str) -> str:
-    """Return the variable that says it."""
+    """Return the name of the variable."""
     names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
     return next((name for name in names if os.environ.get(name)), "the system's proxy setting")
 
 
 def _exclusion(entry: str) -> _Exclusion | None:
-    """Read an entry of ``NO_PROXY``; None: it cannot be read, and is passed over."""
+    """Return an entry of ``NO_PROXY``; None: it cannot be parsed, and is ignored."""
     scheme, _, place = entry.rpartition("://")
     match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]/\s]+)(?::(\d{1,5}))?", place)
     if match is None:

@@ -1,7 +1,7 @@
 """The ``http`` family: requests to web services.
 
-Messages name the method and the URL without its user, password and query; headers and
-request bodies are in none. A server's ``Retry-After`` sets the time of the next attempt.
+Messages name the method and the URL without its user, password and query; they never contain headers or
+request bodies. A server's ``Retry-After`` sets the time of the next attempt.
 """
 
 import base64
@@ -40,13 +40,13 @@ from pipeline_runner.core.model import Timeouts
 
 CONNECT_TIMEOUT = 10.0
 LONGEST_RETRY_AFTER = timedelta(days=1)
-"""A server may ask for a pause, but not for ever."""
+"""The longest pause that a server may request."""
 
 _NO_CHARSETS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
-"""Python's codecs that are the charset of no text; one always fails, one may take hours."""
+"""Python's codecs that are not charsets of text. One always fails, and one may take hours."""
 _RETRIED = {408, 409, 425, 429}
 
-# At these levels the libraries log whole URLs, queries included, and headers.
+# At these levels the libraries log whole URLs, including queries, and headers.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
@@ -173,7 +173,7 @@ async def _answer(
 def _prepare(
     client: httpx.AsyncClient, parameters: RequestInput, files: ExitStack, heart: Heart
 ) -> tuple[httpx.Request, str]:
-    """Return the request, and how messages call it."""
+    """Return the request, and its name for messages."""
     url, what = addressed(parameters.method, parameters.url)
     if parameters.query:
         url = url.copy_merge_params(parameters.query)
@@ -181,7 +181,7 @@ def _prepare(
     try:
         prepared = client.build_request(parameters.method, url, headers=headers)
     except (ValueError, TypeError):
-        # from None: the cause shows the value.
+        # From None: the cause shows the value.
         raise refused(f"{what}: a header is not plain ASCII text", "InvalidInput") from None
     if content is None:
         return prepared, what
@@ -210,18 +210,18 @@ def _content(
     try:
         return (None if body is None else body.encode()), kind
     except UnicodeEncodeError:
-        # Half of a surrogate pair. From None: the error holds all the text.
+        # Half of a surrogate pair. From None: the error contains the whole string.
         raise refused("the body is not valid Unicode", "InvalidInput") from None
 
 
 def addressed(method: str, text: str) -> tuple[httpx.URL, str]:
-    """Return a URL, and how messages call a request to it: without user, password and query."""
+    """Return a URL, and the name of a request to it for messages: without user, password and query."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in {"http", "https"} or not url.host:
-        # Without the URL: what cannot be read cannot be cleaned of secrets.
+        # The message omits the URL: if it cannot be parsed, its secrets cannot be removed.
         raise refused("url is not an http or https URL such as https://example.org/path", "InvalidUrl")
     if url.userinfo or url.query or url.fragment:
         return url, f"{method} {url.copy_with(userinfo=b'', query=None, fragment=None)}"
@@ -234,7 +234,7 @@ def _headers(parameters: RequestInput) -> dict[str, str]:
     if "accept-encoding" not in given:
         headers["Accept-Encoding"] = CODINGS
     if parameters.method not in SAFE and "idempotency-key" not in given:
-        with suppress(LookupError):  # not the step of a pipeline
+        with suppress(LookupError):  # not a step of a pipeline
             headers["Idempotency-Key"] = idempotency_key()
     return headers
 
@@ -247,7 +247,7 @@ def explain_request_errors(what: str) -> Iterator[None]:
     except httpx.TooManyRedirects:
         raise refused(f"{what}: more than {MAX_REDIRECTS} redirects", "TooManyRedirects") from None
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
-        # The cause may show a header, or where a redirect led.
+        # The cause may show a header, or the target of a redirect.
         raise refused(f"{what}: the request is not valid HTTP", "InvalidInput") from None
     except httpx.ConnectTimeout as error:
         raise _connection_error(what, f"no connection within {CONNECT_TIMEOUT:g} s", error) from None
@@ -260,14 +260,14 @@ def explain_request_errors(what: str) -> Iterator[None]:
 def _connection_error(what: str, reason: str, error: httpx.RequestError) -> ApplicationError:
     try:
         proxy = error.request.extensions.get("proxy")
-    except RuntimeError:  # of no request
+    except RuntimeError:  # not about the request
         proxy = None
     by_way = f" (through the proxy in {proxy})" if proxy else ""
     return ApplicationError(f"{what}: {reason}{by_way}", type="HttpConnectionError")
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the root cause says: the system is clearer than the library."""
+    """Return the message of the root cause: the system is clearer than the library."""
     cause: BaseException | None = error
     text = str(error)
     while cause is not None:
@@ -305,7 +305,7 @@ def _decode(response: httpx.Response, data: bytes) -> tuple[Any, Literal["json",
         try:
             return parse(data), "json"
         except (ValueError, RecursionError):
-            pass  # it says JSON and is not: then it is what it is
+            pass  # it claims to be JSON and is not: then it is treated as text
     for charset in (response.charset_encoding or "utf-8", "utf-8"):
         with suppress(UnicodeError, LookupError):
             if codecs.lookup(charset).name not in _NO_CHARSETS:
@@ -318,7 +318,7 @@ def _expected(status: int, expected: list[Any]) -> bool:
 
 
 def status_error(response: httpx.Response, what: str, data: bytes) -> ApplicationError:
-    """Return the error of an answer with a status that is no success; ``data`` is its text."""
+    """Return the error of a response whose status does not count as success. ``data`` is its body."""
     status = response.status_code
     text = data.decode(errors="replace")
     said = f": {one_line(text, 300)}" if text.strip() else ""

@@ -1,7 +1,7 @@
-"""A call of the ``sql`` family: a connection and a transaction, in a thread of their own.
+"""A call of the ``sql`` family: a connection and a transaction, in their own thread.
 
-It can be ended from outside: the database is told to stop the statement, nothing is
-committed any more, and the transaction is rolled back.
+It can be ended from outside: the database stops the statement, nothing is committed any more, and the
+transaction is rolled back.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 EXTRA = "sql"
 CONNECT_TIMEOUT = 10
-"""Seconds, in whole ones, for a connection to PostgreSQL or MySQL."""
+"""Whole seconds for a connection to PostgreSQL or MySQL."""
 BUSY_TIMEOUT = 5.0
 """Seconds that SQLite waits for others to release the database."""
 STOP_TIMEOUT = 0.8
-"""Seconds that a cancelled step waits for the rollback; it comes later if need be."""
+"""Seconds that a cancelled step waits for the rollback, which may also come later."""
 COMMIT_TIMEOUT = 5.0
-"""Seconds that a cancelled step waits for a commit which has begun: it must not come after the undo."""
+"""Seconds that a cancelled step waits for a commit that has begun: it must not come after the undo."""
 
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 """The drivers for URLs that name none."""
@@ -53,14 +53,14 @@ _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "postgresql+psycopg": lambda: {
         "connect_timeout": CONNECT_TIMEOUT,
         "fallback_application_name": "pipeline-runner",
-        "prepare_threshold": None,  # prepared statements are in the way of poolers
+        "prepare_threshold": None,  # prepared statements do not work with connection poolers
     },
     "postgresql+psycopg2": lambda: {"connect_timeout": CONNECT_TIMEOUT},
     "mysql+pymysql": lambda: {"connect_timeout": CONNECT_TIMEOUT},
     "mysql+mysqldb": lambda: {"connect_timeout": CONNECT_TIMEOUT},
     "sqlite+pysqlite": lambda: {"timeout": BUSY_TIMEOUT},
 }
-"""What a driver is told, unless the URL says it."""
+"""Options of the drivers, unless the URL sets them."""
 
 T = TypeVar("T")
 
@@ -72,10 +72,10 @@ class Stopped(Exception):
 
 
 class Call:
-    """A connection and a transaction, in a thread; and the end of both from outside of it."""
+    """A connection and a transaction in a thread, which can be ended from outside."""
 
     def __init__(self, activity_name: str, secret: str, unshown: tuple[str, ...] = ()) -> None:
-        """Keep how messages call it, and what they must not hold."""
+        """Keep the name of the call for messages, and the strings that these must not contain."""
         self.what = secret
         self._activity = activity_name
         self._unshown = unshown
@@ -83,7 +83,7 @@ class Call:
         self._lock = threading.Lock()
         self._stopped = self._committing = False
         self._known = True
-        """Whether it is known how the database reads text, and that it rolls everything back."""
+        """Whether it is known how the database parses statements, and that it rolls everything back."""
         self._open = False
         self._driver: Any = None
         """The driver's own connection, while statements may be running."""
@@ -98,9 +98,9 @@ class Call:
             raise
 
     async def _stop(self, task: "asyncio.Future[Any]") -> None:
-        """Have nothing committed from now on, and the statement stopped.
+        """Prevent any commit from now on, and stop the statement.
 
-        Again and again: the thread may have been about to start it.
+        This is repeated, because the thread may have been about to start the statement.
         """
         with self._lock:
             self._stopped = True
@@ -120,7 +120,7 @@ class Call:
 
     def _interrupt(self) -> None:
         driver = self._driver
-        for way in ("interrupt", "cancel_safe", "cancel"):  # SQLite's, psycopg's, some others'
+        for way in ("interrupt", "cancel_safe", "cancel"):  # of SQLite, of psycopg, of some others
             if hasattr(driver, way):
                 try:
                     getattr(driver, way)()
@@ -129,7 +129,7 @@ class Call:
                 return
 
     def check(self) -> None:
-        """End the call here if it is to do nothing more."""
+        """End the call here if it was stopped."""
         with self._lock:
             if self._stopped:
                 raise Stopped
@@ -219,7 +219,7 @@ class Call:
         except (sqlalchemy.exc.ProgrammingError, TypeError, ValueError):
             raise self._bad_url("has an option that its driver does not support") from None
         except sqlalchemy.exc.DBAPIError as error:
-            # More than elsewhere is not shown: these messages hold all that is in the URL.
+            # Less than elsewhere is shown: these messages contain all parts of the URL.
             reason = connect_reason(error.orig)
             for part in (url.host, url.username, url.database):
                 if part:
@@ -242,13 +242,13 @@ class Call:
                 f"{self.what}: the statement cannot be run ({type(error).__name__})", "StatementFailed"
             ) from None
         except (OverflowError, TypeError, ValueError):
-            # from None: these are the driver's about a value, and may show it.
+            # From None: these are the driver's errors about a value, and may show it.
             raise refused(
                 f"{self.what}: the database does not accept one of the values or strings", "InvalidInput"
             ) from None
 
     def _told(self, error: "sqlalchemy.exc.DBAPIError") -> ApplicationError:
-        """Return what the database's error is called, and whether it may pass."""
+        """Return the activity's error for an error of the database."""
         kind, final = classified(error)
         lost = kind == "ConnectionLost"
         # Other databases commit at each definition, such as CREATE TABLE.
@@ -270,8 +270,8 @@ class Call:
 def _shared_engine(text: str) -> "Engine | None":
     """Return the engine for a URL; None: its driver is asynchronous.
 
-    An engine is made once, and asks the database once what it can. It keeps no connections,
-    which would carry what a step has set into another: each call has one of its own.
+    An engine is created once, and asks the database once what it supports. It keeps no connections,
+    which would carry the settings of one step over into another: each call has its own connection.
     """
     import sqlalchemy
 
@@ -292,15 +292,15 @@ def _shared_engine(text: str) -> "Engine | None":
 
 
 def _has_ended(driver: Any) -> bool:
-    """Tell whether the transaction is over that was begun; False too where it cannot be told."""
-    if hasattr(driver, "in_transaction"):  # SQLite's
+    """Tell whether the transaction has ended. False also if that cannot be known."""
+    if hasattr(driver, "in_transaction"):  # SQLite
         return not driver.in_transaction
-    status = getattr(getattr(driver, "info", None), "transaction_status", None)  # psycopg's
+    status = getattr(getattr(driver, "info", None), "transaction_status", None)  # psycopg
     return status is not None and status.name == "IDLE"
 
 
 def _leave_transactions_alone(driver: Any, _: Any) -> None:
-    """Keep Python's sqlite3 from committing on its own; SQLAlchemy's recipe, with _begin."""
+    """Keep Python's sqlite3 from committing by itself; SQLAlchemy's recipe, with _begin."""
     driver.isolation_level = None
 
 
@@ -309,7 +309,7 @@ def _begin(connection: "Connection") -> None:
 
 
 def _in_directory(url: "URL") -> "URL":
-    """Have the file of an SQLite database that is named by a relative path in the run's directory."""
+    """Return the URL with the path of an SQLite database resolved in the run's directory."""
     name = url.database
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:":
         return url

@@ -1,7 +1,7 @@
-"""What the errors of databases mean, and what of them may be shown.
+"""What the errors of databases mean, and which part of them may be shown.
 
-Messages of databases quote values; of those only what holds none is kept. Imports the
-library only when there is an error to be looked at.
+Messages of databases quote values. Only the parts without values are kept. Imports the library only
+when there is an error.
 """
 
 import re
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def classified(error: "sqlalchemy.exc.DBAPIError") -> tuple[str, bool]:
-    """Return the type of a database's error, and whether no retry changes it."""
+    """Return the error type for a database's error, and whether it is never retried."""
     import sqlalchemy
 
     state = getattr(error.orig, "sqlstate", None) or ""
@@ -33,7 +33,7 @@ def classified(error: "sqlalchemy.exc.DBAPIError") -> tuple[str, bool]:
 
 
 def reason_of(error: "sqlalchemy.exc.DBAPIError", *, known: bool, lost: bool) -> str:
-    """Return what a database says of a statement, without the values that it may quote."""
+    """Return a database's message about a statement, without the values that it may quote."""
     import sqlalchemy
 
     cause = error.orig
@@ -48,7 +48,7 @@ def reason_of(error: "sqlalchemy.exc.DBAPIError", *, known: bool, lost: bool) ->
 
 
 def connect_reason(error: BaseException | None) -> str:
-    """Return why there is no connection: the end of what libpq says in its first line."""
+    """Return why there is no connection: the end of the first line of libpq's message."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     reason = re.sub(r"^.*failed: (?:[A-Z]+:\s+)?", "", line)
     return reason[:1].lower() + reason[1:]

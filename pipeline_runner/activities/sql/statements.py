@@ -1,13 +1,12 @@
-"""The ``sql`` family: statements and scripts for databases, each call one transaction.
+"""The ``sql`` family: statements and scripts for databases. Each call is one transaction.
 
-A call works in a thread of its own, on a connection of its own, and commits as the last
-thing it does. When the step is cancelled or runs out of time, the database is told to stop
-the statement (PostgreSQL, SQLite), nothing is committed any more, and the transaction is
-rolled back. Where PostgreSQL or SQLite is not what the connection leads to, that depends on
-the driver, and on whether the database rolls back definitions such as CREATE TABLE.
+A call works in its own thread, on its own connection, and commits at the very end. When the step is
+cancelled or its time is up, the database stops the statement (PostgreSQL, SQLite), nothing is committed
+any more, and the transaction is rolled back. With other databases, this depends on the driver, and on
+whether the database rolls back definitions such as CREATE TABLE.
 
-Messages name the secret that holds the connection, and say what the database says in its
-first line, without the values of parameters, rows or the connection.
+Messages name the secret with the connection, and quote the first line of the database's message,
+without the values of parameters, rows or the connection.
 """
 
 import base64
@@ -37,7 +36,7 @@ MAX_ROWS = 10_000
 SCRIPT_LIMIT = 16 * MIB
 
 _UNSHOWN = 4
-"""Characters; parameters of fewer are not looked for in messages."""
+"""Parameters with fewer characters are not removed from messages."""
 Value = str | int | float | bool | None
 Values = dict[str, Value]
 ConnectionName = Annotated[
@@ -178,7 +177,7 @@ def _execute(call: Call, connection: "Connection", given: ExecuteInput) -> Execu
 
 
 def _affected(connection: "Connection", count: int) -> int:
-    """Return how many rows a statement changed; Python's sqlite3 does not count for WITH."""
+    """Return how many rows a statement changed. Python's sqlite3 does not count with WITH."""
     if count < 0 and connection.dialect.name == "sqlite":
         count = connection.exec_driver_sql("select changes()").scalar_one()
     return max(count, 0)
@@ -196,7 +195,7 @@ def _script(call: Call, connection: "Connection", given: ScriptInput) -> ScriptO
         raise refused(f"{call.what}: there is no statement", "InvalidInput")
     for number, statement in enumerate(statements, 1):
         _check_transaction(call, statement, f"statement {number}")
-    # SQLite takes them one by one.
+    # SQLite runs them one by one.
     alone = connection.dialect.name == "sqlite"
     pieces = [statement.text for statement in statements] if alone else [text]
     for piece in pieces:
@@ -214,7 +213,7 @@ def _check_names(call: Call, wanted: set[str], given: Values | list[Values]) -> 
 
 
 def _texts(parameters: Values | list[Values]) -> tuple[str, ...]:
-    """Return the texts among the values that messages must not hold."""
+    """Return the strings among the values, which messages must not contain."""
     sets = parameters if isinstance(parameters, list) else [parameters]
     return tuple(v for values in sets for v in values.values() if isinstance(v, str) and len(v) >= _UNSHOWN)
 
@@ -249,7 +248,7 @@ def _the_one(call: Call, statements: Iterator[Statement]) -> Statement:
 
 
 def _check_transaction(call: Call, statement: Statement, which: str) -> None:
-    """Refuse what would end the transaction that the call has begun."""
+    """Refuse a statement that would end the call's transaction."""
     first, rest = statement.words[:1], statement.words[1:3]
     if (
         first in (["BEGIN"], ["COMMIT"], ["END"], ["ABORT"])
@@ -259,7 +258,7 @@ def _check_transaction(call: Call, statement: Statement, which: str) -> None:
         raise refused(f"{call.what}: {which} is {first[0]}, but each call is one transaction", "InvalidInput")
 
 
-# What the drivers hand over, and what they say.
+# The values of the drivers, as JSON.
 
 
 def _json(value: Any) -> Any:
@@ -270,7 +269,7 @@ def _json(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
-    if isinstance(value, date | time):  # a datetime is a date too
+    if isinstance(value, date | time):  # a datetime is also a date
         return value.isoformat()
     if isinstance(value, timedelta):
         seconds = f"{abs(value.total_seconds()):f}".rstrip("0").rstrip(".")

@@ -1,7 +1,7 @@
-"""How the text of SQL statements is read: just enough to tell where one ends and how it begins.
+"""Splits SQL into statements: just enough to find where each ends and how it begins.
 
-Semicolons and colons in quotes, comments and bodies of triggers and functions are text.
-Imports nothing but the standard library.
+Semicolons and colons in quotes, comments and bodies of triggers and functions do not count. Imports
+only the standard library.
 """
 
 import re
@@ -39,7 +39,7 @@ TOKENS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """One statement without its semicolon, and the words in it that stand outside of quotes."""
+    """One statement without its semicolon, and its words outside of quotes."""
 
     text: str
     words: list[str]
@@ -50,7 +50,7 @@ class Statement:
 
 
 def split(text: str, tokens: re.Pattern[str]) -> Iterator[Statement]:
-    """Split a text at its semicolons, but for those in quotes, comments and bodies."""
+    """Split a string at its semicolons, except those in quotes, comments and bodies."""
     start, depth, some = 0, 0, False
     words: list[str] = []
     for token in tokens.finditer(text):
@@ -71,7 +71,7 @@ def split(text: str, tokens: re.Pattern[str]) -> Iterator[Statement]:
 
 
 def _depth(depth: int, words: list[str]) -> int:
-    """Return how deep in the body of a trigger, or of a function, the last word is."""
+    """Return the depth of the last word in the body of a trigger or a function."""
     word = words[-1]
     if depth:
         return depth + (word == "CASE") - (word == "END")
@@ -82,7 +82,7 @@ def _depth(depth: int, words: list[str]) -> int:
 
 
 def literal(text: str, tokens: re.Pattern[str]) -> str:
-    """Escape the colons that begin no parameter: those in quotes and comments, and casts."""
+    """Escape the colons that do not begin a parameter: those in quotes and comments, and casts."""
     pieces = (
         token.group().replace(":", r"\:") if token.lastgroup in {"quoted", "skip", "cast"} else token.group()
         for token in tokens.finditer(text)
