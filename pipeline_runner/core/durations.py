@@ -1,4 +1,4 @@
-"""Durations as the language writes them: ``500ms``, ``30s``, ``5m``, ``1h30m``, ``2d``."""
+"""Durations of the language: ``500ms``, ``30s``, ``5m``, ``1h30m``, ``2d``."""
 
 import re
 from functools import lru_cache
@@ -11,7 +11,7 @@ PATTERN = r"^(?=[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m(?!s))?([0-9]+(\.[0-9]+)?s)?([
 MAXIMUM = 10 * 365 * 86400.0
 """The longest duration that is accepted, in seconds: ten years."""
 
-# A longer text is no duration that someone misspelt: it is not taken apart, nor shown whole.
+# A longer string is not a misspelled duration: it is neither analyzed nor shown completely.
 _LONGEST = 80
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE)
 _WORDS = re.compile(
@@ -23,15 +23,15 @@ _WORD_UNITS = {"mi": "m", "ms": "ms", "s": "s", "h": "h", "d": "d", "m": "m"}
 
 
 class DurationError(ValueError):
-    """A text is no duration. The message says what would be right."""
+    """A string is not a duration. The message says what would be correct."""
 
 
 @lru_cache(maxsize=1000)
 def parse(text: str) -> float:
-    """Return the seconds that a duration such as ``1h30m`` stands for.
+    """Return the seconds of a duration such as ``1h30m``.
 
     Raises:
-        DurationError: The text is no duration; the message names the right spelling.
+        DurationError: The string is not a duration. The message gives the correct spelling.
     """
     match = _DURATION.fullmatch(text) if text else None
     shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
@@ -46,7 +46,7 @@ def parse(text: str) -> float:
 
 
 def suggestion(text: str) -> str:
-    """Say how a duration like this is written, for a help line."""
+    """Return the correct spelling of a duration, for a help line."""
     right = _respell(text.strip()) if len(text) <= _LONGEST else None
     return f'write "{right}"' if right else 'write for example "500ms", "30s", "5m" or "1h30m"'
 
@@ -75,9 +75,9 @@ def _unit_of(word: str) -> str:
 
 
 def spell(seconds: float) -> str:
-    """Write seconds as the language does: 90.0 gives ``1m30s``.
+    """Write seconds as the language does: 90.0 becomes ``1m30s``.
 
-    Anything below a millisecond is dropped; nothing at all is ``0s``.
+    Fractions of a millisecond are dropped; zero is ``0s``.
     """
     rest = round(seconds * 1000)
     parts = []

@@ -57,22 +57,22 @@ UNDO_FAILED = "UndoFailed"
 
 MARK = "pipeline_runner"
 UNCERTAIN = {MARK: {"outcome": "uncertain"}}
-"""A detail of an activity's error, by which a worker of this package says that the outcome
-of the step is not known."""
+"""A detail of an activity's error with which a worker of this package reports that the outcome of the step is
+not known."""
 
 
 class ErrorInfo(Struct, frozen=True, kw_only=True):
     """An error as expressions and reports see it."""
 
     type: str
-    """Empty where an activity of another SDK gave none."""
+    """Empty if an activity in another SDK gave none."""
     message: str
     """The chain of step names, outermost first, then the root cause."""
     step: str | None = None
     """Path of the step that failed, in the pipeline that reports it."""
     details: Any = None
-    """What an activity's error carries beside its message, such as the end of a program's
-    output. In a run it is left out: a reader of the history puts it in."""
+    """Data of an activity's error beside its message, such as the end of a program's output. It is omitted
+    within a run: a reader of the history adds it."""
 
 
 def error_names(error: ErrorInfo | None) -> dict[str, Any] | None:
@@ -86,5 +86,5 @@ def shortened(message: str, limit: int = 2_000) -> str:
 
 
 def in_brackets(kind: str | None) -> str:
-    """Return an error's type as it follows the message; nothing where the error has none."""
+    """Return an error's type in brackets, to follow the message, or nothing if it has none."""
     return f" [{kind}]" if kind else ""

@@ -1,8 +1,8 @@
-"""Values against JSON Schemas: a run's inputs, filled up with their defaults, or what is wrong.
+"""Validates values against JSON Schemas, such as a run's inputs, and inserts defaults.
 
-Runs inside the workflow too, for children: no clock, no files, and references to remote
-schemas are never followed. jsonschema is imported where it is used, because it takes longer
-to import than most files take to check.
+This also runs inside the workflow, for children: no clock, no files, and references to remote schemas
+are never followed. jsonschema is imported where it is used, because importing it takes longer than
+checking most files.
 """
 
 import json
@@ -20,7 +20,7 @@ from pipeline_runner.core.suggest import did_you_mean, listed, meant
 
 JsonSchema = dict[str, Any] | bool
 Path = tuple[str | int, ...]
-"""Keys and indices that lead to a part of a value."""
+"""Keys and indexes that lead to a part of a value."""
 
 _TYPES = {
     "string": "a string", "integer": "an integer", "number": "a number", "boolean": "true or false",
@@ -30,7 +30,7 @@ _ALIASES = {
     "str": "string", "text": "string", "int": "integer", "float": "number", "bool": "boolean",
     "dict": "object", "map": "object", "mapping": "object", "list": "array", "nil": "null", "none": "null",
 }  # fmt: skip
-"""What the types are called elsewhere."""
+"""Names of the types in other languages."""
 _LIMITS = {
     "minimum": "must be {limit} or more, not {value}",
     "maximum": "must be {limit} or less, not {value}",
@@ -53,15 +53,15 @@ _LIMITS = {
 }
 _SHOWN = 80
 CANNOT = "cannot be checked"
-"""How what nobody can say of a value begins."""
+"""The beginning of problems about values that nobody can check."""
 _PROBES: tuple[Any, ...] = (None, True, 1, "", [], {}, [0], {"": 0})
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a value."""
+    """One problem of a value."""
 
     path: str
-    """Where, as in ``settings.ports[0]``."""
+    """The place, such as ``settings.ports[0]``."""
     message: str
     help: str | None = None
 
@@ -70,7 +70,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class InvalidInputs(ValueError):
-    """Inputs do not fit what a pipeline declares."""
+    """Inputs do not match the declarations of a pipeline."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -78,14 +78,14 @@ class InvalidInputs(ValueError):
 
 
 def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate the inputs of a run and return them with defaults filled in.
+    """Validate the inputs of a run, and return them with defaults.
 
     Args:
-        declared: A JSON Schema for each input; one with ``default`` may be left out.
+        declared: A JSON Schema for each input. One with ``default`` is optional.
         given: The values.
 
     Raises:
-        InvalidInputs: Some are unknown, missing or ill-typed; it lists all of them.
+        InvalidInputs: Some are unknown, missing or invalid. It lists all of them.
     """
     unknown = [name for name in given if name not in declared]
     misspelt = meant(unknown, declared)
@@ -105,13 +105,13 @@ def validate_inputs(declared: Mapping[str, JsonSchema], given: Mapping[str, Any]
 
 
 def value_problems(schema: JsonSchema, value: Any, path: str) -> list[Problem]:
-    """Return what is wrong with a value, each with its path below ``path``."""
+    """Return the problems of a value, each with its path below ``path``."""
     found = [Problem(path=path + dotted(where), message=message) for where, message in misfits(schema, value)]
     return sorted(dict.fromkeys(found), key=lambda problem: (problem.path, problem.message))
 
 
 def misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
-    """Return what is wrong with a value, with the path to each."""
+    """Return the problems of a value, each with its path."""
     if fits(schema, value):
         return []
     from referencing.exceptions import Unresolvable
@@ -127,28 +127,28 @@ def misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """Return a path below a value as messages show it: ``.ports[0]``."""
+    """Return a path inside a value as messages show it: ``.ports[0]``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
 def schema_problems(schema: Any) -> list[tuple[Path, str]]:
-    """Return what keeps a value from being a JSON Schema that can be used, with the path to each.
+    """Return why a value is not a usable JSON Schema: each problem with its path.
 
-    A reference must be to the schema itself (``#…``), and must lead somewhere.
+    A reference must point into the schema itself (``#…``), to something that exists.
     """
     if is_plain(schema):
         return []
     from jsonschema import Draft202012Validator
 
     formats = copy(Draft202012Validator.FORMAT_CHECKER)
-    # Its own falls over a pattern with too many brackets in one another, or with too large a number.
+    # jsonschema's own check fails on patterns with too many nested brackets, and on too large numbers.
     formats.checkers = {**formats.checkers, "regex": (_is_pattern_or_no_text, ())}
     meta = Draft202012Validator(Draft202012Validator.META_SCHEMA, format_checker=formats)
     errors = [cause for error in meta.iter_errors(schema) for cause in _of_list(error)]
     found = [(tuple(error.absolute_path), _schema_message(error)) for error in errors]
     found += _reference_problems(schema, schema, ())
     if not found:
-        # Some references show their fault only when a value is judged.
+        # Some references fail only when a value is validated.
         probes = [problem.message for value in _PROBES for problem in value_problems(schema, value, "")]
         found += [((), message) for message in probes if message.startswith("cannot be checked")]
     return sorted(dict.fromkeys(found), key=repr)
@@ -182,7 +182,7 @@ def _reference_problems(part: Any, root: Any, path: Path) -> Iterator[tuple[Path
 
 
 def _useless(key: str, value: Any, schema: dict[str, Any]) -> str | None:
-    """Say why a keyword, valid as it is, cannot be used here; None: it can."""
+    """Return why a valid keyword cannot be used here; None: it can."""
     if key == "unevaluatedProperties" and "patternProperties" in schema:
         return 'cannot be combined with "patternProperties": write "additionalProperties"'
     if key == "enum" and value == []:
@@ -211,7 +211,7 @@ def _validator(schema: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _formats() -> Any:
-    """Return jsonschema's checker of formats, with those of our own: its depend on what is installed."""
+    """Return jsonschema's format checker with our own formats: its own depend on installed packages."""
     from jsonschema import FormatChecker
 
     checker = FormatChecker(())
@@ -221,7 +221,7 @@ def _formats() -> Any:
 
 @lru_cache(maxsize=1)
 def _validator_class() -> Any:
-    """Return jsonschema's, with patterns of our own."""
+    """Return jsonschema's validator with our own patterns."""
     from jsonschema import Draft202012Validator, validators
 
     extend: Any = validators.extend
@@ -261,7 +261,7 @@ def _others(validator: Any, limit: Any, value: Any, schema: Any) -> Iterator[Any
 
 
 def _matching(pattern: str, value: Any) -> list[str]:
-    """Return the keys of a mapping that a pattern matches; one that cannot be checked is none."""
+    """Return the keys of a mapping that match a pattern. Keys that cannot be checked do not match."""
     found = []
     for name in value if isinstance(value, dict) else ():
         with suppress(PatternError):
@@ -276,7 +276,10 @@ def _unknown(name: str, declared: Mapping[str, JsonSchema]) -> Problem:
 
 
 def _causes(error: Any) -> Iterator[Any]:
-    """Yield an error; of several forms, what is wrong with the only one of the value's type."""
+    """Yield an error.
+
+    If several forms are allowed, yield the errors of the only one with the value's type.
+    """
     forms: dict[Any, list[Any]] = {}
     if error.validator in ("anyOf", "oneOf"):
         for cause in error.context:
@@ -290,13 +293,13 @@ def _causes(error: Any) -> Iterator[Any]:
 
 
 def _of_list(error: Any) -> Iterator[Any]:
-    """Yield an error in a schema; of a list of types, what is wrong with the list."""
+    """Yield an error in a schema. If a list of types is wrong, yield what is wrong with the list."""
     causes = [cause for cause in error.context or () if cause.schema_path[0] == 1]
     yield from causes if isinstance(error.instance, list) and causes else [error]
 
 
 def _is_of_type(error: Any) -> bool:
-    """Tell whether an error says that the value has another type altogether."""
+    """Tell whether an error is about a different type."""
     return error.validator == "type" and not error.relative_path
 
 

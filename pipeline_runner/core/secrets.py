@@ -1,9 +1,9 @@
-"""References to secrets: what an expression gives for ``secrets.NAME``, and how it travels.
+"""References to secrets: the value of ``secrets.NAME`` in an expression, and how it travels.
 
-A value never appears here. A reference is an object of its own class, so no text that a
-user or an activity supplies can become one. Before data leaves the workflow, :func:`seal`
-takes the references out of it and lists where they stood; the list travels apart from the
-data (see ``engine/interceptor.py``), and the worker puts the values in.
+A secret's value never appears here. A reference is an object of its own class, so no string from a user
+or an activity can become one. Before data leaves the workflow, :func:`seal` removes the references and
+lists their positions. The list travels apart from the data (see ``engine/interceptor.py``), and the
+worker inserts the values.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +13,11 @@ _HELP = 'a secret can only be put into a string unchanged, for example "Bearer {
 
 
 class SecretMisuse(TypeError):
-    """An expression did more with a secret than to put it into text."""
+    """An expression did more with a secret than to put it into a string."""
 
 
 class SecretText:
-    """Text with references to secrets in it: literal strings and :class:`Secret` parts."""
+    """A string with references to secrets: literal strings and :class:`Secret` parts."""
 
     __slots__ = ("parts",)
 
@@ -28,7 +28,7 @@ class SecretText:
         """Raise :class:`SecretMisuse`."""
         raise SecretMisuse(_HELP)
 
-    # What would let an expression look at a secret's reference as if it were the value.
+    # Operations that would let an expression look at a secret's reference as if it were the value.
     __str__ = __eq__ = __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = refuse
     __add__ = __radd__ = __mod__ = __mul__ = __lt__ = __le__ = __gt__ = __ge__ = __html__ = refuse
     __hash__ = refuse
@@ -38,7 +38,7 @@ class SecretText:
 
 
 class Secret:
-    """A reference to the secret of one name."""
+    """A reference to a secret."""
 
     __slots__ = ("name",)
 
@@ -50,7 +50,7 @@ class Secret:
 
 
 class Secrets(Mapping[str, SecretText]):
-    """The name ``secrets`` in an expression: a mapping of declared names to references."""
+    """The name ``secrets`` in an expression: a mapping from declared names to references."""
 
     def __init__(self, declared: tuple[str, ...]) -> None:
         self._declared = declared
@@ -68,13 +68,13 @@ class Secrets(Mapping[str, SecretText]):
 
 
 SecretSpans = list[tuple[list[str | int], list[tuple[int, int, str]]]]
-"""Where secrets stand in sealed data: pairs of a path (keys and indexes) and, in the text
-there, the start, end and name of every placeholder. Plain JSON; it holds no data, since it
-travels in a header, which a codec does not encrypt."""
+"""The positions of secrets in sealed data: pairs of a path (keys and indexes) and, in the string there, the
+start, end and name of every placeholder. Plain JSON without data, because it travels in a header, which a
+codec does not encrypt."""
 
 
 def seal(value: Any) -> tuple[Any, SecretSpans]:
-    """Split data into plain JSON, with placeholders, and the places where secrets stand."""
+    """Split data into plain JSON with placeholders, and the positions of secrets."""
     places: SecretSpans = []
     return _seal(value, [], places), places
 
@@ -117,7 +117,7 @@ def _parts(text: str, spans: list[tuple[int, int, str]]) -> Iterator[str | Secre
 
 
 def filled(text: str, spans: list[tuple[int, int, str]], value_of: Callable[[str], str]) -> str:
-    """Return a sealed text with the values of the secrets in it; errors of ``value_of`` go through."""
+    """Return a sealed string with the values of its secrets. Errors of ``value_of`` are not caught."""
     return "".join(p if isinstance(p, str) else value_of(p.name) for p in _parts(text, spans))
 
 
@@ -129,7 +129,7 @@ def at(data: Any, path: list[str | int]) -> Any:
 
 
 def replaced(data: Any, path: list[str | int], value: Any) -> Any:
-    """Return a copy of JSON data with the value at ``path`` replaced.
+    """Return a copy of JSON data with another value at ``path``.
 
     Raises:
         LookupError: There is nothing at that path.

@@ -1,4 +1,4 @@
-"""Guess which known name a misspelt one stands for. Imports only the standard library."""
+"""Finds the known name that a misspelled one most likely means. Imports only the standard library."""
 
 import re
 import unicodedata
@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 _MOST = 10
-"""So many names a reader takes in."""
+"""How many names are listed at most."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that this one most likely stands for, None if there is none near."""
+    """Return the most similar known name; None: none is similar."""
     return _nearest(name, tuple(sorted(known)))
 
 
@@ -24,13 +24,13 @@ def _nearest(name: str, known: tuple[str, ...]) -> str | None:
 
 
 def meant(names: Iterable[str], known: Iterable[str]) -> set[str | None]:
-    """Return the known names that misspelt ones most likely stand for: these are not missing as well."""
+    """Return the known names that misspelled ones most likely mean. These are therefore not missing."""
     known = tuple(known)
     return {nearest(name, known) for name in names}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Return the help line for a misspelt name, None if no known name is near."""
+    """Return the help line for a misspelled name; None: no known name is similar."""
     match = nearest(name, known)
     if match and match != name and match == unicodedata.normalize("NFC", name):
         return f'did you mean "{match}" in composed characters (Unicode NFC)?'
@@ -40,7 +40,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 def listed(names: Iterable[str], nothing: str = "nothing") -> str:
     """Return the first names, separated by commas, or the word for an empty list.
 
-    In their own order; those of a set, which has none, as people sort them: a2 before a10.
+    They keep their order. Names in a set, which has no order, are sorted as people do: a2 before a10.
     """
     ordered = sorted(names, key=_natural) if isinstance(names, AbstractSet) else list(names)
     shown = ordered if len(ordered) <= _MOST else [*ordered[: _MOST - 1], "…"]
@@ -53,5 +53,5 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _plain(name: str) -> str:
-    # startToClose, start-to-close and start_to_close are one name to a reader.
+    # startToClose, start-to-close and start_to_close are the same name to a reader.
     return unicodedata.normalize("NFC", name.replace("-", "_").lower())

@@ -1,1 +1,1 @@
-"""Expressions: Jinja2 cut down to the language, from the text of a template to its value."""
+"""Expressions: a subset of Jinja2, from the string of a template to its value."""

@@ -1,4 +1,4 @@
-"""How much work the expressions of one step may do."""
+"""Limits the work of the expressions of one step."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,25 +6,25 @@ from contextvars import ContextVar
 from typing import Any
 
 MAX_UNITS = 1_000_000
-"""Units of work that one rendering may take: elements, blocks of 16 characters, operations. That is well
-under a second, and far more than a payload of Temporal's two MiB needs."""
+"""Units of work that one rendering may use: elements, blocks of 16 characters, operations. That takes well
+under a second, and is far more than a payload of 2 MiB, Temporal's limit, needs."""
 
 MAX_TEXT = 4 * 1024 * 1024
-"""Characters that one string may have."""
+"""The maximum number of characters in a string."""
 
 MAX_BITS = 1024
-"""Bits of an integer."""
+"""The maximum number of bits in an integer."""
 
 CALL = 3
-"""Units of one operation, such as a look-up or the call of a filter, beside what its operands count."""
+"""Units of one operation, such as a lookup or a filter, in addition to its operands."""
 
 
 class BudgetError(Exception):
-    """An expression did too much."""
+    """An expression exceeded its budget."""
 
 
 class Budget:
-    """Counts what the expressions of one step handle, and stops them when it is too much."""
+    """Counts the work of the expressions of one step, and stops them when it is too much."""
 
     __slots__ = ("_left",)
 
@@ -32,7 +32,7 @@ class Budget:
         self._left = MAX_UNITS
 
     def spend(self, value: Any) -> None:
-        """Count a value that was handled, without what is in it.
+        """Count a value that was handled, without its content.
 
         Raises:
             BudgetError: The budget is used up.
@@ -49,11 +49,11 @@ class Budget:
 
     @property
     def spent(self) -> int:
-        """Units that were counted."""
+        """The number of units used."""
         return MAX_UNITS - self._left
 
     def weigh(self, value: Any, times: int = 1) -> None:
-        """Count a value with all that is in it, as often as it is gone through.
+        """Count a value with its content, once for each time it is traversed.
 
         Raises:
             BudgetError: The budget is used up.
@@ -71,7 +71,7 @@ class Budget:
         self.units((before - self._left) * (times - 1))
 
     def units(self, number: int) -> None:
-        """Count so many units.
+        """Count a number of units.
 
         Raises:
             BudgetError: The budget is used up.
@@ -81,7 +81,7 @@ class Budget:
             raise BudgetError("this expression takes too long")
 
     def text(self, length: int) -> None:
-        """Check the length of a string before it is made.
+        """Check the length of a string before it is created.
 
         Raises:
             BudgetError: It would be too long.
@@ -90,7 +90,7 @@ class Budget:
             raise BudgetError("the string is too long")
 
     def counted(self, value: Any) -> Any:
-        """Count a result; an iterator is counted as it is consumed."""
+        """Count a result. An iterator is counted as it is consumed."""
         if isinstance(value, Iterator):
             return self._each(value)
         self.spend(value)
@@ -106,13 +106,13 @@ _CURRENT: ContextVar[Budget | None] = ContextVar("pipeline_runner_expression_bud
 
 
 def current() -> Budget:
-    """Return the budget of the rendering that is going on, a new one if there is none."""
+    """Return the budget of the current rendering, or a new one if there is none."""
     return _CURRENT.get() or Budget()
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Let all that is rendered inside have one budget: that of the rendering around it, else a new one."""
+    """Let everything that is rendered inside share one budget: the enclosing rendering's, or a new one."""
     if _CURRENT.get() is not None:
         yield
         return
@@ -128,7 +128,7 @@ def shared() -> Iterator[None]:
 
 
 class Meter:
-    """Adds up what many renderings take, one after the other."""
+    """Adds up the work of many renderings."""
 
     def __init__(self) -> None:
         self.units = 0
@@ -138,7 +138,7 @@ _METER: ContextVar[Meter | None] = ContextVar("pipeline_runner_expression_meter"
 
 
 def metered() -> Meter:
-    """Return a meter of all that is rendered from now on in this context."""
+    """Return a meter for everything that is rendered from now on in this context."""
     meter = Meter()
     _METER.set(meter)
     return meter

@@ -1,7 +1,7 @@
-"""Jinja2 cut down to the language: an allow-list, no methods, no attributes of objects.
+"""The Jinja2 environment: an allow-list, without methods and attributes of objects.
 
-Its nodes carry places rather than lines: ``lineno`` is the 1-based offset, in characters, of
-their first token in the text. That is how the checker knows where in a text a mistake is.
+Nodes carry offsets instead of line numbers: ``lineno`` is the 1-based offset, in characters, of their
+first token in the string. The checker uses it to show where in a string an error is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,19 +22,22 @@ _LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
 class Missing(StrictUndefined):
-    """What an undefined name or key gives: usable with ``default`` and ``is defined`` only."""
+    """The value of an undefined name or key. Only ``default`` and ``is defined`` accept it."""
 
     __slots__ = ()
 
     @property
     def _undefined_message(self) -> str:
-        """Say what is missing: a function says it when somebody asks, since most are never asked."""
+        """Return what is missing.
+
+        This is computed on request, because most of these messages are never shown.
+        """
         hint: Any = self._undefined_hint
         return str(hint()) if callable(hint) else super()._undefined_message
 
 
 class _Generator(NativeCodeGenerator):
-    """Hands over every expression's value as it is, never folded into text."""
+    """Passes every expression's value on unchanged, without folding it into text."""
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
         if isinstance(node, nodes.TemplateData):
@@ -43,7 +46,7 @@ class _Generator(NativeCodeGenerator):
 
 
 class Environment(SandboxedEnvironment):
-    """What templates are parsed and evaluated in."""
+    """The environment in which templates are parsed and evaluated."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
@@ -66,19 +69,22 @@ class Environment(SandboxedEnvironment):
     def _tokenize(
         self, source: str, name: str | None, filename: str | None = None, state: str | None = None
     ) -> TokenStream:
-        """Hand the parser tokens with places for lines; Jinja gives its own extensions a say here."""
+        """Give the parser tokens with offsets in place of lines.
+
+        Jinja lets its own extensions filter them here.
+        """
         return TokenStream(self.lexer.wrap(self.tokens(source)), name, filename)
 
     def tokens(self, text: str) -> Iterator[tuple[int, str, str]]:
-        """Yield the tokens of a text: the 1-based offset, the kind, the text.
+        """Yield the tokens of a string: the 1-based offset, the kind, the text.
 
         Raises:
-            jinja2.TemplateSyntaxError: There is no token where its ``lineno`` says.
+            jinja2.TemplateSyntaxError: There is no token at the offset in its ``lineno``.
         """
         end = 0
         try:
             for _, kind, value in self.lexer.tokeniter(text, None):
-                # Not found is what Jinja changed: a line break that is not "\n".
+                # Jinja changes line breaks other than "\n", so the token is not found.
                 start = max(text.find(value, end), end)
                 yield start + 1, kind, value
                 end = start + len(value)
@@ -91,7 +97,7 @@ class Environment(SandboxedEnvironment):
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Look up a key or an index, never an attribute of a Python object."""
+        """Look up a key or an index, but never an attribute of a Python object."""
         budget = current()
         budget.units(CALL)
         if isinstance(obj, Undefined):
@@ -115,12 +121,12 @@ class Environment(SandboxedEnvironment):
         return _missing(lambda: f'there is no key "{argument}": the value is {kind_of(obj)}')
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Apply an operator, within bounds."""
+        """Apply an operator, within its limits."""
         return filters.arithmetic(current(), operator, left, right)
 
 
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter so that its work counts against the evaluation's budget."""
+    """Wrap a filter so that its work counts towards the budget."""
 
     def metered(*args: Any, **kwargs: Any) -> Any:
         budget = current()
@@ -131,14 +137,14 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             budget.spend(arg)
         return budget.counted(function(*args, **kwargs))
 
-    # Jinja passes the context, the evaluation context or the environment to filters so marked.
+    # Jinja passes the context, the evaluation context or the environment to filters with this mark.
     if hasattr(function, "jinja_pass_arg"):
         metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
     return metered
 
 
 def _metered_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a test so that its work counts against the rendering's budget."""
+    """Wrap a test so that its work counts towards the budget."""
     if comparison := filters.COMPARING_TESTS.get(name):
         return _comparing_test(comparison)
 
@@ -163,7 +169,7 @@ def _compare(values: list[Any], operators: str) -> bool:
 
 
 def _each(values: Any, cost: int) -> Any:
-    """Count what a loop does in all its turns, each of which costs so much."""
+    """Count the work of all iterations of a loop, each of which has this cost."""
     budget = current()
     if isinstance(values, Iterator):
         return _counted_turns(values, cost)
@@ -184,12 +190,12 @@ def _no_else(_: None) -> Missing:
 
 
 def _missing(message: Callable[[], str]) -> Missing:
-    hint: Any = message  # a function, see Missing
+    hint: Any = message  # a function: see Missing
     return Missing(hint=hint)
 
 
 ENVIRONMENT = Environment()
-"""The only one."""
+"""The only environment."""
 
 
 def _listed(names: Iterable[str]) -> str:

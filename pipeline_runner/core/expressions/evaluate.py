@@ -1,14 +1,13 @@
-"""Expressions: Jinja2, sandboxed, strict, typed, bounded, deterministic.
+"""Evaluates expressions: Jinja2, sandboxed, strict, typed, bounded, deterministic.
 
-A text that is one ``{{ expression }}`` gives the expression's own value; any other text
-with templates gives a string. What Jinja offers is cut down to an allow-list: no methods,
-no attributes but the keys of mappings, no clock, no random source, ``{% if %}``,
-``{% for %}`` and ``{% set %}`` as the only statements. Every evaluation has a budget, so that none can hang
-or bloat a workflow.
+A string that is one ``{{ expression }}`` becomes the expression's own value. Any other string with
+templates becomes a string. An allow-list limits what Jinja offers: no methods, no attributes but the
+keys of mappings, no clock, no random source, ``{% if %}``, ``{% for %}`` and ``{% set %}`` as the only
+statements. Every evaluation has a budget, so that none can hang a workflow or use up its memory.
 
-Jinja's ``NativeEnvironment`` was tried and rejected: it parses results again, so that the
-string "1.10" becomes a number. Only its code generator is used here, which hands over the
-pieces of a template as they are.
+Jinja's ``NativeEnvironment`` was tried and rejected: it parses results again, so that the string "1.10"
+becomes a number. Only its code generator is used here, which passes on the parts of a template
+unchanged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ from pipeline_runner.core.secrets import SecretMisuse, SecretText
 
 
 class _Compiled:
-    """A template ready to be rendered."""
+    """A template that is ready to be rendered."""
 
     __slots__ = ("_lone", "_template", "_text")
 
@@ -52,10 +51,10 @@ class _Compiled:
 
 
 class _Path:
-    """A lone name with the keys after it, such as ``{{ steps.build.output.id }}``.
+    """A single name with its keys, such as ``{{ steps.build.output.id }}``.
 
-    Most templates are no more than that. Looked up without code being generated for them,
-    they cost a fifth when they are first seen, and half from then on (see ``bench/``).
+    Most templates are such paths. Looking them up without generating code takes a fifth of the time at
+    first, and half from then on (see ``bench/``).
     """
 
     __slots__ = ("_keys", "_root", "_text")
@@ -73,7 +72,7 @@ class _Path:
 
 
 def _path(tree: nodes.Template) -> list[str] | None:
-    """Return the names of a template that is one path; None: it is more."""
+    """Return the names of a template that is one path; None: it is not."""
     node: nodes.Node = output_values(tree)[0]
     path: list[str] = []
     while True:
@@ -94,7 +93,7 @@ def _ready(text: str, parsed: Parsed) -> _Path | _Compiled:
 
 @contextmanager
 def _as_expression_errors(text: str) -> Iterator[None]:
-    """Turn whatever an evaluation raises into an :class:`ExpressionError`."""
+    """Turn every error of an evaluation into an :class:`ExpressionError`."""
     try:
         yield
     except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
@@ -104,16 +103,16 @@ def _as_expression_errors(text: str) -> Iterator[None]:
 
 
 def render(value: Any, names: Mapping[str, Any]) -> Any:
-    """Render every template in JSON data; the keys of mappings are literal.
+    """Render every template in JSON data. The keys of mappings are literal.
 
-    All of them together have one budget: see :mod:`pipeline_runner.core.expressions.budget`.
+    All of them share one budget: see :mod:`pipeline_runner.core.expressions.budget`.
 
     Args:
         value: JSON data with templates in its strings.
-        names: What the expressions see.
+        names: The names that the expressions can use.
 
     Returns:
-        JSON data; where secrets were used, with :class:`SecretText` in it.
+        JSON data, with :class:`SecretText` where secrets were used.
 
     Raises:
         ExpressionError: A template cannot be evaluated.
@@ -133,7 +132,7 @@ def _render(value: Any, names: Mapping[str, Any]) -> Any:
 
 
 def render_text(text: str, names: Mapping[str, Any]) -> str:
-    """Render a template whose result must be a text without secrets, such as a step's name.
+    """Render a template whose result must be a string without secrets, such as a step's name.
 
     Raises:
         ExpressionError: It cannot be evaluated, or is null or a secret.
@@ -163,8 +162,8 @@ def _expression(text: str) -> _Path | _Compiled:
 
 
 def _prepared(tree: nodes.Template) -> nodes.Template:
-    """Make ``~`` join as templates do, ``if`` want its ``else``, and loops, comparisons and slices count."""
-    for parent in reversed(list(tree.find_all(nodes.Node))):  # what is inside first
+    """Make ``~`` join as templates do, ``if`` require ``else``, and loops, comparisons and slices count."""
+    for parent in reversed(list(tree.find_all(nodes.Node))):  # inner nodes first
         _replace_fields(parent)
         if isinstance(parent, nodes.Assign):
             parent.node = _filter("_kept", parent.node)
@@ -200,7 +199,7 @@ def _replaced(node: Any) -> Any:
 
 
 def _cost_of_turn(loop: nodes.For) -> int:
-    """Return what one turn of a loop counts: the more there is in it, the more."""
+    """Return the cost of one iteration of a loop, which depends on the size of its body."""
     inner = [*loop.body, *([loop.test] if loop.test else [])]
     return 1 + sum(1 for part in inner for _ in part.find_all(nodes.Node)) // 2
 

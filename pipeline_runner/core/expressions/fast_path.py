@@ -1,9 +1,9 @@
-"""The short way to parse a template that has nothing but paths, such as ``{{ steps.build.output.id }}``.
+"""Parses templates that contain only paths, such as ``{{ steps.build.output.id }}``, without Jinja's parser.
 
-Nearly all templates are such: texts, and names with keys between braces, a few with a filter that
-takes no arguments behind them. Jinja's parser takes a multiple of this one's time (see ``bench/``).
-The nodes made here are those that Jinja makes, down to their places (:mod:`environment`); the tests
-compare the two. All else is left to Jinja.
+Nearly all templates are of this kind: literal text, and names with keys between braces. Jinja's parser
+takes several times as long as this one (see ``bench/``). The nodes are the same as those that Jinja
+makes, including their offsets (:mod:`environment`); the tests compare the two. Everything else is left
+to Jinja.
 """
 
 import re
@@ -21,29 +21,29 @@ _PATH = re.compile(
 _RESERVED = frozenset(
     ["and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"]
 ).union(ENVIRONMENT.globals)
-"""What is no name of a value."""
+"""Words that are not names of values."""
 
 
 class Reference(NamedTuple):
-    """A name used in an expression, with the keys that follow it as far as they are literal."""
+    """A name in an expression, with the keys that follow it as far as they are literal."""
 
     path: tuple[str, ...]
     offset: int
-    """In the text, in characters."""
+    """In characters, from the start of the string."""
 
 
 class Paths(NamedTuple):
-    """A template of texts and paths."""
+    """A template of literal text and paths."""
 
     tree: nodes.Template
     lone: bool
-    """Whether it is one path, white space around it aside."""
+    """Whether it is one path, apart from white space around it."""
     references: list[Reference]
-    """In the order of the text."""
+    """In the order of the string."""
 
 
 def parse(text: str) -> Paths | None:
-    """Parse a template of texts and paths; None: it is more than that, or not right."""
+    """Parse a template of literal text and paths; None: it contains something else, or an error."""
     if "{%" in text or "{#" in text or "\r" in text:
         return None
     parts: list[nodes.Expr] = []
@@ -63,7 +63,7 @@ def parse(text: str) -> Paths | None:
     if end < len(text):
         parts.append(_node(nodes.TemplateData, end + 1, data=text[end:]))
     lone = len(references) == 1 and not text[: text.index("{{")].strip() and not text[end:].strip()
-    if lone:  # the white space around it does not make it text
+    if lone:  # white space around a path does not make it a string
         parts = [part for part in parts if not isinstance(part, nodes.TemplateData)]
     output = _node(nodes.Output, parts[0].lineno, nodes=parts)
     return Paths(_node(nodes.Template, 1, body=[output]), lone, references)

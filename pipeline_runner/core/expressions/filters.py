@@ -1,4 +1,4 @@
-"""The allow-list of filters, tests and operators, each bounded and deterministic."""
+"""The allow-list of filters, tests and operators. Each is bounded and deterministic."""
 
 import json
 import math
@@ -38,7 +38,7 @@ _RANGE = 10_000
 
 
 def bounded_range(*arguments: int) -> list[int]:
-    """``range()``, of at most 10,000 numbers."""
+    """``range()``, limited to 10,000 numbers."""
     numbers = range(*arguments)
     if len(numbers) > _RANGE:
         raise ExpressionValueError(f"range() returns at most {_RANGE} numbers")
@@ -53,7 +53,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
-    """Apply a binary operator to two values, within bounds."""
+    """Apply a binary operator to two values, within its limits."""
     for value in (left, right):
         defined(value)
         budget.spend(value)
@@ -86,11 +86,11 @@ COMPARING_TESTS = {
     **dict.fromkeys(("gt", ">", "greaterthan"), "gt"), **dict.fromkeys(("ge", ">="), "gteq"),
     "in": "in",
 }  # fmt: skip
-"""The comparisons that stand for tests."""
+"""The comparisons behind the tests."""
 
 
 def compared(values: list[Any], *names: str) -> bool:
-    """Compare values, each with the next one, and count the work by how large they are."""
+    """Compare each value with the next one, and count the work, which depends on their sizes."""
     budget = current()
     for name, (value, other) in zip(names, pairwise(values), strict=True):
         cost = _cost_of_search if name in ("in", "notin") else _cost
@@ -101,7 +101,7 @@ def compared(values: list[Any], *names: str) -> bool:
 
 
 def _cost(budget: Budget, value: Any, other: Any) -> int:
-    """Return what it costs to compare two values, and count what is in them."""
+    """Return the cost of comparing two values, and count their content."""
     if isinstance(value, str) and isinstance(other, str):
         return 1 + min(len(value), len(other)) // 16
     if isinstance(value, _LARGE) and isinstance(other, _LARGE):
@@ -110,7 +110,7 @@ def _cost(budget: Budget, value: Any, other: Any) -> int:
 
 
 def _cost_of_search(budget: Budget, value: Any, within: Any) -> int:
-    """Return what it costs to look for a value in another one, and count what is in them."""
+    """Return the cost of searching for one value in another, and count their content."""
     if isinstance(within, str):
         return 1 + len(within) // 16
     if isinstance(value, _LARGE):
@@ -135,7 +135,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     data = plain(value, budget)
     if indent is None:
         return json.dumps(data, ensure_ascii=False, separators=separators)
-    parts: list[str] = []  # one by one, since white space alone may be more than fits
+    parts: list[str] = []  # one by one, because the white space alone may exceed the limit
     for part in json.JSONEncoder(ensure_ascii=False, separators=separators, indent=indent).iterencode(data):
         budget.units(1)
         length += len(part)
@@ -302,7 +302,7 @@ def _sort(
 
 
 def _ordered(items: list[Any], compared: list[Any], case_sensitive: bool, reverse: bool) -> list[Any]:
-    """Return items in the order of what is compared of them."""
+    """Return items in the order of their keys."""
     current().weigh(compared, times=len(items).bit_length())
     keys = compared if case_sensitive else list(map(_without_case, compared))
     order = sorted(range(len(items)), key=keys.__getitem__, reverse=reverse)
@@ -316,7 +316,7 @@ def _without_case(value: Any) -> Any:
 
 
 def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that finds the smallest, or the largest, of some values."""
+    """Return a filter that finds the smallest or the largest of some values."""
 
     @pass_environment
     def extreme(
@@ -351,7 +351,7 @@ def _unique(
 
 
 def _identity(value: Any) -> Any:
-    """Return what two values have in common if they are the same JSON: 1 and 1.0, but not 1 and true."""
+    """Return an object that is equal for equal JSON values: for 1 and 1.0, but not for 1 and true."""
     match value:
         case bool() | None:
             return (type(value), value)
@@ -371,7 +371,7 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _each(name: str) -> Callable[..., Any]:
-    """Return a filter of Jinja's that takes 0 and false for empty lists, and here does not."""
+    """Return a filter of Jinja's that, unlike Jinja's own, does not treat 0 and false as empty lists."""
     function = jinja.FILTERS[name]
 
     @pass_context

@@ -1,8 +1,8 @@
-"""From the text of a template or an expression to its tree, or to what is wrong with it.
+"""Parses the string of a template or an expression into a tree, or reports what is wrong with it.
 
-The grammar is Jinja's, cut down to an allow-list: no methods, no clock, no random source,
-``{% if %}``, ``{% for %}`` and ``{% set %}`` as the only statements. What is no more than texts and
-paths is parsed by :mod:`fast_path`, all else by Jinja, whose complaints are put into words of the language.
+The grammar is Jinja's, limited by an allow-list: no methods, no clock, no random source, ``{% if %}``,
+``{% for %}`` and ``{% set %}`` as the only statements. :mod:`fast_path` parses strings with only literal
+text and paths. Jinja parses the rest, and its errors are translated into the words of the language.
 """
 
 import math
@@ -23,8 +23,8 @@ from pipeline_runner.core.scope import NAMES
 from pipeline_runner.core.suggest import did_you_mean
 
 _SHOWN = 100
-# Jinja, and then Python, take nested expressions apart by recursion. What is nested deeper than
-# this would fail or not by the stack that happens to be in use, so it always does.
+# Jinja, and then Python, handle nested expressions by recursion. Deeper nesting would fail depending on the
+# stack in use, so it always fails.
 _MAX_DEPTH = 100
 _MAX_BRACKETS = 30
 _MAX_BLOCKS = 15
@@ -35,7 +35,7 @@ _EXPRESSION_NODES = (
     nodes.Compare, nodes.Operand, nodes.Concat, nodes.Test, nodes.Filter, nodes.Call,
 )  # fmt: skip
 _ALWAYS_RIGHT = frozenset([nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Output, nodes.TemplateData])
-"""Most nodes are of these types; whatever is in them is on the allow-list."""
+"""Most nodes have these types. Whatever they contain is on the allow-list."""
 _NAMES_OF_JINJA = frozenset(["loop", *ENVIRONMENT.globals])
 _CHARACTER = re.compile(r"unexpected char .* at (\d+)$")
 _LONG_NUMBER = re.compile(r"\d[\d_]{600,}")
@@ -51,7 +51,7 @@ _WORDS: dict[type, str] = {
     nodes.CallBlock: "call",
     nodes.FromImport: "from",
 }
-"""What a text has for a node of another name."""
+"""How strings spell the names of other nodes."""
 _SENTENCES = (
     (r"unexpected char [\"']['\"][\"'] at .*", "a string is not closed: its closing quote is missing"),
     (r"unexpected char '&' at .*", '"&" is not an operator: write "and"'),
@@ -82,7 +82,7 @@ _SENTENCES = (
         rf'"\1" is not available here: {_ONLY}',
     ),
 )
-"""Patterns of what Jinja says, compiled when it says something, and what is said instead."""
+"""Patterns of Jinja's messages, compiled when they are needed, with our messages."""
 _TOKENS = {
     '"end of print statement"': '"}}"',
     "end of template": "end of the string",
@@ -98,9 +98,9 @@ class ExpressionError(Exception):
     """A template or expression cannot be parsed or evaluated.
 
     Attributes:
-        message: What is wrong and what would be right.
-        offset: 0-based offset in the text, in characters, for mistakes found by parsing.
-        kind: What sort of mistake that is.
+        message: What is wrong, and what would be correct.
+        offset: 0-based offset in the string, in characters, for errors found by parsing.
+        kind: The kind of error.
         word: The name that it is about, at or after the offset; empty: the token there.
     """
 
@@ -113,7 +113,7 @@ class ExpressionError(Exception):
 
 
 def contains_template(text: str) -> bool:
-    """Tell whether Jinja would do anything with this text."""
+    """Tell whether Jinja would change this string."""
     return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
 
 
@@ -121,12 +121,12 @@ class Parsed(NamedTuple):
     """A template that could be parsed."""
 
     tree: nodes.Template
-    """The places of its nodes are offsets in the text (see :mod:`environment`), those of a bare
-    expression three more. That of a lone expression has nothing but it."""
+    """The positions of its nodes are offsets in the string (see :mod:`environment`); those of a bare
+    expression are larger by three. The tree of a single expression contains nothing else."""
     lone: bool
-    """Whether it is one expression, white space around it aside."""
+    """Whether it is one expression, apart from white space around it."""
     references: list[Reference]
-    """In the order of the text."""
+    """In the order of the string."""
     problems: list[ExpressionError]
     """What is not on the allow-list."""
 
@@ -135,7 +135,7 @@ def parse(text: str, *, bare: bool = False) -> Parsed:
     """Parse a template, or a bare expression.
 
     Raises:
-        ExpressionError: The text cannot be parsed.
+        ExpressionError: The string cannot be parsed.
     """
     if bare:
         text = f"{{{{ {text}\n}}}}"
@@ -157,10 +157,10 @@ def strings_in(value: object) -> Iterator[str]:
 
 
 def references(text: str, *, bare: bool = False) -> list[Reference]:
-    """List the names that a template, or a bare expression, uses, with the keys after them.
+    """Return the names that a template, or a bare expression, uses, with the keys after them.
 
     Raises:
-        ExpressionError: The text cannot be parsed, or names what does not exist.
+        ExpressionError: The string cannot be parsed, or uses a name that does not exist.
     """
     return list(_references(text, bare))
 
@@ -171,17 +171,17 @@ def _references(text: str, bare: bool) -> tuple[Reference, ...]:
 
 
 def references_in(tree: nodes.Node) -> list[Reference]:
-    """List the names that a tree of :func:`parse`, or a part of one, uses, with the keys after them."""
+    """Return the names that a tree of :func:`parse`, or a part of it, uses, with the keys after them."""
     found: list[Reference] = []
     _collect(tree, frozenset(["range"]), found)
     return found
 
 
 def allowed(text: str, *, bare: bool = False) -> Parsed:
-    """Parse a template, or a bare expression, that has to be right.
+    """Parse a template, or a bare expression, that must be correct.
 
     Raises:
-        ExpressionError: The text cannot be parsed, or something in it is not on the allow-list.
+        ExpressionError: The string cannot be parsed, or contains something that is not on the allow-list.
     """
     parsed = parse(text, bare=bare)
     for problem in parsed.problems:
@@ -192,7 +192,7 @@ def allowed(text: str, *, bare: bool = False) -> Parsed:
 
 
 def not_one(text: str) -> ExpressionError:
-    """Return the error of a text that should be one bare expression."""
+    """Return the error for a string that should be one bare expression."""
     return ExpressionError(f"write one expression without braces, not {shown(text)}")
 
 
@@ -206,11 +206,11 @@ def _parse(text: str) -> nodes.Template:
         raise ExpressionError(_sentence(message), int(place[1]) if place else error.lineno - 1) from None
     except RecursionError:
         raise _too_deep() from None
-    except ValueError:  # Python's own, of a number with thousands of digits
+    except ValueError:  # Python's own, about a number with thousands of digits
         place = _LONG_NUMBER.search(text)
         raise ExpressionError("a number has too many digits", place.start() if place else 0) from None
     if is_lone(tree):
-        # White space around a lone expression does not make it text.
+        # White space around a single expression does not make it a string.
         (value,) = output_values(tree)
         tree.body = [nodes.Output([value], lineno=value.lineno, environment=ENVIRONMENT)]
     return tree
@@ -223,7 +223,7 @@ def _too_deep(place: int = 1) -> ExpressionError:
 
 
 def _check_brackets(text: str) -> None:
-    """Refuse brackets in brackets in brackets, which the parser takes most of the stack for."""
+    """Refuse deeply nested brackets, for which the parser uses most of the stack."""
     if sum(map(text.count, "([{")) <= _MAX_BRACKETS:
         return
     depth = 0
@@ -235,7 +235,7 @@ def _check_brackets(text: str) -> None:
 
 
 def _sentence(message: str) -> str:
-    """Say what Jinja found wrong in words of the language: its tokens have names of their own."""
+    """Return Jinja's message in the words of the language: Jinja's tokens have names of their own."""
     for pattern, sentence in _SENTENCES:
         if found := re.fullmatch(pattern, message):
             return found.expand(sentence)
@@ -246,7 +246,7 @@ def _sentence(message: str) -> str:
 
 
 def output_values(tree: nodes.Template) -> list[nodes.Expr]:
-    """Return the expressions and texts of a template without statements, white space aside."""
+    """Return the expressions and strings of a template without statements, apart from white space."""
     values: list[nodes.Expr] = []
     for part in tree.body:
         if not isinstance(part, nodes.Output):
@@ -260,13 +260,13 @@ def output_values(tree: nodes.Template) -> list[nodes.Expr]:
 
 
 def is_lone(tree: nodes.Template) -> bool:
-    """Tell whether a template is one expression, white space around it aside."""
+    """Tell whether a template is one expression, apart from white space around it."""
     values = output_values(tree)
     return len(values) == 1 and not isinstance(values[0], nodes.TemplateData)
 
 
 def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
-    """Yield every node, without recursion; refuse what is nested too deeply for the rest."""
+    """Yield every node, without recursion. Refuse nesting that is too deep for the rest of the code."""
     waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
     while waiting:
         node, depth, blocks = waiting.pop()
@@ -279,7 +279,7 @@ def _nodes(tree: nodes.Template) -> Iterator[nodes.Node]:
 
 
 def _problems(node: nodes.Node) -> Iterator[ExpressionError]:
-    """Yield what keeps a node from the allow-list."""
+    """Yield why a node is not on the allow-list."""
     place = (node.lineno or 1) - 1  # an operand of a comparison has none
     if isinstance(node, nodes.Const):
         if isinstance(node.value, float) and not math.isfinite(node.value):
@@ -346,7 +346,7 @@ def _no_function(called: nodes.Node) -> ExpressionError:
 
 
 def _instead(name: str) -> str | None:
-    """Return the filter that does what a function or a method of Python does."""
+    """Return the filter that replaces a function or a method of Python."""
     return name if name in filters.FILTERS else _FILTERS_INSTEAD.get(name)
 
 
@@ -391,7 +391,7 @@ def _collect_body(parts: Sequence[nodes.Node], bound: frozenset[str], found: lis
 
 
 def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) -> None:
-    """Add the references below a node; ``bound`` names are those of loops and of ``set``."""
+    """Add the references below a node. ``bound`` names are variables of loops and of ``set``."""
     chain: list[str] = []
     base = node
     while isinstance(base, nodes.Getattr | nodes.Getitem):
@@ -400,7 +400,7 @@ def _collect(node: nodes.Node, bound: frozenset[str], found: list[Reference]) ->
         elif isinstance(base.arg, nodes.Const) and isinstance(base.arg.value, str):
             chain.append(base.arg.value)
         else:
-            # What stands before a computed key is a reference of its own, shorter.
+            # What precedes a computed key is a separate, shorter reference.
             chain.clear()
             _collect(base.arg, bound, found)
         base = base.node

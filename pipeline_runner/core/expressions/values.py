@@ -1,4 +1,4 @@
-"""Values of expressions: JSON data of their own, and how they stand in text."""
+"""Values of expressions: copies as JSON data, and conversion to strings."""
 
 import json
 import math
@@ -16,17 +16,17 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 class ExpressionValueError(ValueError):
-    """A value cannot be what an expression needs it to be. The message says why."""
+    """A value is not what an expression needs. The message gives the reason."""
 
 
 def defined(value: Any) -> None:
-    """Raise what is wrong with an undefined value; nothing for any other."""
+    """Raise the error of an undefined value. Do nothing for other values."""
     if isinstance(value, Undefined):
-        str(value)  # a strict one raises when it is looked at
+        str(value)  # a strict undefined value raises its error here
 
 
 def joined(pieces: Iterable[Any]) -> str | SecretText:
-    """Put the pieces of a template together."""
+    """Join the parts of a template."""
     budget, length = current(), 0
     parts: list[str | Secret] = []
     for piece in pieces:
@@ -57,15 +57,15 @@ def kept(value: Any) -> Any:
 
 
 def whole(text: str) -> str:
-    """Return a text that UTF-8 can encode: half of a surrogate pair becomes U+FFFD."""
+    """Return a string that UTF-8 can encode: half of a surrogate pair becomes U+FFFD."""
     return text if text.isascii() else _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def text(value: Any) -> str:
-    """Return how a value stands in text: JSON for all but strings.
+    """Return a value as a string: JSON, except for strings.
 
     Raises:
-        ExpressionValueError: The value is null, or has secrets in it.
+        ExpressionValueError: The value is null, or contains secrets.
     """
     if isinstance(value, str):
         return value
@@ -79,11 +79,11 @@ def _no_secret(_: Any) -> Any:
 
 
 def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
-    """Return an expression's value as JSON data of its own.
+    """Return a copy of an expression's value as JSON data.
 
     Raises:
         BudgetError: It is too large or too deep.
-        ExpressionValueError: It is no JSON data.
+        ExpressionValueError: It is not JSON data.
     """
     if depth > _MAX_DEPTH:
         raise BudgetError("the result is nested too deeply")
@@ -115,7 +115,7 @@ def _key(key: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return what a value is, in the language's words."""
+    """Return the type of a value, in the words of the language."""
     if value is None:
         return "null"
     for types, name in (

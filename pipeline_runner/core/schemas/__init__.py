@@ -1,1 +1,1 @@
-"""JSON Schema: what is checked of it, in bounded time."""
+"""The parts of JSON Schema that are checked, in bounded time."""

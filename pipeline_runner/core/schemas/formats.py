@@ -1,6 +1,6 @@
-"""The formats of JSON Schema that are checked: what is said of them depends on nothing that is installed.
+"""The formats of JSON Schema that are checked. The result does not depend on installed packages.
 
-A value that is no string fits every format, as JSON Schema says.
+A value that is not a string matches every format, as in JSON Schema.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ def _is_date_time(text: str) -> bool:
     return (
         hours <= _LAST_HOUR
         and minutes <= _LAST_MINUTE
-        # A leap second is none to Python.
+        # Python does not know leap seconds.
         and _parses(datetime.fromisoformat, re.sub(r":60$", ":59", match[1].upper()))
     )
 
@@ -76,4 +76,4 @@ FORMATS: Mapping[str, Callable[[object], bool]] = {
     "ipv6": _of_strings(_is_ipv6),
     "uuid": _of_strings(_is_uuid),
 }
-"""Whether a value fits, by the name of the format."""
+"""By the name of the format: whether a value matches."""

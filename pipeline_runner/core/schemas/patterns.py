@@ -1,12 +1,12 @@
-r"""The patterns of JSON Schema: the regular expressions of ECMA 262, matched without backtracking.
+r"""The patterns of JSON Schema: regular expressions of ECMA 262, matched without backtracking.
 
-Python's ``re`` reads another language (``$`` also stands before a last line break, ``\d`` takes
-the digits of all scripts), and tries a text in as many ways as there are. Here a pattern becomes
-an automaton that goes through a text once, in all of its states at the same time. What that takes
-is bounded, by the pattern and the text alone: a replay comes to the same end.
+Python's ``re`` has another language (``$`` also matches before a last line break, ``\d`` matches the
+digits of all scripts), and may try exponentially many ways to match a string. Here a pattern becomes an
+automaton that reads a string once, in all of its states at the same time. The work is limited, and
+depends only on the pattern and the string: a replay gets the same result.
 
-Looking ahead and behind is worked out for all places of the text before. Back-references, which no
-automaton can follow, are refused, and so are properties of characters other than categories.
+Lookahead and lookbehind are computed for all positions of the string in advance. Back-references, which
+no automaton can follow, are refused, and so are properties of characters other than categories.
 """
 
 import unicodedata
@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 MAX_STATES = 20_000
-"""Of the automaton of a pattern: ``[a-z]{1,5000}`` has twice as many as rounds."""
+"""The maximum number of states in an automaton. ``[a-z]{1,5000}`` has two for each repetition."""
 MAX_WORK = 500_000
-"""Steps from state to state, where they are not yet known, of one search: half a second at most."""
+"""The maximum number of transitions per search that are not cached: at most half a second."""
 MAX_DEPTH = 50
-"""Groups in one another."""
+"""The maximum depth of nested groups."""
 
 _DIGIT = ((48, 57),)
 _WORD = ((48, 57), (65, 90), (95, 95), (97, 122))
@@ -46,7 +46,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class PatternError(ValueError):
-    """A pattern cannot be used, or not on this text. The message says why."""
+    """A pattern cannot be used, or not on this string. The message gives the reason."""
 
 
 class Characters(NamedTuple):
@@ -81,13 +81,13 @@ class Sequence(NamedTuple):
 
 
 class Either(NamedTuple):
-    """One of its parts."""
+    """One of several parts."""
 
     parts: list[Any]
 
 
 class Repeat(NamedTuple):
-    """So many rounds of a part; ``high`` is None if there is no limit."""
+    """A repeated part; ``high`` is None if there is no limit."""
 
     body: Any
     low: int
@@ -95,13 +95,13 @@ class Repeat(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A place: ``^``, ``$``, ``b`` or ``B``."""
+    """A position: ``^``, ``$``, ``b`` or ``B``."""
 
     kind: str
 
 
 class Look(NamedTuple):
-    """A place that has, or has not, something ahead of it or behind."""
+    """A lookahead or a lookbehind, positive or negative."""
 
     body: Any
     behind: bool
@@ -112,7 +112,7 @@ Node = Characters | Sequence | Either | Repeat | Edge | Look
 
 
 class _Parser:
-    """Reads a pattern."""
+    """Parses a pattern."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -183,7 +183,7 @@ class _Parser:
         return node if look is None else look._replace(body=node)
 
     def _look(self) -> Look | None:
-        """Read what stands behind the bracket of a group; None: it looks nowhere."""
+        """Parse what follows the bracket of a group; None: it is neither a lookahead nor a lookbehind."""
         if not self._take("?") or self._take(":"):
             return None
         for sign, behind, negative in (
@@ -212,7 +212,7 @@ class _Parser:
             return node
         if isinstance(node, Edge):
             self._fail("an assertion cannot be repeated")
-        self._take("?")  # which way is tried first makes no difference here
+        self._take("?")  # the order of the alternatives does not matter here
         low, high = bounds
         if high is not None and high < low:
             self._fail("the bounds of a repeat are out of order")
@@ -227,7 +227,7 @@ class _Parser:
             return None
         low, comma, high = self._text[self._at + 1 : end].partition(",")
         if not _is_count(low) or (high and not _is_count(high)):
-            return None  # then the brace stands for itself
+            return None  # then the brace is literal
         self._at = end + 1
         if any(len(count) > 9 or int(count or 0) > MAX_STATES for count in (low, high)):
             self._fail("the pattern is too large: it repeats too much")
@@ -277,7 +277,7 @@ class _Parser:
         return _one(self._code_of(character))
 
     def _code_of(self, character: str) -> int:
-        """Return the code of the character that an escape stands for."""
+        """Return the code of the character in an escape sequence."""
         match character:
             case "c":
                 return ord(self._next()) % 32
@@ -348,25 +348,25 @@ def parse(text: str) -> Node:
     """Return the parts of a pattern.
 
     Raises:
-        PatternError: It is none, or has what no automaton can follow.
+        PatternError: It is not a pattern, or uses what no automaton can follow.
     """
     node: Node = _Parser(text).whole()
     return node
 
 
 ACCEPT = 0
-"""The state that matches."""
+"""The state that accepts."""
 
 
 class _Automaton:
-    """States, and what leads from each to others."""
+    """States and their transitions."""
 
     def __init__(self, node: Any, looks: list[tuple[Look, "_Automaton"]], *, backwards: bool) -> None:
         self.backwards = backwards
         self.characters: list[Characters | None] = [None]
         self.after: list[tuple[int, ...]] = [()]
         self.conditions: list[Any] = [None]
-        """Of a state that leads on without a character: an edge, or the number of a look."""
+        """For a state that needs no character: an edge, or the number of a lookaround."""
         self._looks = looks
         self.start = self._build(node, ACCEPT)
 
@@ -381,7 +381,7 @@ class _Automaton:
         return len(self.after) - 1
 
     def _build(self, node: Any, after: int) -> int:
-        """Add the states of a part of the pattern, before a state; return the first."""
+        """Add the states of a part of the pattern, before a state. Return the first one."""
         if isinstance(node, Characters):
             return self._state((after,), node)
         if isinstance(node, Sequence):
@@ -394,7 +394,7 @@ class _Automaton:
             return self._repeat(node, after)
         if isinstance(node, Edge):
             return self._state((after,), condition=node)
-        # What lies ahead is read from the end of the text, what lies behind from its start.
+        # A lookahead is read from the end of the string, a lookbehind from its start.
         automaton = _Automaton(node.body, self._looks, backwards=not node.behind)
         self._looks.append((node, automaton))
         return self._state((after,), condition=len(self._looks) - 1)
@@ -423,32 +423,32 @@ class Pattern:
         self._whole = _Automaton(parse(text), self._looks, backwards=False)
 
     def search(self, text: str) -> bool:
-        """Tell whether the pattern matches anywhere in a text.
+        """Tell whether the pattern matches anywhere in a string.
 
         Raises:
-            PatternError: To know that takes too long.
+            PatternError: The search takes too long.
         """
         search = _Search(text)
-        for look, automaton in self._looks:  # those inside come before those around them
+        for look, automaton in self._looks:  # inner ones come before the enclosing ones
             search.looks.append((search.places(automaton), look.negative))
         return search.first(self._whole)
 
 
 class _Search:
-    """One pattern, and one text."""
+    """A search for one pattern in one string."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._work = 0
         self.looks: list[tuple[bytearray, bool]] = []
-        """By number: for each place whether there is a match, and whether there should be none."""
+        """By number: for each position whether there is a match, and whether there should be none."""
 
     def first(self, automaton: _Automaton) -> bool:
         """Tell whether there is a match anywhere."""
         return self._run(automaton, None)
 
     def places(self, automaton: _Automaton) -> bytearray:
-        """Return for each place whether a match ends there, in the direction of reading."""
+        """Return for each position whether a match ends there, in the direction of reading."""
         found = bytearray(len(self._text) + 1)
         self._run(automaton, found)
         return found
@@ -474,12 +474,12 @@ class _Search:
         return False
 
     def _here(self, automaton: _Automaton, place: int) -> Any:
-        """Return all that conditions can see at a place."""
+        """Return everything that conditions depend on at a position."""
         looks = tuple(found[place] for found, _ in self.looks)
         return place == 0, place == len(self._text), self._is_between(place), looks
 
     def _is_between(self, place: int) -> bool:
-        """Tell whether a word begins or ends at a place."""
+        """Tell whether a word begins or ends at a position."""
         sides = self._text[place - 1 : place] if place else "", self._text[place : place + 1]
         before, after = (bool(side) and _NAMED["w"].has(side) for side in sides)
         return before is not after
@@ -487,7 +487,7 @@ class _Search:
     def _step(
         self, automaton: _Automaton, states: frozenset[int], character: str, place: int
     ) -> frozenset[int]:
-        """Return the states after a character, and whatever needs none: also the first, as at every place."""
+        """Return the states after a character, including those that need none, and the first state."""
         waiting = [automaton.start]
         for state in states:
             wanted = automaton.characters[state]
@@ -525,6 +525,6 @@ def compiled(text: str) -> Pattern:
     """Return a pattern.
 
     Raises:
-        PatternError: It is none, or has what no automaton can follow.
+        PatternError: It is not a pattern, or uses what no automaton can follow.
     """
     return Pattern(text)

@@ -1,8 +1,8 @@
-"""The plain part of JSON Schema, judged without the library: what certainly is right.
+"""The simple part of JSON Schema, checked without the library.
 
-Most schemas say a type, a length and the like, and most values fit. To know that takes
-jsonschema longer than all else that is checked in a file, and its import longer still. What
-is not certain here (another keyword, a value that does not fit) is the library's to judge.
+Most schemas consist of a type, a length and the like, and most values match. jsonschema takes longer to
+find that than all other checks of a file, and importing it takes longer still. Whatever is not certain
+here (another keyword, a value that does not match) is left to the library.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _TEXTS = ("title", "description")
 
 
 def is_plain(schema: Any) -> bool:
-    """Tell whether a value certainly is a JSON Schema (2020-12), and one that :func:`fits` knows."""
+    """Tell whether a value certainly is a JSON Schema (2020-12) that :func:`fits` knows."""
     if isinstance(schema, bool):
         return True
     return isinstance(schema, dict) and all(
@@ -28,7 +28,7 @@ def is_plain(schema: Any) -> bool:
 
 
 def fits(schema: Any, value: Any) -> bool:
-    """Tell whether a value certainly fits a schema that is valid."""
+    """Tell whether a value certainly matches a valid schema."""
     if not isinstance(schema, dict):
         return schema is True
     for keyword, limit in schema.items():
@@ -87,7 +87,7 @@ _SCHEMA_OF: dict[str, Callable[[Any], bool]] = {
     "additionalProperties": is_plain,
     "properties": _is_mapping,
 }
-"""By keyword: whether what stands there is valid."""
+"""By keyword: whether its value is valid."""
 
 
 def _of_type(limit: Any, value: Any, _: Any) -> bool:
@@ -135,4 +135,4 @@ _VALUE_FITS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "additionalProperties": _others,
     "required": lambda limit, value, _: not isinstance(value, dict) or all(key in value for key in limit),
 }
-"""By keyword: whether a value certainly is as it says; with the schema that it stands in."""
+"""By keyword: whether a value certainly matches. The last argument is the schema with the keyword."""

@@ -1,10 +1,9 @@
-"""Regular expressions that other engines would take for ever for, found without running them.
+"""Finds regular expressions that take other engines exponential time, without running them.
 
-Where what is repeated can match one text in two ways, so many rounds of it can in two to the power of
-so many, and an engine that tries one way after the other tries all before it gives a text up. To find
-that, the parsed pattern is made a graph of which character comes after which (Glushkov's automaton),
-with as many arrows between two as there are ways from one to the other. It is slow if two ways with the
-same text lead from a place in a circle back to it.
+If a repeated part can match one string in two ways, n repetitions can match in 2^n ways, and a
+backtracking engine tries all of them before it fails. To find that, the parsed pattern becomes a graph
+of which character may follow which (Glushkov's automaton), with one edge for each way from one to
+another. The pattern is slow if two paths with the same string lead from a node of a cycle back to it.
 """
 
 from collections import Counter
@@ -26,26 +25,26 @@ from pipeline_runner.core.schemas.patterns import (
 )  # fmt: skip
 
 _SAMPLE = "".join(map(chr, range(0x180))) + "ΑΩαωАЯая٠٩את一龥ぁンア가힣\u2028😀"
-"""Characters that stand for all the others."""
+"""Characters that represent all others."""
 _COUNTED = 16
-"""Rounds of a repeat that are told apart; one of more is taken for one without end."""
+"""Repetitions that are distinguished. A larger number counts as unlimited."""
 _LONGEST = 10_000
-"""Characters of a pattern that is looked at."""
+"""The maximum length of the patterns that are examined."""
 _MOST = 500
-"""Parts of a pattern that are looked at, in each round again: a longer one counts as good."""
+"""The maximum number of parts, counted in each repetition. A longer pattern counts as harmless."""
 
 
 class _TooLongError(Exception):
-    """There are more parts than are looked at."""
+    """The pattern has too many parts."""
 
 
 class _Part(NamedTuple):
-    """A part of a pattern: where it begins and ends, with the number of ways to each place."""
+    """A part of a pattern: where it begins and ends, with the number of ways to each node."""
 
     first: Counter[int]
     last: Counter[int]
     empty: int
-    """In how many ways it matches nothing."""
+    """In how many ways it matches the empty string."""
 
 
 _NOTHING = _Part(Counter(), Counter(), 1)
@@ -53,8 +52,8 @@ _NOTHING = _Part(Counter(), Counter(), 1)
 
 @lru_cache(maxsize=1000)
 def is_slow(pattern: str) -> bool:
-    """Tell whether there are texts that an engine would hold against a regular expression for ever."""
-    if ")" not in pattern or len(pattern) > _LONGEST:  # without a group there are no repeats in repeats
+    """Tell whether some strings take a backtracking engine exponential time."""
+    if ")" not in pattern or len(pattern) > _LONGEST:  # without a group there are no nested repeats
         return False
     try:
         graph = _Graph(parse(pattern), _SAMPLE + pattern)
@@ -64,7 +63,7 @@ def is_slow(pattern: str) -> bool:
 
 
 class _Graph:
-    """Which of a pattern's characters come after which; an edge counts as one."""
+    """Which of a pattern's characters may follow which. An edge counts as a character."""
 
     def __init__(self, tree: Node, sample: str) -> None:
         self._sample = sample
@@ -73,11 +72,11 @@ class _Graph:
         self._looked_at = 0
         self._looks_around = False
         whole = self._part(tree, inside=False)
-        # Once the end is reached the text matches, and no other way is tried.
+        # At the end the string matches, and no other way is tried.
         self._ends = set() if self._looks_around else set(whole.last)
 
     def circles(self) -> Iterable[set[int]]:
-        """Yield the places that lead to one another, none of which is the end."""
+        """Yield the sets of nodes that can reach each other, without the end."""
         left = set(range(len(self._next))) - self._ends
         before: dict[int, list[int]] = {}
         for place in left:
@@ -92,7 +91,7 @@ class _Graph:
             left -= circle | {start}
 
     def doubles(self, circle: set[int]) -> bool:
-        """Tell whether there are two ways for one text from a place in a circle back to it."""
+        """Tell whether two paths with the same string lead from a node of a cycle back to it."""
         after = {place: [one for one in self._next[place] if one in circle] for place in circle}
         if any(self._next[place][one] > 1 for place in circle for one in after[place]):
             return True
@@ -113,7 +112,7 @@ class _Graph:
         return not self._characters[one].isdisjoint(self._characters[other])
 
     def _part(self, node: Node, *, inside: bool) -> _Part:
-        """Add a part of the pattern; ``inside``: of something that is repeated."""
+        """Add a part of the pattern. ``inside``: it is part of something that is repeated."""
         self._looked_at += 1
         if self._looked_at > _MOST:
             raise _TooLongError
@@ -130,7 +129,7 @@ class _Graph:
             case Repeat():
                 return self._repeat(node, inside=inside)
             case Edge(kind) if kind != "B":
-                return self._place(frozenset([kind * 2]))  # where one of these is, no other is
+                return self._place(frozenset([kind * 2]))  # only one of these can be at a position
             case Look(body):
                 self._part(body, inside=False)
         self._looks_around = True
@@ -139,7 +138,7 @@ class _Graph:
     def _either(self, parts: list[Sequence], *, inside: bool) -> _Part:
         alone = [part.parts[0] for part in parts if len(part.parts) == 1]
         sets = {one for one in alone if isinstance(one, Characters) and not one.negated}
-        if len(sets) == len(parts):  # all different, which many an engine makes one set of
+        if len(sets) == len(parts):  # all different: many engines turn them into one set
             return self._part(Characters(sets=tuple(sets)), inside=inside)
         whole = _Part(Counter(), Counter(), 0)
         for one in parts:
@@ -151,7 +150,7 @@ class _Graph:
         low, high = node.low, node.high
         endless = high is None or low < high > _COUNTED
         within = inside or endless
-        most = _COUNTED if inside else 1  # nothing repeats the rounds: one of them says it all
+        most = _COUNTED if inside else 1  # nothing repeats it: one repetition is enough
         low, high = min(low, most), min(high or 0, most)
         part = _NOTHING
         if endless:
@@ -198,7 +197,7 @@ def _maybe(part: _Part) -> _Part:
 
 
 def _reached(start: int, within: set[int], after: Callable[[int], Iterable[int]]) -> set[int]:
-    """Return the places that a way leads to."""
+    """Return the nodes that can be reached."""
     found: set[int] = set()
     todo = [start]
     while todo:
