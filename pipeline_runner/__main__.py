@@ -1,7 +1,7 @@
-"""The program's first lines: ``run-pipeline``, and ``python -m pipeline_runner``.
+"""The first lines of the program: ``run-pipeline``, and ``python -m pipeline_runner``.
 
-A signal that comes while the rest of the command is imported ends it at once, and in words. Python would
-raise KeyboardInterrupt somewhere within an import.
+A signal while the rest of the command is imported ends the command at once, with a message. Python
+would raise KeyboardInterrupt somewhere within an import.
 """
 
 import os
@@ -15,7 +15,7 @@ def _leave(*_: object) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run as a program; its own handlers replace these."""
+    """Run as a program. The command later installs its own signal handlers."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored on purpose
         signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)

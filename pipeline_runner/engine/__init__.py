@@ -1,1 +1,1 @@
-"""Temporal: the interpreter workflow, undo, worker, client and the embedded server."""
+"""Everything that uses Temporal: the interpreter workflow, the worker, the client."""

@@ -1,4 +1,4 @@
-"""What a worker may run: the activities whose names match its patterns, and no others."""
+"""Limits a worker to activities whose names match its patterns."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from pipeline_runner.engine.before import BeforeActivities
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether an activity's name matches one of some patterns, such as ``file.*``."""
+    """Tell whether an activity's name matches one of the patterns, such as ``file.*``."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

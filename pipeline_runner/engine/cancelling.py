@@ -1,7 +1,7 @@
-"""The report in the end of a cancelled run: for clients of any SDK, without a worker.
+"""Puts the report into the end of a cancelled run, for clients in any SDK, without a worker.
 
-Temporal's event *workflow execution canceled* has details, and its Python SDK leaves them empty. What
-runs the workflows of a worker puts them into the command on its way out.
+Temporal's event *workflow execution canceled* has details, which its Python SDK leaves empty. The
+workflow runner of a worker inserts them into the outgoing command.
 """
 
 from dataclasses import replace
@@ -16,10 +16,10 @@ from pipeline_runner.engine.workflow.ending import CANCELLED_WITH
 
 
 class DetailedRunner(UnsandboxedWorkflowRunner):
-    """Runs workflows as the SDK does, and fills in the details of a cancelled one's end."""
+    """Runs workflows as the SDK does, and inserts the details into the end of a cancelled one."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        """Return the SDK's instance, and a way for it to say its details."""
+        """Return the SDK's instance, wrapped so that it can set its details."""
         details: list[Payload] = []
         functions = {**det.extern_functions, CANCELLED_WITH: details.append}
         made = super().create_instance(replace(det, extern_functions=functions))
@@ -27,7 +27,7 @@ class DetailedRunner(UnsandboxedWorkflowRunner):
 
 
 class _Detailed:
-    """An instance of the SDK; all but its commands are its own."""
+    """An instance of the SDK. Only its commands are changed."""
 
     def __init__(self, instance: WorkflowInstance, details: list[Payload]) -> None:
         self._instance = instance

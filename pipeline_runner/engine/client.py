@@ -1,4 +1,4 @@
-"""Clients: where the server is, and how runs are started and found."""
+"""Clients: connect to the server, and start and find runs."""
 
 import asyncio
 import json
@@ -125,7 +125,7 @@ async def connect(settings: Mapping[str, Any]) -> Client:
 
 
 def _reason(error: Exception) -> str:
-    """Return for people what the SDK's core has to say in the words of its debugger."""
+    """Return the message of the SDK's core for people: it is written for debugging."""
     text = str(error)
     if "KeepAliveTimedOut" in text:
         return "it does not answer"
@@ -144,7 +144,7 @@ def unreachable(error: RPCError) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A run to be started."""
+    """A run to start."""
 
     name: str
     bundle: bytes | None = None
@@ -157,8 +157,8 @@ class Start:
     description: str | None = None
     memo: Mapping[str, Any] | None = None
     directory: str | None = None
-    """The directory that its relative paths refer to; None: that of whichever worker runs a step.
-    Without a bundle, the worker that serves the pipeline decides."""
+    """The directory that its relative paths refer to; None: that of whichever worker runs a step. Without a
+    bundle, the worker that serves the pipeline decides."""
 
 
 async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], bool]:
@@ -180,7 +180,7 @@ async def start(client: Client, what: Start) -> tuple[WorkflowHandle[Any, Any], 
 
 
 def _complete(what: Start) -> Start:
-    """Return what is to be started with its inputs filled up, and with a workflow id."""
+    """Return the run to start with all its inputs and a workflow id."""
     if what.bundle is None:
         return replace(what, workflow_id=workflow_id_for(what.name, what.workflow_id))
     bundle = decode(what.bundle)
@@ -199,7 +199,7 @@ def _inputs(inputs: Mapping[str, Any]) -> Payload:
 
 
 def _why_not(value: Any) -> str | None:
-    """Say why a value cannot be sent as JSON; None: it can."""
+    """Return why a value cannot be sent as JSON; None: it can."""
     try:
         json.dumps(value, allow_nan=False, default=str)
         encoded(value)
@@ -247,7 +247,7 @@ def _memo(what: Start) -> dict[str, Any] | None:
 
 
 async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHandle[Any, Any]:
-    """Return the open run if it is the one that was to be started."""
+    """Return the open run if it is the same as the one to start."""
     assert what.workflow_id is not None
     described = await client.get_workflow_handle(what.workflow_id, run_id=run_id).describe()
     first_id = described.raw_description.workflow_execution_info.first_run_id or run_id
@@ -257,7 +257,7 @@ async def _same(client: Client, what: Start, run_id: str | None) -> WorkflowHand
     )
     async for event in first.fetch_history_events():
         given = event.workflow_execution_started_event_attributes.input.payloads
-        # Decoded: an encryption gives other bytes each time.
+        # Decoded, because encryption produces other bytes each time.
         payloads = [payload for raw in given if (payload := await plain(client.data_converter, raw))]
         if len(payloads) < len(given):
             raise ConflictError(
@@ -311,7 +311,7 @@ def is_open(description: WorkflowExecutionDescription) -> bool:
 
 
 async def has_workers(client: Client, task_queue: str) -> bool:
-    """Tell whether somebody takes workflow tasks from a task queue."""
+    """Tell whether a worker polls workflow tasks from a task queue."""
     described = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,

@@ -1,6 +1,6 @@
-"""Payload codecs that a command is told to use: a Python object, or a server of codecs.
+"""Payload codecs of a command: a Python object, or a codec server.
 
-With one, everything of a run that a server keeps is encoded: arguments, results, memos, the
+With a codec, everything of a run that a server stores is encoded: arguments, results, memos, the
 messages and details of errors, and headers.
 """
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT = 10.0
-"""Seconds in which a codec server must answer."""
+"""Seconds within which a codec server must answer."""
 
 _ANSWER = 64 * 1024 * 1024
-"""Bytes of an answer that are read. Payloads together have two MiB where Temporal keeps them; what a codec
-has compressed, or keeps elsewhere, may be more when it is decoded."""
+"""The maximum number of bytes that are read of a response. Temporal accepts two MiB of payloads, but payloads
+that a codec has compressed, or stores elsewhere, may be larger when decoded."""
 
 
 class CodecChoiceError(ValueError):
-    """What names a codec names none."""
+    """No codec has this name."""
 
 
 class CodecError(Exception):
@@ -41,11 +41,11 @@ class CodecError(Exception):
 
 
 def encoding(name: str, namespace: str) -> dict[str, Any]:
-    """Return settings for ``Client.connect`` with which everything goes through a codec.
+    """Return settings for ``Client.connect`` that encode everything with a codec.
 
     Args:
         name: ``MODULE:NAME`` or the URL of a codec server.
-        namespace: What a codec server is told to be the namespace.
+        namespace: The namespace to send to a codec server.
 
     Raises:
         CodecChoiceError: There is no such codec.
@@ -61,14 +61,14 @@ def encoding(name: str, namespace: str) -> dict[str, Any]:
 
 
 class Told(PayloadCodec, WithSerializationContext):
-    """A codec whose errors say that they are a codec's."""
+    """A codec whose errors say that they come from a codec."""
 
     def __init__(self, codec: PayloadCodec, what: str) -> None:
         self._codec = codec
         self._what = what
 
     def with_context(self, context: SerializationContext) -> "Told":
-        """Hand the context on to a codec that wants it."""
+        """Pass the context on to a codec that accepts it."""
         if not isinstance(self._codec, WithSerializationContext):
             return self
         return Told(self._codec.with_context(context), self._what)

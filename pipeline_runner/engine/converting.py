@@ -1,7 +1,7 @@
-"""Payloads that a server holds, read through a client's data converter.
+"""Decodes payloads from a server with a client's data converter.
 
-Whoever reads a history, a description or a memo goes through here: a codec may have encoded all
-of it. Workflow code decodes nothing: there the SDK has done so before the code sees anything.
+Everything that reads a history, a description or a memo uses this module, because a codec may have
+encoded all of it. Workflow code decodes nothing: the SDK does that before the code sees anything.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pipeline_runner.engine.workflow.payloads import is_plain
 
 
 async def plain(converter: DataConverter, payload: Payload) -> Payload | None:
-    """Return a payload without what a codec did to it; None if that cannot be undone here."""
+    """Return a payload without the codec's encoding; None: it cannot be decoded here."""
     if is_plain(payload):
         return payload
     try:
@@ -30,7 +30,7 @@ async def plain(converter: DataConverter, payload: Payload) -> Payload | None:
 
 
 async def json_of(converter: DataConverter, payloads: Sequence[Payload], index: int = 0) -> Any:
-    """Return one of some payloads as JSON data; None if there is none, or it cannot be read."""
+    """Return one of some payloads as JSON data; None: there is none, or it cannot be read."""
     if len(payloads) <= index:
         return None
     payload = await plain(converter, payloads[index])
@@ -43,7 +43,7 @@ async def json_of(converter: DataConverter, payloads: Sequence[Payload], index: 
 
 
 async def message_of(converter: DataConverter, failure: Failure) -> str:
-    """Return the message of the first application failure in a chain, else the last one's."""
+    """Return the message of the first application failure in a chain, or else the last message."""
     while failure.HasField("cause") and not failure.HasField("application_failure_info"):
         failure = failure.cause
     if failure.HasField("encoded_attributes"):
@@ -64,7 +64,7 @@ _CHILD: Any = "start_child_workflow_execution_initiated_event_attributes"
 
 
 async def readable(converter: DataConverter, event: HistoryEvent) -> HistoryEvent:
-    """Make readable, in place, what a reader of an event shows: its summary, its error, a child's options."""
+    """Decode, in place, the parts of an event that readers use: its summary, its error, a child's options."""
     payloads = [event.user_metadata.summary] if event.HasField("user_metadata") else []
     if event.HasField(_CHILD):
         payloads += event.start_child_workflow_execution_initiated_event_attributes.input.payloads

@@ -1,8 +1,8 @@
-"""An activity's error on its way to the server: masked, cut to a size, without our own frames.
+"""Prepares an activity's error for the server: masked, limited in size, without our own frames.
 
-The server takes no failure over 2 MiB and no message over 4 MiB, and the worker hears nothing
-that it could act on: the attempt would end as a timeout, its reason lost. So every part of an
-error has a limit here. Worker side: nothing in here is replayed.
+The server accepts no failure over 2 MiB and no message over 4 MiB, and the worker gets no error that it
+could act on: the attempt would end as a timeout, and its reason would be lost. Every part of an error
+therefore has a limit here. Used by the worker only: nothing in here is replayed.
 """
 
 import math
@@ -25,13 +25,13 @@ CAUSE_MESSAGE = 2_000
 """Characters of a cause's message."""
 
 CAUSES = 10
-"""Causes that are told; those after them are counted."""
+"""The maximum number of causes. Further ones are only counted."""
 
 FRAMES = 20
 """Frames of a stack trace: the last ones, where the error was raised."""
 
 DETAILS = 128 * 1024
-"""Bytes of all details of an error, or of a cause."""
+"""The maximum size of all details of an error, or of a cause, in bytes."""
 
 _FRAMELESS = ("temporalio", "pipeline_runner.engine", "asyncio", "concurrent.futures")
 
@@ -39,13 +39,13 @@ _FRAMELESS = ("temporalio", "pipeline_runner.engine", "asyncio", "concurrent.fut
 def rebuilt(
     error: BaseException, secrets: tuple[str, ...], mark: dict[str, Any] | None, converter: DataConverter
 ) -> BaseException:
-    """Return an activity's error as it is sent.
+    """Return an activity's error for the server.
 
     Args:
-        error: What the activity raised.
-        secrets: What is masked in every text.
+        error: The activity's exception.
+        secrets: The strings to mask in every text.
         mark: A detail to add, whatever else is cut.
-        converter: The worker's own, which says how errors and details travel.
+        converter: The worker's own, which encodes errors and details.
     """
     chain = list(_chain(error))
     told, rest = chain[: CAUSES + 1], len(chain) - CAUSES - 1
@@ -62,7 +62,7 @@ def rebuilt(
 
 
 def _chain(error: BaseException) -> Any:
-    """Yield an error and its causes; one that goes in a circle ends where it meets itself."""
+    """Yield an error and its causes. A cycle of causes ends at the first repetition."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -98,7 +98,8 @@ def _one(
         type=None if kind is None else shortened(masked(kind, secrets), 200),
         **more,
     )
-    # An ApplicationError says what it has to say; of any other error its author wants to know where.
+    # The message of an ApplicationError is enough. For any other error its author needs to know where it was
+    # raised.
     if not secrets and not isinstance(error, ApplicationError):
         return new.with_traceback(_own_frames(error.__traceback__))
     return new
@@ -118,9 +119,9 @@ def _own_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _frozen(error: ApplicationError, converter: DataConverter, trace: TracebackType | None) -> BaseException:
-    """Return the error bound to the failure that it becomes: raising it adds no frames to that.
+    """Return the error bound to its failure: raising it does not add frames to the failure.
 
-    The worker's log still has the trace of what was raised.
+    The worker's log still has the trace of the original error.
     """
     failure = Failure()
     converter.failure_converter.to_failure(error, converter.payload_converter, failure)
@@ -129,7 +130,7 @@ def _frozen(error: ApplicationError, converter: DataConverter, trace: TracebackT
 
 
 def _details(details: Sequence[Any], secrets: tuple[str, ...], converter: DataConverter) -> list[Any]:
-    """Return details masked, and cut where all of them together are too large."""
+    """Return the details, masked, and cut if they are too large together."""
     plain = [masked(json_data(detail, converter), secrets) for detail in details]
     limit: float = DETAILS
     if sum(_size(detail) for detail in plain) <= limit:
@@ -139,7 +140,7 @@ def _details(details: Sequence[Any], secrets: tuple[str, ...], converter: DataCo
         cut = [_cut(detail, int(limit)) for detail in plain]
         if sum(_size(detail) for detail in cut) <= DETAILS:
             return cut
-    # Detail upon detail, or nested without end.
+    # Details within details, or infinite nesting.
     marks = [detail for detail in plain if isinstance(detail, dict) and MARK in detail]
     return ["the details were too large to send", *marks]
 
@@ -154,7 +155,7 @@ def _size(detail: Any) -> float:
 
 
 def _cut(value: Any, limit: int) -> Any:
-    """Return JSON data in which no string is longer, and no list or mapping has more items."""
+    """Return JSON data in which strings, lists and mappings are limited in length."""
     if isinstance(value, str):
         return shortened(value, limit)
     if isinstance(value, bytes):
@@ -167,13 +168,13 @@ def _cut(value: Any, limit: int) -> Any:
 
 
 def json_data(value: Any, converter: DataConverter) -> Any:
-    """Return a value as the JSON data that it travels as; null and bytes travel as themselves.
+    """Return a value as the JSON data that it is sent as. Null and bytes stay as they are.
 
-    What cannot travel at all becomes the text that Python shows for it.
+    A value that cannot be sent becomes the string that Python shows for it.
     """
     if value is None or isinstance(value, bytes):
         return value
     try:
         return msgspec.json.decode(converter.payload_converter.to_payload(value).data)
-    except Exception:  # noqa: BLE001 - whatever a converter raises, the error is told
+    except Exception:  # noqa: BLE001 - whatever a converter raises, the error is reported
         return shortened(repr(value), CAUSE_MESSAGE)

@@ -1,4 +1,4 @@
-"""Attempts that end before the server gives them up, so that none runs beside its retry or its undo."""
+"""Ends attempts before the server gives them up, so that none runs beside its retry or its undo."""
 
 import asyncio
 import logging
@@ -16,20 +16,20 @@ _log = logging.getLogger(__name__)
 
 
 async def in_time(run: Coroutine[Any, Any, Any], until: heartbeat.Deadline | None, *, threaded: bool) -> Any:
-    """Run an activity, and have it end when its time is up.
+    """Run an activity, and end it when its time is up.
 
     Args:
         run: The activity.
-        until: When that is; None: it may take any time.
-        threaded: It runs in a thread, which nothing can stop but itself.
+        until: When its time is up; None: there is no limit.
+        threaded: It runs in a thread, which only the activity itself can stop.
 
     Raises:
-        ApplicationError: Its time was up; the type is that of the server's timeout.
+        ApplicationError: Its time was up. The type is that of the server's timeout.
     """
     heartbeat.set_deadline(until)
     if until is None:
         return await run
-    if time.monotonic() >= until.ask:  # the task was on its way for too long: nothing is begun
+    if time.monotonic() >= until.ask:  # the task arrived too late: nothing is started
         run.close()
         raise until.error()
     return await _Attempt(asyncio.ensure_future(run), until, threaded=threaded).result()
@@ -42,7 +42,7 @@ class _Attempt:
         self._cancelled: asyncio.CancelledError | None = None
 
     async def result(self) -> Any:
-        """Return what the activity returns, or raise what there is to say of it."""
+        """Return the activity's result, or raise its error."""
         await self._over()
         failed = None if self._work.cancelled() else self._work.exception()
         if self._asked and (self._work.cancelled() or (failed is not None and not is_uncertain(failed))):
@@ -52,7 +52,7 @@ class _Attempt:
         return self._work.result()
 
     async def _over(self) -> None:
-        """Wait until it is over; ask it to end when that is due, and give it up at last."""
+        """Wait until it has ended. Ask it to end when its time is up, and give it up at last."""
         while not self._work.done():
             ending = self._asked or self._cancelled is not None
             due = self._until.given_up if ending else self._until.ask
@@ -73,7 +73,7 @@ class _Attempt:
         if not self._threaded:
             self._work.cancel()
             return
-        # What the SDK ends a thread with at a cancellation; None where the activity does not want that.
+        # The exception with which the SDK ends a thread; None if the activity does not want it.
         shield = activity._Context.current().shield_thread_cancel_exception  # noqa: SLF001
         raiser = getattr(shield, "__self__", None)
         if raiser is not None:
@@ -92,6 +92,6 @@ def _tell_end(name: str, work: "asyncio.Future[Any]") -> None:
 
 
 def is_uncertain(error: BaseException) -> bool:
-    """Tell whether an activity's error says itself that the outcome is not known."""
+    """Tell whether an activity's error itself says that the outcome is not known."""
     details = error.details if isinstance(error, ApplicationError) else ()
     return any(isinstance(detail, dict) and MARK in detail for detail in details)

@@ -1,10 +1,10 @@
-"""What goes between the interpreter and the activities of a worker of this package.
+"""Connects the interpreter with the activities of a worker of this package.
 
-On the way out, in the workflow, a step's idempotency key, the places of its secrets and the
-run's directory become headers: not part of the input, so nothing that a user writes can look like them.
-On the way in, in the worker, the secrets' values are put in just before the activity runs,
-and masked in whatever it returns, heartbeats or raises. An activity that fails on a later
-attempt asks the server how the attempt before it ended, and says so with its failure.
+On the way out, in the workflow, a step's idempotency key, the positions of its secrets and the run's
+directory become headers. They are not part of the input, so nothing that a user writes can imitate
+them. On the way in, in the worker, the secrets' values are inserted just before the activity runs, and
+masked in everything that it returns, sends in heartbeats or raises. An activity that fails on a later
+attempt asks the server how the previous attempt ended, and reports that with its failure.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkflowSide(Interceptor):
-    """The workflow's side alone: what a replay of histories needs."""
+    """The workflow's side alone, which a replay of histories needs."""
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put the workflow side into the chain."""
@@ -82,13 +82,13 @@ class WorkflowSide(Interceptor):
 
 
 class PipelineInterceptor(WorkflowSide):
-    """Install on every worker that runs pipelines, or activities for them."""
+    """Install this on every worker that runs pipelines, or activities for them."""
 
     def __init__(self, client: Client, vault: Source | None = None) -> None:
-        """Put this into a worker.
+        """Create the interceptor.
 
         Args:
-            client: The worker's, to ask how an attempt ended.
+            client: The worker's client, to ask how an attempt ended.
             vault: Where secrets are looked up before the environment.
         """
         self._client = client
@@ -155,22 +155,22 @@ class _ActivityInbound(ActivityInboundInterceptor):
             elif details is not None:
                 raise
             else:
-                # Nobody cancelled it: this is an error of the activity's own.
+                # Nobody cancelled it: this is an error of the activity itself.
                 failed = ApplicationError(str(error) or "cancelled", type=type(error).__name__)
         except BrokenExecutor:
-            # The SDK ends the worker for it.
+            # The SDK ends the worker for this error.
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told without secrets
+        except Exception as error:  # noqa: BLE001 - every error is reported without secrets
             failed = error
-        # Outside of the handler, so that the error as it was is not linked as a context.
-        # Activities of other workflows on this worker have no key, and are not marked.
+        # Outside of the handler, so that the original error does not become a context. Activities of other
+        # workflows on this worker have no key, and are not marked.
         ask = mark is None and KEY_HEADER in input.headers and not is_uncertain(failed)
         if ask and await self._was_uncertain():
             mark = UNCERTAIN
         raise rebuilt(failed, in_use.get(), mark, self._converter)
 
     async def _headers(self, input: ExecuteActivityInput) -> dict[str, Any]:  # noqa: A002
-        """Return this package's headers; a worker with a codec may have encoded them."""
+        """Return this package's headers, which a worker with a codec may have encoded."""
         found: dict[str, Any] = {}
         for name in (KEY_HEADER, DIRECTORY_HEADER, OUTCOME_HEADER, UNDOING_HEADER, SECRETS_HEADER):
             if name in input.headers:
@@ -185,7 +185,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
         return found
 
     async def _was_uncertain(self) -> bool:
-        """Ask the server how the attempt before this one ended."""
+        """Ask the server how the previous attempt ended."""
         info = activity.info()
         if info.attempt == 1 or info.is_local or info.workflow_id is None:
             return False
@@ -194,7 +194,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
             async with asyncio.timeout(10):
                 described = await handle.describe()
         except (RPCError, builtins.TimeoutError) as problem:
-            # Not to know is to be uncertain.
+            # If that is not known, the outcome is uncertain.
             _log.warning(
                 "cannot ask how attempt %d of %s ended: %s", info.attempt - 1, info.activity_id, problem
             )
@@ -208,14 +208,14 @@ class _ActivityInbound(ActivityInboundInterceptor):
         try:
             error = await self._converter.decode_failure(failure)
         except Exception as problem:  # noqa: BLE001 - a codec may raise anything
-            # What cannot be read may say it.
+            # An error that cannot be read may be uncertain.
             _log.warning("cannot read how the previous attempt ended: %s", problem)
             return True
         if isinstance(error, TimeoutError):
             return error.type is not TimeoutType.SCHEDULE_TO_START
         if isinstance(error, ApplicationError):
             return any(isinstance(detail, dict) and MARK in detail for detail in error.details)
-        # The server's stand-in for a failure over 4 KiB, without its details, is a ServerError.
+        # For a failure over 4 KiB, the server substitutes a ServerError without its details.
         return isinstance(error, ServerError | CancelledError)
 
 
@@ -237,7 +237,7 @@ def _measured(result: Any) -> Any:
             result = masked(_json(result), in_use.get())
         payload = activity.payload_converter().to_payload(result)
     except Exception as error:
-        # The work was done, and nobody will know what came of it.
+        # The work was done, and nobody will learn the result.
         raise ApplicationError(
             f'the result of "{name}" is not JSON data: {error}',
             UNCERTAIN,
@@ -256,7 +256,7 @@ def _measured(result: Any) -> Any:
 
 
 async def _secrets(places: SecretSpans, until: heartbeat.Deadline | None) -> dict[str, str]:
-    """Look up the secrets of an input, and have them masked from now on."""
+    """Look up the secrets of an input, and mask them from now on."""
     names = sorted({name for _, spans in places for _, _, name in spans})
 
     def looked_up() -> dict[str, str]:
@@ -271,7 +271,7 @@ async def _secrets(places: SecretSpans, until: heartbeat.Deadline | None) -> dic
 
 
 async def _in_time(look_up: Callable[[], dict[str, str]], until: heartbeat.Deadline | None) -> dict[str, str]:
-    """Ask a vault, which may block; nothing of the step begins after its time is up."""
+    """Ask a vault, which may block. The activity does not start after its time is up."""
     try:
         async with asyncio.timeout(
             None if until is None else max(0.0, until.ask - time.monotonic())
@@ -288,7 +288,7 @@ def _with_secrets(
     places: SecretSpans,
     values: dict[str, str],
 ) -> Sequence[Any]:
-    """Return the arguments with the secrets' values in them."""
+    """Return the arguments with the secrets' values."""
     # A dynamic activity has one argument: the list of all of them, raw.
     dynamic = len(input.args) == 1 and isinstance(input.args[0], list) and _are_raw(input.args[0])
     arguments = input.args[0] if dynamic else list(input.args)
@@ -316,7 +316,7 @@ def _is_async(function: Any) -> bool:
 
 
 def _json(value: Any) -> Any:
-    """Return a value as the JSON data that it travels as; null and bytes travel as themselves."""
+    """Return a value as the JSON data that it is sent as. Null and bytes stay as they are."""
     if value is None or isinstance(value, bytes):
         return value
     return json.loads(activity.payload_converter().to_payload(value).data)

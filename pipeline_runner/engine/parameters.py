@@ -1,8 +1,8 @@
-"""The parameters of an activity, decoded where a misfit can be told.
+"""Decodes the parameters of an activity where invalid ones can be reported.
 
-The SDK decodes arguments before any interceptor runs, and what does not fit is "Failed decoding
-arguments", which is retried. So the worker registers stand-ins that take their arguments raw, and
-the interceptor decodes them by the real function's annotations, and has that one called.
+The SDK decodes arguments before any interceptor runs, and reports invalid ones as "Failed decoding
+arguments", which is retried. The worker therefore registers stand-ins that take raw arguments. The
+interceptor decodes them by the real function's annotations, and calls that function.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _DEFINITION = "__temporal_activity_definition"
 
 
 class Raw:
-    """Stands in for an activity where the SDK asks what its arguments are."""
+    """Replaces an activity where the SDK asks for its parameters."""
 
     def __init__(self, function: Callable[..., Any], types: list[type]) -> None:
         self.function = function
@@ -37,7 +37,7 @@ class Raw:
 
 
 def taken_raw(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what to register for an activity; itself if its annotations do not say what it takes."""
+    """Return what to register for an activity: a stand-in, or the activity itself without annotations."""
     definition: Any = getattr(function, _DEFINITION, None)
     if definition is None or definition.name is None or definition.arg_types is None:
         return function
@@ -45,10 +45,10 @@ def taken_raw(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def decoded(stand_in: Raw, arguments: Sequence[Any]) -> list[Any]:
-    """Return the arguments as the activity's annotations say.
+    """Return the arguments decoded by the activity's annotations.
 
     Raises:
-        ApplicationError: One does not fit, or there are too few or too many; not retried.
+        ApplicationError: One is invalid, or there are too few or too many. It is not retried.
     """
     converter = activity.payload_converter()
     signature = inspect.signature(stand_in.function)
@@ -73,13 +73,13 @@ def _arity(signature: inspect.Signature, given: int) -> str:
 
 
 def _typed(argument: Any, hint: Any, prefix: str, converter: PayloadConverter) -> Any:
-    # Where fewer arguments came than there are parameters, the SDK has decoded them without types.
+    # If there are fewer arguments than parameters, the SDK has decoded them without types.
     payload = argument.payload if isinstance(argument, RawValue) else converter.to_payload(argument)
     try:
         if hasattr(hint, "model_validate_json") and payload.metadata.get("encoding") == b"json/plain":
             return hint.model_validate_json(payload.data)  # pydantic, whether the converter knows it or not
         return converter.from_payload(payload, hint)
-    except Exception as error:  # noqa: BLE001 - each kind of model has exceptions of its own
+    except Exception as error:  # noqa: BLE001 - each kind of model has its own exceptions
         problem: BaseException = error
     try:
         converted = msgspec.convert(msgspec.json.decode(payload.data), hint)
@@ -89,14 +89,14 @@ def _typed(argument: Any, hint: Any, prefix: str, converter: PayloadConverter) -
         reason = _of_model(problem) or _chain(problem)
     else:
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-            return converted  # which Temporal's own converter does not know
+            return converted  # Temporal's own converter does not know it
         reason = _of_model(problem) or _chain(problem)
-    # From None: the message names fields and types; the errors may hold the values, too.
+    # From None: the message names fields and types; the errors may also contain the values.
     raise refused(f"the input is not valid: {prefix}{reason}", "InvalidInput") from None
 
 
 def _of_model(error: BaseException) -> str | None:
-    """Return what pydantic says of every field, without the values."""
+    """Return pydantic's message for every field, without the values."""
     found: BaseException | None = error
     while found is not None:
         if hasattr(found, "errors") and type(found).__module__.startswith("pydantic"):

@@ -1,6 +1,6 @@
-"""Putting text into a value that a data converter has made, whatever its type is.
+"""Inserts strings into a value of a data converter, whatever its type is.
 
-Secrets go into an activity's arguments after they were decoded, since only then is it
+Secrets are inserted into an activity's arguments after these were decoded, because only then is it
 known that the activity is about to run.
 """
 
@@ -15,16 +15,16 @@ from temporalio.common import RawValue
 
 
 def placed(value: Any, path: list[str | int], change: Callable[[str], str]) -> Any:
-    """Return a copy of a value in which the text at a path is changed.
+    """Return a copy of a value in which the string at a path is changed.
 
     Args:
-        value: JSON data, or what a converter made of it: dataclasses, msgspec structs,
-            pydantic models, raw values, and lists and mappings of them.
+        value: JSON data, or a converter's value for it: dataclasses, msgspec structs, pydantic models, raw
+            values, and lists and mappings of them.
         path: Keys and indexes, as in the JSON data.
-        change: Gives the new text for the old one.
+        change: Returns the new string for the old one.
 
     Raises:
-        TypeError: There is no text at that path.
+        TypeError: There is no string at that path.
     """
     if isinstance(value, RawValue):
         data = placed(json.loads(value.payload.data), path, change)

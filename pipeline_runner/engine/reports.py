@@ -1,4 +1,4 @@
-"""Reports: how a run went, read from the server alone, without a worker."""
+"""Reads the report of a run from the server alone, without a worker."""
 
 from typing import Any
 
@@ -20,22 +20,22 @@ from pipeline_runner.engine.history.happenings import Ended, Progress
 from pipeline_runner.engine.workflow.outcomes import details_of, report_of
 
 UNDECODED = (KeyError, RuntimeError)
-"""What the SDK raises where it does not know a payload's encoding."""
+"""Errors of the SDK for payloads with an unknown encoding."""
 TERMINATED = "Terminated"
 TIMED_OUT = "TimedOut"
 """Error types of runs that the server has ended, which have no report of their own."""
 
 
 async def read_report(client: Client, workflow_id: str, run_id: str | None, pipeline: str) -> Report:
-    """Return the report of a run as it stands, from its history.
+    """Return the current report of a run, from its history.
 
-    Of a run that is open, or has completed, it says what became of the steps that have left something in
-    the history: ``set`` leaves nothing there.
+    For a run that is open or has completed, it contains the steps that have left something in the
+    history; a ``set`` step leaves nothing there.
 
     Args:
         client: The client.
-        workflow_id: The run's.
-        run_id: The run's, or that of the first run of its chain.
+        workflow_id: The run's workflow id.
+        run_id: The run id, or that of the first run of its chain.
         pipeline: The pipeline's name.
 
     Raises:
@@ -71,7 +71,7 @@ async def _cause_of(handle: WorkflowHandle[Any, Any]) -> BaseException | None:
 
 
 def report_in(cause: BaseException | None) -> Report | None:
-    """Return the report that the end of a run carries, with the details of the error; None: it has none."""
+    """Return the report in the end of a run, with the details of the error; None: there is none."""
     found = report_of(cause) if isinstance(cause, ApplicationError | CancelledError) else None
     return None if found is None else with_details(found, cause)
 
@@ -79,13 +79,13 @@ def report_in(cause: BaseException | None) -> Report | None:
 def without_report(
     cause: BaseException | None, pipeline: str, *, acted: bool, steps: dict[str, str] | None = None
 ) -> Report:
-    """Return the report of a run whose end carries none.
+    """Return the report of a run whose end contains none.
 
     Args:
         cause: Why it ended.
         pipeline: The pipeline's name.
-        acted: Whether it had done anything, which is left then.
-        steps: What became of its steps.
+        acted: Whether it had done anything, which then remains.
+        steps: The states of its steps.
     """
     if isinstance(cause, TerminatedError):
         error = ErrorInfo(type=TERMINATED, message="terminated: nothing was undone")
@@ -107,7 +107,7 @@ def without_report(
 
 
 def with_attempts(report: Report, follower: Follower) -> Report:
-    """Return a report with what a reader of the history knows of the undos."""
+    """Return a report with the number of attempts of each undo, from the history."""
     undo = tuple(
         msgspec.structs.replace(
             record,
@@ -120,7 +120,7 @@ def with_attempts(report: Report, follower: Follower) -> Report:
 
 
 def with_details(report: Report, cause: BaseException | None) -> Report:
-    """Return a report with what the error that began it all carries beside its message."""
+    """Return a report with the details of the first error."""
     root: ApplicationError | None = None
     while isinstance(cause, FailureError):
         if isinstance(cause, ApplicationError):

@@ -12,14 +12,14 @@ from pipeline_runner.core import durations
 VARIABLE = "RUN_PIPELINE_RETENTION"
 DEFAULT = "30d"
 _LEAST = 3600.0
-"""Seconds: the server takes no less."""
+"""Seconds. The server does not accept less."""
 
 
 def chosen() -> int:
     """Return the seconds for which runs are kept.
 
     Raises:
-        ValueError: The variable holds no duration, or one under an hour.
+        ValueError: The variable is not a duration, or is under an hour.
     """
     text = os.environ.get(VARIABLE) or DEFAULT
     try:
@@ -32,7 +32,7 @@ def chosen() -> int:
 
 
 async def keep_runs(client: Client, seconds: int) -> None:
-    """Have the server keep ended runs for so long; whoever does it again changes nothing.
+    """Make the server keep ended runs for so long. Repeating this changes nothing.
 
     Raises:
         RPCError: The server refuses.

@@ -1,23 +1,23 @@
 """Signatures: an embedded worker runs only what commands of the same user have started.
 
-Whoever reaches an embedded server can hand work to its workers: other users of the machine,
-and web pages through the server's HTTP interface. So the commands of a user share a key
+Whoever can reach an embedded server can send work to its workers: other users of the machine, and web
+pages through the server's HTTP interface. The commands of a user therefore share a key
 (``server/key.py``), and every piece of work carries an HMAC-SHA256 in a header:
 
 * the start of a run, of a child and of the next run of a chain (continue-as-new), over its
   type, its workflow id, its task queue and its arguments;
 * an activity, over its workflow id, its id, its type, its task queue, its arguments and the
-  headers that say what the worker does with them.
+  headers that control what the worker does with them.
 
-Workers check it before anything of the work is looked at. One start needs no signature: that
-of a pipeline by name, with its inputs alone. It brings no code, and the worker serves it only
-if it was given that pipeline. The bundle that the worker answers with is signed in turn, since
-the answer comes back by way of the server. So is what ``watch`` reads in a run's memo.
+Workers check it before they look at anything else. One start needs no signature: that of a pipeline by
+name, with its inputs alone. It brings no code, and the worker runs it only if it serves that pipeline.
+The bundle that the worker returns is signed too, because it comes back through the server. So is what
+``watch`` reads in a run's memo.
 
 Results, signals and queries carry no code and are not signed.
 
-Signing reads nothing but the message and the key: a replay gives the same. A replay without
-these interceptors gives the same commands, as headers are not compared.
+Signing depends only on the message and the key, so a replay gives the same result. A replay without
+these interceptors gives the same commands, because headers are not compared.
 """
 
 import asyncio
@@ -48,13 +48,13 @@ from pipeline_runner.engine.workflow.signatures import (
 
 
 def signed(settings: Mapping[str, Any], key: bytes, *, served_only: bool = False) -> dict[str, Any]:
-    """Return settings for ``Client.connect`` with which the client, and its workers, sign and check.
+    """Return settings for ``Client.connect`` with which the client and its workers sign and check.
 
     Args:
         settings: Settings for ``Client.connect``.
-        key: What signatures are made with.
-        served_only: The workers take no bundle from a client, not even a signed one: runs by name, their
-            children, and what they go on as.
+        key: The key for the signatures.
+        served_only: The workers accept no bundle from a client, not even a signed one: only runs by name,
+            their children, and the runs in which they continue.
     """
     converter: DataConverter = settings.get("data_converter", DataConverter.default)
     base: Any = converter.payload_converter_class
@@ -67,9 +67,9 @@ def signed(settings: Mapping[str, Any], key: bytes, *, served_only: bool = False
 
 
 class Signing(client.Interceptor, BeforeActivities):
-    """Signs what a client starts; its workers sign what they schedule, and check what they get.
+    """Signs what a client starts. Its workers sign what they schedule, and check what they receive.
 
-    As an interceptor of the client it comes before those of a worker.
+    As an interceptor of the client, it comes before those of a worker.
     """
 
     def __init__(self, signer: Signer, *, served_only: bool) -> None:
@@ -97,7 +97,7 @@ class Signing(client.Interceptor, BeforeActivities):
 
     async def before(self, input: ExecuteActivityInput) -> None:  # noqa: A002
         """Refuse an activity that is not signed."""
-        # A local activity comes from a run of this very worker, and not by way of the server.
+        # A local activity comes from a run of this very worker, and not through the server.
         if not activity.info().is_local and not self._is_signed(input):
             raise not_signed(
                 f'the activity "{activity.info().activity_type}" was not scheduled by a run that this'
@@ -150,7 +150,7 @@ _arrived: "ContextVar[tuple[asyncio.Task[Any], Sequence[Payload]] | None]" = Con
 
 
 class _Remembering(PayloadConverter):
-    """Remembers what arguments were decoded from: an interceptor sees only what became of it."""
+    """Remembers the payloads of arguments: an interceptor sees only the decoded values."""
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         if not workflow.in_workflow():
@@ -161,14 +161,14 @@ class _Remembering(PayloadConverter):
 
 
 def _take_arrived(arguments: Sequence[Any]) -> list[Sequence[Payload]]:
-    """Return what an activity's arguments can have been decoded from, and forget it."""
+    """Return the payloads that an activity's arguments may come from, and forget them."""
     arrived = _arrived.get()
     _arrived.set(None)
     found = []
     if arguments and arrived is not None and arrived[0] is _task():
         found.append(arrived[1])
-    # Without arguments nothing was decoded: what is remembered then, if anything, are a heartbeat's
-    # details. A dynamic activity has one argument, the list of all of them.
+    # Without arguments nothing was decoded; remembered payloads are then the details of a heartbeat. A
+    # dynamic activity has one argument, the list of all of them.
     if not arguments or (len(arguments) == 1 and isinstance(arguments[0], list) and not arguments[0]):
         found.append(())
     return found

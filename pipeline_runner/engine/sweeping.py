@@ -1,9 +1,9 @@
-"""What is kept for undos goes when it can no longer be needed.
+"""Removes records for undo that are no longer needed.
 
-A record of the file family carries which run it belongs to, and on which server. A worker
-removes records that are older than the retention time (see ``retention.py``) and whose run
-its server no longer knows: such a run is neither open nor can it be undone by hand. It looks
-when it starts and a few times a day, at records of its own server alone.
+A record of the file family names its run, and the run's server. A worker removes records that are older
+than the retention time (see ``retention.py``) and whose run its server no longer knows: such a run is
+not open, and cannot be undone by hand either. The worker checks this when it starts and a few times a
+day, only for records of its own server.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from pipeline_runner.engine import retention
 from pipeline_runner.engine.before import BeforeActivities
 
 EVERY = 6 * 3600.0
-"""Seconds between two looks at a store, whichever worker takes them."""
+"""Seconds between two checks of a store, by any worker."""
 _PAUSE = 60.0
-"""Seconds until a server is asked for its name again that did not tell it."""
+"""Seconds until a server is asked again for its id after it did not answer."""
 
 _log = logging.getLogger(__name__)
 
 
 class Namespace:
-    """The namespace that a client talks to, with the id that no other server has."""
+    """The namespace of a client, with its id, which no other server has."""
 
     def __init__(self, client: Client) -> None:
-        """Ask with this client."""
+        """Use this client to ask for the id."""
         self.client = client
         self._id: str | None = None
         self._ask_again = 0.0
 
     async def id(self) -> str | None:
-        """Return the namespace's id; None: the server does not tell it now."""
+        """Return the namespace's id; None: the server does not answer now."""
         if self._id is None and time.monotonic() >= self._ask_again:
             request = DescribeNamespaceRequest(namespace=self.client.namespace)
             try:
@@ -58,7 +58,7 @@ class OriginInterceptor(BeforeActivities):
     """Tells activities their run, for what they keep for its undo."""
 
     def __init__(self, namespace: Namespace) -> None:
-        """Take the runs of a namespace."""
+        """Set runs of this namespace."""
         self._namespace = namespace
 
     async def before(self, input: ExecuteActivityInput) -> None:  # noqa: A002
@@ -70,7 +70,7 @@ class OriginInterceptor(BeforeActivities):
 
 
 def sweeping(namespace: Namespace) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """Return what removes old records while a worker runs."""
+    """Return a context that removes old records while a worker runs."""
 
     @asynccontextmanager
     async def context() -> AsyncIterator[None]:
@@ -99,7 +99,7 @@ async def sweep(namespace: Namespace, store: str) -> None:
 
     Raises:
         OSError: The store cannot be read or written.
-        ValueError: The variable for the retention time holds something else.
+        ValueError: The variable for the retention time has another value.
     """
     age, server = retention.chosen(), await namespace.id()
     known: dict[Origin, bool] = {}
@@ -113,7 +113,7 @@ async def sweep(namespace: Namespace, store: str) -> None:
 
 
 async def _can_be_undone(client: Client, origin: Origin) -> bool:
-    """Tell whether a server still knows a run, or the one that it goes on in."""
+    """Tell whether a server still knows a run, or the run in which it continues."""
     try:
         if await _describe(client, origin.workflow_id, origin.run_id) is not None:
             return True
@@ -123,7 +123,7 @@ async def _can_be_undone(client: Client, origin: Origin) -> bool:
         return True
     if latest is None:
         return False
-    # A run that has continued as new may be the one: its first parts are forgotten earlier.
+    # A run that has continued as new may be the one: the server forgets its first parts earlier.
     first = latest.raw_description.workflow_execution_info.first_run_id
     return latest.status == WorkflowExecutionStatus.RUNNING or first != latest.run_id
 

@@ -46,9 +46,9 @@ _MANY = 1000
 
 
 _TUNED: dict[str, Any] = {
-    # After a worker was killed, its runs wait this long for it before another takes over.
+    # After a worker was killed, its runs wait this long for it before another worker takes over.
     "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
-    # What a heartbeat may wait for: short, since there are heartbeat timeouts of less than a second.
+    # The throttling of heartbeats: short, because there are heartbeat timeouts of less than a second.
     "max_heartbeat_throttle_interval": timedelta(seconds=0.2),
     "default_heartbeat_throttle_interval": timedelta(seconds=1),
 }
@@ -86,7 +86,7 @@ def pipeline_worker(
     plugins = [*settings.pop("plugins", ()), plugin]
     own: dict[str, Any] = {"graceful_shutdown_timeout": graceful_shutdown}
     if not settings.get("deployment_config"):
-        # Unless it is given one, the SDK hashes all code of the process: a quarter of a second.
+        # By default the SDK hashes all code of the process: a quarter of a second.
         own["build_id"] = f"pipeline-runner-{version('pipeline-runner')}"
     own |= {"activities": activities, "plugins": plugins}
     return Worker(client, task_queue=task_queue, **{**own, **settings})
@@ -152,7 +152,7 @@ class ServingPlugin(Plugin):
             await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
-        """Add what a replay of runs of pipelines needs."""
+        """Add what a replay of pipeline runs needs."""
         settings: dict[str, Any] = dict(config)
         settings["workflows"] = [Interpreter, *settings["workflows"]]
         settings["interceptors"] = [WorkflowSide(), *settings["interceptors"]]
@@ -186,7 +186,7 @@ class ServingPlugin(Plugin):
                 raise ApplicationError(
                     f'this worker does not serve the pipeline "{name}"; it serves: {known}',
                     type=errors.UNKNOWN_PIPELINE,
-                    # Asked over the task queue, another worker may know it.
+                    # Over the task queue, the request might reach another worker that knows it.
                     non_retryable=activity.info().is_local,
                 )
             await in_thread(lambda: _check_secrets(self._needs.get(name, ())))
@@ -213,7 +213,7 @@ async def _unknown(arguments: Sequence[RawValue]) -> None:  # noqa: ARG001 - as 
 
 
 def _threads(settings: Mapping[str, Any]) -> int:
-    """Return a thread for each activity that may run: while one waited for a thread its clock would run."""
+    """Return a thread for each activity that may run: time spent waiting for a thread would count."""
     slots: int = settings.get("max_concurrent_activities") or (_MANY if settings.get("tuner") else SLOTS)
     return slots
 

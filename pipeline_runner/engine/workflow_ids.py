@@ -1,4 +1,4 @@
-"""Workflow ids of runs: a given one, the pipeline's template, or its name and a random part."""
+"""Workflow ids of runs: a given one, the pipeline's template, or its name and a random suffix."""
 
 import secrets
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pipeline_runner.core.paths import MAX_ID
 
 
 class WorkflowIdError(ValueError):
-    """A run's workflow id cannot be used, or cannot be made."""
+    """A run's workflow id cannot be used, or cannot be created."""
 
 
 def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | None = None) -> str:
@@ -20,7 +20,7 @@ def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | 
     Args:
         pipeline: The pipeline.
         inputs: The run's inputs, checked and with defaults.
-        chosen: The id that was given, if one was.
+        chosen: The given id, if any.
 
     Raises:
         WorkflowIdError: The pipeline's template cannot be rendered, or the id is empty or too long.
@@ -34,10 +34,10 @@ def workflow_id_of(pipeline: Pipeline, inputs: Mapping[str, Any], chosen: str | 
 
 
 def workflow_id_for(name: str, chosen: str | None = None) -> str:
-    """Return the workflow id of a run of which only the pipeline's name is known.
+    """Return the workflow id of a run when only the pipeline's name is known.
 
     Raises:
-        WorkflowIdError: The chosen id is empty or too long, or has no UTF-8.
+        WorkflowIdError: The chosen id is empty or too long, or cannot be encoded as UTF-8.
     """
     made = f"{name}-{secrets.token_hex(4)}" if chosen is None else chosen
     try:

@@ -1,1 +1,1 @@
-"""The language: YAML text in, diagnostics or a bundle out. Imports neither temporalio nor the engine."""
+"""The language: from YAML to diagnostics or a bundle. Imports neither temporalio nor the engine."""

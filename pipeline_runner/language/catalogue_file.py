@@ -1,9 +1,9 @@
-"""The catalogue of a pipeline file: what comes with the product, plugins, and ``activities.yaml``.
+"""The catalogue of a pipeline file: built-in activities, Python modules, and ``activities.yaml``.
 
-Later sources win: built-in, entry points, the modules of ``activities.yaml``, the modules of
-the command line, the activities declared in ``activities.yaml``; the last go field by field
-over an entry of the same name. Python modules are imported only where one is named, and not even
-then if the caller wants none: then a catalogue that was written down before stands for them.
+Later sources take precedence: built-in activities, entry points, the modules of ``activities.yaml``,
+the modules of the command line, the activities declared in ``activities.yaml``. The last ones override
+single fields of an entry with the same name. Python modules are imported only where one is named, and
+not even then if the caller wants none: then a catalogue that was written earlier replaces them.
 """
 
 import os
@@ -31,32 +31,32 @@ from pipeline_runner.language.yaml.nodes import START, MappingNode, Node, Scalar
 
 NAMES = ("activities.yaml", "activities.yml")
 LOCK = "activities.lock.json"
-"""Beside it: what ``run-pipeline activities --json`` knew of the activities."""
+"""The file beside it with the known activities, written by ``run-pipeline activities --json``."""
 MAX_LOCK = 16 * 1024 * 1024
-"""Bytes of such a file."""
+"""The maximum size of such a file in bytes."""
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activities:
-    """The catalogue of the pipelines below a folder, and where it comes from."""
+    """The catalogue of the pipelines below a directory, and its source."""
 
     catalogue: Catalogue
     modules: tuple[Provider, ...] = ()
     """Python modules that the worker serves, without the built-in ones."""
     unread: tuple[str, ...] = ()
-    """Modules that were not imported, whose activities nothing else is known of."""
+    """Modules that were not imported, and whose activities are not known."""
     sources: tuple[Source, ...] = ()
     root: MappingNode | None = None
-    """What the file says, if its YAML is sound."""
+    """The content of the file, if its YAML is valid."""
     diagnostics: tuple[Diagnostic, ...] = field(default=())
 
 
 def nearest(folder: Path) -> Path | None:
-    """Return the ``activities.yaml`` in a folder or the nearest above it."""
+    """Return the ``activities.yaml`` in a directory or in the nearest one above it."""
     for candidate in (folder, *folder.parents):
         for name in NAMES:
-            with suppress(OSError):  # what cannot be looked into has nothing for us
+            with suppress(OSError):  # a directory that cannot be read has none for us
                 if (candidate / name).is_file():
                     return candidate / name
     return None
@@ -66,7 +66,7 @@ def without_file(given: Iterable[str | Activity], *, imports: bool = True) -> Ac
     """Return the catalogue where there is no ``activities.yaml``.
 
     Raises:
-        ProviderError: A module cannot be imported or offers nothing, or a callable is no activity.
+        ProviderError: A module cannot be imported or provides nothing, or a callable is not an activity.
     """
     if not imports:
         return Activities(catalogue=builtin())
@@ -74,7 +74,7 @@ def without_file(given: Iterable[str | Activity], *, imports: bool = True) -> Ac
 
 
 def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bool = True) -> Activities:
-    """Read an ``activities.yaml`` on top of everything below it.
+    """Read an ``activities.yaml``, and add it to everything of lower precedence.
 
     Args:
         path: The file.
@@ -83,7 +83,7 @@ def read(path: Path, shown: str, given: Iterable[str | Activity], *, imports: bo
         imports: Whether modules may be imported, which runs their code.
 
     Raises:
-        ProviderError: A given module or an entry point cannot be imported, or a callable is no activity.
+        ProviderError: A given module or an entry point cannot be imported, or a callable is not an activity.
     """
     named = tuple(given)
     base = _assembled((), named, path.parent) if imports else Activities(catalogue=builtin())
@@ -140,7 +140,7 @@ def _assembled(
 
 
 def _locked(folder: Path, shown: str, modules: tuple[str, ...]) -> tuple[Activities, list[Diagnostic]]:
-    """Return what the lock file knows, and what is wrong with it; without one, the modules are unread."""
+    """Return the entries of the lock file, and its errors. Without one, the modules are unread."""
     path = folder / LOCK
     source = Source(os.path.join(os.path.dirname(shown), LOCK), "")
     try:
@@ -161,7 +161,7 @@ def _entries(data: bytes) -> list[Entry]:
     """Return the entries of a lock file that are not built in.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a lock file.
     """
     if len(data) > MAX_LOCK:
         raise ValueError(f"it has more than {MAX_LOCK:,} bytes")
@@ -189,7 +189,7 @@ def _check(root: Node, source: Source) -> Iterator[Diagnostic]:
 def _own(
     root: MappingNode, source: Source, folder: Path, *, imports: bool
 ) -> tuple[tuple[Provider, ...], list[Diagnostic]]:
-    """Return the modules of the file that can be imported, and what is wrong with the others."""
+    """Return the modules of the file that can be imported, and the errors of the others."""
     good: list[Provider] = []
     problems: list[Diagnostic] = []
     seen: set[str] = set()
@@ -231,7 +231,7 @@ def _no_name(node: Node, name: str, source: Source) -> Diagnostic:
 
 
 def _declared(root: MappingNode, below: Catalogue, *, sound: bool) -> Iterator[Entry]:
-    """Yield the declared activities; in a file with mistakes their names alone can be relied on."""
+    """Yield the declared activities. In a file with errors, only their names are reliable."""
     for name, node in ((entry.name, entry.value) for entry in root.mapping("activities") or ()):
         if not isinstance(node, MappingNode) or not sound:
             yield Entry(name=name)
@@ -244,9 +244,9 @@ def _declared(root: MappingNode, below: Catalogue, *, sound: bool) -> Iterator[E
         }
         if "undo" in node:
             said["undo"] = _undo(node.get("undo"))
-        elif said.get("effect_free"):  # then what is known of the code's undo counts no more
+        elif said.get("effect_free"):  # then an undo declared in the code no longer applies
             said["undo"] = None
-        if "input" in said:  # then it takes one argument, whatever the code says
+        if "input" in said:  # then it accepts one argument, whatever the code says
             said["arguments"] = None
         yield msgspec.structs.replace(
             entry,
@@ -270,5 +270,5 @@ def _undo(node: Node | None) -> Undo | Literal["none"]:
 
 
 def shown_path(path: Path, beside: str) -> str:
-    """Return a path as messages show it: relative where the pipeline's is."""
+    """Return a path as messages show it: relative if the pipeline's path is."""
     return str(path) if os.path.isabs(beside) else os.path.relpath(path)

@@ -13,7 +13,7 @@ from pipeline_runner.language.document import Call, Document
 from pipeline_runner.language.yaml.nodes import MappingNode, Source
 
 _MOST = 10
-"""So many files of a cycle a reader takes in."""
+"""How many files of a cycle are listed at most."""
 
 
 def cycle(source: Source, call: Call, chain: list[Path]) -> Diagnostic:
@@ -44,7 +44,7 @@ def unreadable(source: Source, call: Call, path: Path, error: OSError | ValueErr
 
 
 def check_inputs(source: Source, call: Call, child: Document) -> Iterator[Diagnostic]:
-    """Yield inputs that a child does not declare, or needs and does not get."""
+    """Yield inputs that a child does not declare, or requires and does not get."""
     given = call.node.get("with")
     if given is not None and not isinstance(given, MappingNode):
         return

@@ -1,7 +1,7 @@
-"""What is wrong with a file, as data; and the text that people read.
+"""Diagnostics: the errors and warnings of a file, as data and as text.
 
-A check only ever yields diagnostics. They are sorted and freed of repetitions once, by
-:func:`tidy`, and printed elsewhere. Imports only the standard library, msgspec and the table of rules.
+A check only yields diagnostics. :func:`tidy` sorts them and removes repetitions; they are printed
+elsewhere. Imports only the standard library, msgspec and the table of rules.
 """
 
 import re
@@ -22,10 +22,10 @@ _SHOWN = 160
 
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
-    """One mistake: what is wrong, where, and what would be right."""
+    """One error or warning: what is wrong, where, and what would be correct."""
 
     path: str
-    """The file, as the user named it or as seen from there."""
+    """The path of the file, as the user gave it or relative to that."""
     line: int
     """1 for the first line."""
     column: int
@@ -38,13 +38,13 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the rule, such as ``unknown-key``."""
     message: str
     help: str | None = None
-    """What would be right, where that can be said."""
+    """What would be correct, if that is known."""
 
 
 def tidy(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Return diagnostics in the order of their places, each once.
+    """Return diagnostics in the order of their positions, without repetitions.
 
-    Where an anchor is used several times, the help may differ from use to use: the first one stays.
+    If an anchor is used several times, the help may differ from use to use: the first one is kept.
     """
     unique: dict[Diagnostic, Diagnostic] = {}
     for diagnostic in diagnostics:
@@ -53,7 +53,7 @@ def tidy(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
-    """Say whether any of these stops a start."""
+    """Tell whether any of these prevents a start."""
     return any(diagnostic.severity == "error" for diagnostic in diagnostics)
 
 
@@ -63,11 +63,11 @@ def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 def render(diagnostic: Diagnostic, source: str, *, colour: bool = False) -> str:
-    """Return a diagnostic as text, with the line of the source it is about.
+    """Return a diagnostic as text, with the line of the source that it is about.
 
     Args:
-        diagnostic: What to show.
-        source: The text of the file. Empty where there is none: the line is left out.
+        diagnostic: The diagnostic.
+        source: The content of the file. If it is empty, no line is shown.
         colour: Use the colours of a terminal.
     """
     d = diagnostic
@@ -96,8 +96,8 @@ def _painter(*, colour: bool) -> Callable[[str, str], str]:
 
 @lru_cache(maxsize=8)
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a source as the YAML parser counts them, without their breaks."""
-    # Where all breaks are "\n", as in most files, there is a faster way.
+    """Return the lines of a source as the YAML parser counts them, without their line breaks."""
+    # If all breaks are "\n", as in most files, there is a faster way.
     return text.split("\n") if text.isascii() and "\r" not in text else _LINE_BREAK.split(text)
 
 
@@ -107,8 +107,8 @@ def _line(source: str, number: int) -> str | None:
 
 
 def _excerpt(text: str, start: int, end: int) -> tuple[str, int, int]:
-    """Return the part of a line worth showing, and where the span is in it."""
-    # A terminal obeys control characters; a file must not command it.
+    """Return the part of a line to show, and the position of the span in it."""
+    # A terminal obeys control characters; a file must not control it.
     text = _CONTROL.sub("\ufffd", text)
     first = max(0, start - _SHOWN // 2) if len(text) > _SHOWN else 0
     shown = text[first : first + _SHOWN]
@@ -120,12 +120,12 @@ def _excerpt(text: str, start: int, end: int) -> tuple[str, int, int]:
 
 
 def _blank(text: str) -> str:
-    """Return white space as wide as a text on a terminal, tabs kept as tabs."""
+    """Return white space as wide as a string on a terminal. Tabs stay tabs."""
     return "".join("\t" if character == "\t" else " " * _width(character) for character in text)
 
 
 def _width(text: str) -> int:
-    """Return the columns a text takes on a terminal, one for each tab."""
+    """Return the width of a string on a terminal in columns. A tab counts as one."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )

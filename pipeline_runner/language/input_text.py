@@ -1,4 +1,4 @@
-"""What ``-i name=value`` stands for."""
+"""Parses the values of ``-i name=value``."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 class InputTextError(ValueError):
-    """A value on the command line is no YAML, or no text at all."""
+    """A value on the command line is not valid YAML, or not valid UTF-8."""
 
 
 def parse_input(text: str, schema: JsonSchema) -> Any:
-    """Return the value that a text on the command line stands for.
+    """Return the value of a string on the command line.
 
-    It is taken literally where the schema's type is string. Where string is one type of
-    several, a text that reads as a value of another of them is that value, and literal
-    otherwise. Anything else is read as YAML.
+    If the schema's type is string, the string is used literally. If string is one of several types, a
+    string that is a YAML value of another of these types becomes that value, and is used literally
+    otherwise. In all other cases it is parsed as YAML.
 
     Raises:
-        InputTextError: It should be YAML, and is not; or it has bytes in it that are not UTF-8.
+        InputTextError: It is not valid YAML where it should be, or contains bytes that are not UTF-8.
     """
     try:
         data = text.encode("utf-8")
@@ -56,5 +56,5 @@ def _types(schema: JsonSchema) -> list[str]:
 
 
 def _is_one_of(value: Any, types: list[str]) -> bool:
-    # bool is an int to Python, not to JSON.
+    # bool is an int in Python, but not in JSON.
     return any(type(value) in _KINDS.get(name, ()) for name in types)

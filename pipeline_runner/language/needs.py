@@ -1,6 +1,6 @@
-"""What a process must have to serve a run: looked at before the run is started or taken up.
+"""What a process needs to serve a run. It is checked before the run is started or resumed.
 
-What is missing in the middle of a run fails steps, and then the undos that need the same.
+Something that is missing in the middle of a run would fail steps, and then the undos that need it too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,19 +20,19 @@ SECRET = "x-secret"  # noqa: S105 - a keyword
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the steps and undos of a pipeline and of its children need where they run."""
+    """What the steps and undos of a pipeline and its children need where they run."""
 
     secrets: tuple[str, ...] = ()
     extras: tuple[tuple[str, str], ...] = ()
     """Activities, and the optional part of this package that each needs."""
 
     def missing(self) -> list[str]:
-        """Say what this process lacks."""
+        """Return what is missing in this process."""
         return [*_missing_secrets(self.secrets), *_missing_extras(self.extras)]
 
 
 def needs_of(loaded: Loaded) -> Needs:
-    """Return what a process needs that runs a pipeline all by itself."""
+    """Return what a process needs that serves all of a pipeline."""
     assert loaded.bundle is not None
     secrets: dict[str, None] = {}
     parts: dict[str, str] = {}
@@ -47,7 +47,7 @@ def needs_of(loaded: Loaded) -> Needs:
 
 
 def served_here(call: model.Call, catalogue: Catalogue) -> bool:
-    """Tell whether workers of this package serve a call, rather than somebody else's worker."""
+    """Tell whether workers of this package serve a call, not other workers."""
     if isinstance(call, model.ChildCall):
         return True
     entry = catalogue.get(call.name)
@@ -62,7 +62,7 @@ def _secrets_of(call: model.ActivityCall, pipeline: model.Pipeline, catalogue: C
     schema: Mapping[str, Any] = catalogue[call.name].input or {}
     for name, about in schema.get("properties", {}).items():
         value = (call.input or {}).get(name)
-        # A template's value is known in the run alone.
+        # The value of a template is known only in the run.
         if about.get(SECRET) and isinstance(value, str) and "{" not in value:
             yield value
 

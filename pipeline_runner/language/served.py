@@ -15,7 +15,7 @@ from pipeline_runner.language.yaml.nodes import Node, Scalar, Source
 
 
 def same_names(documents: Iterable[Document]) -> Iterator[Diagnostic]:
-    """Yield files of one name: a worker can serve only one of them by it."""
+    """Yield files with the same name: a worker can serve only one of them by name."""
     named: dict[str, list[tuple[Source, Node]]] = {}
     for document in documents:
         node = document.root.get("name")
@@ -31,7 +31,7 @@ def same_names(documents: Iterable[Document]) -> Iterator[Diagnostic]:
 
 
 def same_activities(files: Iterable[Activities]) -> Iterator[Diagnostic]:
-    """Yield modules with activities that those of another ``activities.yaml`` have too."""
+    """Yield modules that share activities with the modules of another ``activities.yaml``."""
     first: dict[str, Source] = {}
     for known in files:
         for source, node, module in _modules(known):
@@ -49,7 +49,7 @@ _HELP = "give them different names, or run a worker for each"
 
 
 def _modules(known: Activities) -> Iterator[tuple[Source, Node, Provider]]:
-    """Yield the modules of a file's own directory, with the place where it names them."""
+    """Yield the modules in a file's own directory, with the position of their names."""
     own = {module.module: module for module in known.modules if module.directory is not None}
     for node in known.root.items("modules") if known.root else ():
         module = own.pop(node.text, None) if isinstance(node, Scalar) else None

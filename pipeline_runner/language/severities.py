@@ -1,7 +1,7 @@
-"""Every rule of the checker, and how bad what it finds is.
+"""The severity of every rule of the checker.
 
-With an error nothing is started; a warning is told, and a comment may ignore it. What each rule
-means is on its page in :mod:`pipeline_runner.language.rules`, which checking does not read.
+An error prevents every start. A warning is reported, and a comment may ignore it. The page of each rule
+in :mod:`pipeline_runner.language.rules` describes it; checking does not read these pages.
 """
 
 from typing import Literal

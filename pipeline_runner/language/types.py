@@ -1,7 +1,7 @@
-"""What can be known of a value before a run: a lattice of types.
+"""The types of values before a run: a lattice.
 
-``ANY`` is everything and says nothing; a union is what one of its options is. Whatever is
-not understood is ``ANY``: a missing schema is no reason for a false alarm.
+``ANY`` includes every value; a value of a union has one of its types. Everything that is not understood
+is ``ANY``: a missing schema is not a reason for a false alarm.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ from pipeline_runner.core.suggest import listed
 T = TypeVar("T")
 
 _MAX_DEPTH = 12
-"""How deep schemas are read; beyond it nothing is known."""
+"""The maximum depth to which schemas are read. Below it, nothing is known."""
 
 
 class Type(msgspec.Struct, frozen=True):
-    """Any value at all; the others narrow it down."""
+    """Any value. The other types are narrower."""
 
 
 class Plain(Type, frozen=True):
@@ -26,15 +26,15 @@ class Plain(Type, frozen=True):
 
     kind: Literal["string", "number", "boolean", "null"]
     values: tuple[Any, ...] | None = None
-    """All that it can be, None where that is not known."""
+    """The possible values; None: not known."""
 
 
 class Secret(Type, frozen=True):
-    """A secret, which is a string to the activity only."""
+    """A secret, which is a string only for the activity."""
 
 
 class List(Type, frozen=True):
-    """A list of values of one type."""
+    """A list whose elements have one type."""
 
     item: Type
 
@@ -44,7 +44,7 @@ class Map(Type, frozen=True):
 
     keys: Mapping[str, Type]
     others: Literal["none", "undeclared", "some"]
-    """Whether it has other keys: no; nobody said so, and a schema lets them through; yes."""
+    """Whether it has other keys: no; not declared, but the schema allows them; yes."""
     rest: Type = Type()
     """The type of the values of other keys."""
 
@@ -71,12 +71,12 @@ _JSON_TYPES: dict[str, Type] = {
 
 
 def options(kind: Type) -> tuple[Type, ...]:
-    """Return the types of which a value is one."""
+    """Return the alternatives of a type."""
     return kind.options if isinstance(kind, Union) else (kind,)
 
 
 def union(types: Iterable[Type]) -> Type:
-    """Return the type of a value that is of one of these."""
+    """Return the type of a value that has one of these types."""
     found: list[Type] = []
     given = list(types)
     if len(given) == 1:
@@ -95,14 +95,14 @@ def union(types: Iterable[Type]) -> Type:
 
 
 def is_alike(one: Type, other: Type) -> bool:
-    """Tell whether two types, none of them a union, are of one kind, whatever is in them."""
+    """Tell whether two types, neither of them a union, are of the same kind, whatever their content."""
     if isinstance(one, Plain) and isinstance(other, Plain):
         return one.kind == other.kind
     return type(one) is type(other)
 
 
 def may_be(kind: Type, wanted: Iterable[Type]) -> bool:
-    """Tell whether a value may be of one of these types; a secret is a matter of its own."""
+    """Tell whether a value may have one of these types. Secrets are handled separately."""
     for option in options(kind):
         if type(option) is Type or isinstance(option, Secret):
             return True
@@ -113,7 +113,7 @@ def may_be(kind: Type, wanted: Iterable[Type]) -> bool:
 
 
 def _joined(one: Type, other: Type) -> Type:
-    """Return the type of what is one or the other, of two that are alike."""
+    """Return the type of a value that has one or the other of two types of the same kind."""
     if one is other or one == other:
         return one
     match one, other:
@@ -122,14 +122,14 @@ def _joined(one: Type, other: Type) -> Type:
         case List(item=a), List(item=b):
             return List(union([a, b]))
         case Map(), Map():
-            # A key that only one of them has is there or not: nothing is said of the others.
+            # A key that only one of them has may be missing. Nothing is said about the other keys.
             keys = {key: union([one.keys[key], other.keys[key]]) for key in one.keys if key in other.keys}
             return Map(keys, "some")
     return one
 
 
 def base(kind: Type) -> Type:
-    """Return a type without what its values are."""
+    """Return a type without its possible values."""
     return Plain(kind.kind) if isinstance(kind, Plain) else kind
 
 
@@ -160,7 +160,7 @@ _MOST_KNOWN = 10_000
 
 
 def by_identity(function: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Remember what a function gives for a schema of the catalogue: it lives long, and is never changed."""
+    """Cache a function's results for schemas of the catalogue, which live long and never change."""
     found: dict[int, tuple[Any, T]] = {}
 
     def remembered(schema: Any) -> T:
@@ -176,12 +176,12 @@ def by_identity(function: Callable[[Any], T]) -> Callable[[Any], T]:
 
 @by_identity
 def of_catalogue(schema: Any) -> Type:
-    """Return what :func:`of_schema` does for a schema of the catalogue, which many files share."""
+    """Return the type for a schema of the catalogue, which many files share; see :func:`of_schema`."""
     return of_schema(schema)
 
 
 def of_schema(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Type:
-    """Return the type of what a JSON Schema (2020-12) lets through; ``ANY`` where it is not understood."""
+    """Return the type of the values that a JSON Schema (2020-12) accepts; ``ANY`` if it is not understood."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return ANY
     definitions = definitions if definitions is not None else schema.get("$defs", {})
@@ -223,7 +223,7 @@ def _of_type(name: Any, schema: dict[str, Any], definitions: Mapping[str, Any], 
 
 
 def words(kind: Type) -> str:
-    """Name a type, as the language names values: ``a string``, ``a list``."""
+    """Return the name of a type, as the language names values: ``a string``, ``a list``."""
     match kind:
         case Plain(kind="null"):
             return "null"
@@ -246,14 +246,14 @@ Place = tuple[str | int, ...]
 
 
 def misfits(actual: Type, expected: Type) -> Iterator[tuple[Place, Type, Type]]:
-    """Yield where a value certainly is not what is expected: the path, what it is, what it should be."""
+    """Yield where a value certainly does not match: the path, its type, the expected type."""
     if type(expected) is Type or type(actual) is Type or actual is expected:
         return
     wanted = options(expected)
     if isinstance(actual, Plain):
         for one in wanted:
             if isinstance(one, Plain) and one.kind == actual.kind and one.values is None:
-                return  # as most do, whatever else there is
+                return  # the most common case
     found = [list(_misfit(one, wanted)) for one in options(actual)]
     if all(found):
         path, inner, outer = found[0][0]
@@ -284,5 +284,5 @@ def _misfit(actual: Type, wanted: tuple[Type, ...]) -> Iterator[tuple[Place, Typ
 
 
 def shown(values: Iterable[Any]) -> str:
-    """List the values that something can have."""
+    """Return a list of possible values for a message."""
     return listed([f'"{value}"' if isinstance(value, str) else str(value) for value in values])

@@ -1,7 +1,7 @@
-"""From a path to a bundle, or to everything that is wrong: the door to the language.
+"""Loads files: from a path to a bundle, or to all errors. This is the entry point of the language.
 
-:func:`load` is for running one pipeline, :func:`check_paths` for checking many. Children are
-files relative to the file that names them; each file is read and checked once.
+:func:`load` is for running one pipeline, :func:`check_paths` for checking many. Children are files
+relative to the file that names them. Each file is read and checked once.
 """
 
 import errno
@@ -24,50 +24,50 @@ from pipeline_runner.language.yaml import ignores, loader
 from pipeline_runner.language.yaml.nodes import MappingNode, Node, Source
 
 MAX_CHAIN = 32
-"""How deep children may name children."""
+"""The maximum depth of children."""
 
 STDIN = "<stdin>"
-"""What messages call the pipeline that comes from standard input."""
+"""The name of a pipeline from standard input in messages."""
 
 TEXT = "<string>"
-"""What messages call a pipeline that a program has as a string."""
+"""The name of a pipeline from a string in messages."""
 
-# Where it stands for its children. No file has this name, so none is taken for it.
+# The file from which its children are found. No real file has this name, so it cannot be confused with one.
 _STDIN_NAME = "\0stdin"
 
 
 class UsageError(ValueError):
-    """A path or module on the command line is not what it should be."""
+    """A path or module on the command line is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A pipeline file with all its children, ready to be started if nothing is wrong."""
+    """A pipeline file with all its children, ready to be started if there are no errors."""
 
     bundle: Bundle | None
-    """None where there are errors."""
+    """None if there are errors."""
     diagnostics: tuple[Diagnostic, ...]
-    """Of all files, in order; warnings too."""
+    """Of all files, in order, including warnings."""
     sources: dict[str, str]
-    """The text of each file by the path that its diagnostics show."""
+    """The content of each file, by the path that its diagnostics show."""
     catalogue: Catalogue
-    """What the steps of the root file can name."""
+    """The activities that the steps of the root file can call."""
     modules: tuple[Provider, ...]
     """Python modules that a worker for this bundle serves, without the built-in ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What is wrong with some files."""
+    """The diagnostics of some files."""
 
     diagnostics: tuple[Diagnostic, ...]
     sources: dict[str, str]
     files: tuple[str, ...]
     """The files that were checked, children included."""
     unreadable: tuple[str, ...]
-    """What could not be checked, each with the reason, in words."""
+    """What could not be checked, each with the reason."""
     unread: tuple[str, ...]
-    """Modules that were not imported, and whose activities are not known."""
+    """Modules that were not imported, so that their activities are not known."""
 
 
 @dataclass(kw_only=True)
@@ -75,13 +75,13 @@ class _File:
     source: Source
     document: Document | None = None
     children: dict[str, Path] = field(default_factory=dict)
-    """Paths of the children by what the file calls them."""
+    """Paths of the children, by their paths in the file."""
     height: int | None = 1
-    """How many pipelines stand each inside the one before, from this one on; None: without end."""
+    """The length of the longest chain of children from this pipeline on; None: it has no end."""
 
 
 _Visit = Iterator["_Visit"]
-"""The check of a file. It yields those that must be done before it goes on."""
+"""The check of a file. It yields the checks that must be done before it continues."""
 
 
 def load(path: str | Path, *, modules: Iterable[str | Activity] = ()) -> Loaded:
@@ -106,11 +106,11 @@ def load(path: str | Path, *, modules: Iterable[str | Activity] = ()) -> Loaded:
 
 
 def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[str | Activity] = ()) -> Loaded:
-    """Check and resolve a pipeline that is in no file; see :func:`load`.
+    """Check and resolve a pipeline from a string; see :func:`load`.
 
     Args:
         text: The pipeline, as YAML.
-        base: The directory in which it is taken to be; None: the current one.
+        base: The directory to which its paths are relative; None: the current one.
         modules: Python modules with activities, or activities themselves.
 
     Raises:
@@ -143,16 +143,16 @@ def check_paths(
     stdin: BinaryIO | None = None,
     imports: bool = True,
 ) -> Checked:
-    """Check files, and the pipelines in folders. What cannot be read does not stop the others.
+    """Check files, and the pipelines in directories. A file that cannot be read does not stop the others.
 
     Args:
-        paths: The files and folders.
+        paths: The files and directories.
         modules: Python modules with activities, from the command line, or activities themselves.
-        stdin: What the path ``-`` stands for; None: a file of that name.
+        stdin: The content for the path ``-``; None: a file with that name.
         imports: Whether modules may be imported, which runs their code.
 
     Raises:
-        UsageError: A module of the command line cannot be imported, or standard input not be read.
+        UsageError: A module of the command line cannot be imported, or standard input cannot be read.
     """
     workspace = _Workspace(modules, imports=imports)
     workspace.visit_all(paths, stdin)
@@ -178,12 +178,12 @@ class _Workspace:
         self._modules = tuple(modules)
         self._imports = imports
         self._open: dict[Path, None] = {}
-        """The files that are being checked, each a child of the one before."""
+        """The files that are being checked, each a child of the previous one."""
         self._nearest: dict[Path, Path | None] = {}
-        """The catalogue's file, by the folder of a pipeline."""
+        """The catalogue's file, by the directory of a pipeline."""
 
     def visit_all(self, paths: Iterable[str | Path], stdin: BinaryIO | None) -> None:
-        """Check files, and the pipelines in folders; see :func:`check_paths`."""
+        """Check files, and the pipelines in directories; see :func:`check_paths`."""
         for path in paths:
             if path == "-" and stdin is not None:
                 self.visit_stream(stdin)
@@ -195,7 +195,7 @@ class _Workspace:
                 self.unreadable.append(_unreadable(shown, error))
 
     def compare(self) -> None:
-        """Look for what no worker can serve together."""
+        """Report what no worker can serve together."""
         documents = (file.document for file in self.files.values())
         self.diagnostics += served.same_names(document for document in documents if document)
         self.diagnostics += served.same_activities(self.activities.values())
@@ -212,10 +212,10 @@ class _Workspace:
             self.visit(absolute, shown)
 
     def _yaml_files(self, folder: Path, shown: str) -> Iterator[Path]:
-        """Yield what may be a pipeline below a folder, in order.
+        """Yield the files below a directory that may be pipelines, in order.
 
-        What is hidden is somebody else's: the lock of an editor, the other half of a file from a Mac. So
-        are the folders of npm's packages.
+        Hidden files belong to other programs, such as the lock of an editor, or the other half of a
+        file from a Mac. So do the directories of npm's packages.
         """
 
         def unreadable(error: OSError) -> None:
@@ -234,7 +234,7 @@ class _Workspace:
                     yield path
 
     def visit(self, path: Path, shown: str) -> _File:
-        """Check a file and its children, unless that is done already.
+        """Check a file and its children, unless that is already done.
 
         Raises:
             OSError: The file cannot be read.
@@ -245,7 +245,7 @@ class _Workspace:
         return self.files[path]
 
     def visit_found(self, path: Path, shown: str) -> None:
-        """Check a file found in a folder, if it is a pipeline or cannot be read as YAML."""
+        """Check a file found in a directory, if it is a pipeline or cannot be parsed as YAML."""
         if path in self.files:
             return
         try:
@@ -257,7 +257,7 @@ class _Workspace:
             self._add(path, source, root, diagnostics)
 
     def visit_stream(self, stream: BinaryIO) -> None:
-        """Check a pipeline that is in no file, as if it were one in the current folder."""
+        """Check a pipeline from a stream, as if it were a file in the current directory."""
         path = Path(os.path.abspath(_STDIN_NAME))
         if path in self.files:
             raise UsageError('standard input, "-", can be read only once')
@@ -268,12 +268,12 @@ class _Workspace:
         self.add_text(path, STDIN, data)
 
     def add_text(self, path: Path, shown: str, data: bytes) -> None:
-        """Check a pipeline that is in no file, as if it were in the file of this path."""
+        """Check a pipeline that is not in a file, as if it were in the file at this path."""
         source, root, diagnostics = _tree(*loader.decode(data, shown))
         self._add(path, source, root, diagnostics)
 
     def activities_for(self, folder: Path, shown: str) -> Activities:
-        """Return the catalogue for the files of a folder."""
+        """Return the catalogue for the files of a directory."""
         if folder not in self._nearest:
             self._nearest[folder] = catalogue_file.nearest(folder)
         path = self._nearest[folder]
@@ -305,7 +305,7 @@ class _Workspace:
         return Bundle(root=_key(root, root), pipelines=pipelines)
 
     def told(self) -> tuple[Diagnostic, ...]:
-        """Return what is wrong in all files, but for the warnings that their comments ignore."""
+        """Return the diagnostics of all files, without the warnings that comments ignore."""
         found: dict[str, list[Diagnostic]] = {}
         for diagnostic in self.diagnostics:
             found.setdefault(diagnostic.path, []).append(diagnostic)
@@ -316,7 +316,7 @@ class _Workspace:
         return tuple(tidy(one for group in found.values() for one in group))
 
     def _trees(self) -> Iterator[tuple[Source, Node]]:
-        """Yield the files whose YAML is sound."""
+        """Yield the files whose YAML is valid."""
         for file in self.files.values():
             if file.document:
                 yield file.source, file.document.root
@@ -325,7 +325,7 @@ class _Workspace:
                 yield known.sources[0], known.root
 
     def _add(self, path: Path, source: Source, root: Node | None, found: list[Diagnostic]) -> None:
-        """Check a file, and before it its children: one after the other, since a chain may be long."""
+        """Check a file, and before it its children: in a loop, because a chain of children may be long."""
         waiting = [self._visit(path, source, root, found)]
         while waiting:
             if inner := next(waiting[-1], None):

@@ -1,1 +1,1 @@
-"""The embedded Temporal server: started on demand, shared, ended with its last user."""
+"""The embedded Temporal server: it starts on demand, is shared, and stops with its last user."""

@@ -1,8 +1,8 @@
-"""A Temporal dev server as a child process, tuned so that steps and short timers are prompt.
+"""A Temporal dev server as a child process, with settings for fast steps and short timers.
 
-The settings were found by measuring: a stock dev server hands out every task on a 50 ms
-grid, and makes every timer under a second last a second. Imports the standard library
-only, since the keeper of the embedded server has to start fast.
+The settings were found by measuring: a dev server with default settings distributes tasks on a 50 ms
+grid, and makes every timer under a second last a second. Imports only the standard library, because the
+keeper of the embedded server has to start fast.
 """
 
 import os
@@ -28,7 +28,7 @@ _SETTINGS = (
     "frontend.WorkerCommandsEnabled=true",
 )
 TIME_SKIPPING = "frontend.WorkflowTimeSkippingEnabled=true"
-"""Extra setting for tests that skip time."""
+"""An additional setting for tests that skip time."""
 
 _STOP = 5.0
 _ATTEMPTS = 5
@@ -39,10 +39,10 @@ class ServerError(Exception):
 
 
 def find_binary() -> str:
-    """Return the path of the ``temporal`` program: on PATH, else beside this Python.
+    """Return the path of the ``temporal`` program: on PATH, or else beside this Python.
 
     Raises:
-        ServerError: There is none.
+        ServerError: It is not installed.
     """
     beside = str(Path(sys.executable).parent)
     found = shutil.which("temporal") or shutil.which("temporal", path=beside)
@@ -55,10 +55,10 @@ def find_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody uses.
+    """Return an unused TCP port of the loopback interface.
 
-    It lies below the range that systems take for connections (Linux: from 32768), so that no
-    connection is given it before a server listens.
+    It is below the range that systems use for outgoing connections (Linux: from 32768), so that no
+    connection gets it before a server listens on it.
 
     Raises:
         ServerError: None was found.
@@ -85,7 +85,7 @@ class DevServer:
         return f"127.0.0.1:{self.port}"
 
     def stop(self) -> None:
-        """End the server and wait until it has gone."""
+        """Stop the server, and wait until it has exited."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -96,7 +96,7 @@ class DevServer:
         process_reaper.release(self.process.pid)
 
     def kill(self) -> None:
-        """Kill the server, as a crash would."""
+        """Kill the server, as in a crash."""
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
         process_reaper.release(self.process.pid)
@@ -112,19 +112,19 @@ def start(
     timeout: float = 30.0,
     new_session: bool = True,
 ) -> DevServer:
-    """Start a server and return when it answers.
+    """Start a server, and return when it answers.
 
-    It dies with this process, however this process ends.
+    It ends with this process, however this process ends.
 
     Args:
-        database: SQLite file that runs are kept in; None: in memory.
+        database: SQLite file for the runs; None: in memory.
         port: Port of the frontend; None: a free one.
         ui_port: Port of the web UI; None: no UI.
         log: Where its output goes.
         settings: Further dynamic configuration, ``key=value``.
-        timeout: Seconds until it must answer.
-        new_session: Put it into a process group of its own, which is guarded.
-            False: the caller guards the group that both belong to.
+        timeout: Seconds within which it must answer.
+        new_session: Put it into its own process group, which is guarded. False: the caller guards the group
+            that both belong to.
 
     Raises:
         ServerError: It did not start.
@@ -140,7 +140,7 @@ def start(
             return DevServer(process=process, port=chosen, ui_port=ui_port)
         ended = process.poll() is not None
         DevServer(process=process, port=chosen, ui_port=ui_port).stop()
-        # Somebody else may have taken the port in between.
+        # Another program may have taken the port in between.
         if not ended or port is not None or attempt == _ATTEMPTS - 1:
             break
     state = f"ended with exit code {process.returncode}" if ended else f"did not answer within {timeout:g} s"
@@ -156,8 +156,8 @@ def _begin(command: list[str], new_session: bool, **settings: Any) -> "subproces
 def _environment(database: Path | None) -> dict[str, str]:
     """Return the server's environment, in which it finds a user and a home directory.
 
-    It asks for both, and knows a user whom the system has no entry for by these variables alone.
-    The home is its own, so that no configuration of Temporal's command, readable or not, is its.
+    It needs both. It recognizes a user without an entry in the system only by these variables. It has
+    its own home directory, so that it ignores any configuration of Temporal's command, readable or not.
     """
     kept = {key: value for key, value in os.environ.items() if key != "XDG_CONFIG_HOME"}
     home = "/nonexistent" if database is None else str(database.parent)
@@ -188,11 +188,11 @@ def _command(
 
 
 def _answers(process: "subprocess.Popen[bytes]", port: int, timeout: float) -> bool:
-    """Wait until the server listens; one that has ended does not, whoever else does."""
+    """Wait until the server listens. Return False if it has ended, whatever else listens."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
         if _listens(port):
-            # The port may be another program's, and the server on its way out.
+            # The port may belong to another program, and the server may be about to exit.
             time.sleep(0.02)
             return process.poll() is None
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The embedded server as commands see it: there while somebody uses it, gone afterwards."""
+"""The embedded server as commands see it: it exists while somebody uses it."""
 
 import json
 import os
@@ -29,11 +29,11 @@ class Embedded:
     """URL of the web UI."""
     folder: Path
     key: bytes = field(repr=False)
-    """Signs what the workers of this user's commands run."""
+    """The key that signs what the workers of this user's commands run."""
 
 
 class NoHomeError(ServerError):
-    """Nothing says where the state directory is."""
+    """There is no home directory, so there is no default for the state directory."""
 
 
 def state_folder() -> Path:
@@ -52,19 +52,19 @@ def state_folder() -> Path:
 
 
 class Joining:
-    """The way into the embedded server: begun early, waited for when the server is needed.
+    """Joins the embedded server: early and without waiting, then waits when the server is needed.
 
-    A place among its users comes first, then a keeper where there is none. A server that was
-    started here ends at once if it was not needed after all, and nobody else has come.
+    It first becomes one of the server's users, and then starts a keeper if there is none. If the server
+    was started here, is not needed after all, and has no other user, it stops at once.
     """
 
     def __init__(self, folder: Path, *, port: int = 0, ui_port: int = 0) -> None:
-        """Take no lock yet, and start nothing.
+        """Prepare to join. This takes no lock and starts nothing.
 
         Args:
-            folder: The state folder; made if it is not there.
+            folder: The state directory. It is created if it does not exist.
             port: Port of the frontend if a server is started here; 0: any.
-            ui_port: Port of the web UI, likewise.
+            ui_port: Port of the web UI if a server is started here; 0: any.
         """
         self.folder = folder
         self._ports = (port, ui_port)
@@ -75,7 +75,7 @@ class Joining:
         self._obstacle = ""
 
     def begin(self) -> None:
-        """Have the server started as far as that needs no waiting.
+        """Start the server, as far as that is possible without waiting.
 
         Raises:
             ServerError: It cannot be started.
@@ -90,7 +90,7 @@ class Joining:
         """Wait until the server can be used.
 
         Raises:
-            ServerError: It cannot be started. The message holds the end of its log.
+            ServerError: It cannot be started. The message contains the end of its log.
         """
         find_binary()
         try:
@@ -101,11 +101,11 @@ class Joining:
         return server
 
     def close(self) -> None:
-        """Leave the server; end it if it was begun here for nothing. A second call does nothing."""
+        """Leave the server. Stop it if it was started here but not needed. A second call does nothing."""
         keeper, users = self._keeper, self._users
         self._keeper = self._users = None
         with self._open:
-            # With the lock for ourselves alone nobody uses the server, and nobody waits for it.
+            # If we hold the lock exclusively, nobody uses the server, and nobody waits for it.
             if keeper is not None and users is not None and not self._needed and lock(users):
                 with suppress(ProcessLookupError):
                     os.killpg(keeper.pid, signal.SIGKILL)
@@ -126,7 +126,7 @@ class Joining:
             time.sleep(0.02)
 
     def _look(self) -> Embedded | None:
-        """Return the server if it is there; start a keeper where there is none, or none any more."""
+        """Return the server if it runs. Start a keeper if there is none, or none any more."""
         if self._users is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._users = self._open.enter_context((self.folder / "users.lock").open("ab"))
@@ -136,7 +136,7 @@ class Joining:
         if self._keeper is None:
             self._obstacle = f"another command is starting the server in {self.folder}, but does not finish"
             with (self.folder / "start.lock").open("ab") as starting:
-                # Without this lock, what the card says may be of a server that has gone.
+                # Without this lock, the card may describe a server that has stopped.
                 if not lock(starting):
                     return None
                 self._obstacle = ""
@@ -149,14 +149,14 @@ class Joining:
 
 @contextmanager
 def embedded_server(joining: Joining, *, stays: bool = False) -> Iterator[Embedded]:
-    """Use the embedded server: join the one that runs, or have one started.
+    """Use the embedded server: join the running one, or start one.
 
     Args:
-        joining: The way there; closed afterwards.
-        stays: The caller is a server command, which others may leave a run to.
+        joining: Joins the server, and is closed at the end.
+        stays: The caller is a ``server`` command, which keeps running when other commands leave.
 
     Raises:
-        ServerError: It cannot be started. The message holds the end of its log.
+        ServerError: It cannot be started. The message contains the end of its log.
     """
     with ExitStack() as stack:
         stack.callback(joining.close)
@@ -173,14 +173,14 @@ def _staying(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ServerError(f"the state directory {folder} cannot be used: {error.strerror}") from None
     with stay:
-        # Whoever looks whether a server stays holds this lock for a moment.
+        # A command that checks whether a server stays holds this lock for a moment.
         if not lock(stay, shared=True, timeout=_WAIT):
             raise ServerError(f"cannot acquire the lock {folder / 'stays.lock'}")
         yield
 
 
 def server_stays(folder: Path) -> bool:
-    """Tell whether a ``run-pipeline server`` keeps the embedded server of a folder running."""
+    """Tell whether a ``run-pipeline server`` keeps the embedded server of a directory running."""
     if not (folder / "stays.lock").exists():
         return False
     with (folder / "stays.lock").open("ab") as stay:
@@ -188,7 +188,7 @@ def server_stays(folder: Path) -> bool:
 
 
 def _spawn(folder: Path, port: int, ui_port: int, starting: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start a keeper, which holds the lock of those who start one until the server answers."""
+    """Start a keeper. It holds the start lock until its server answers."""
     (folder / "server.json").unlink(missing_ok=True)
     numbers = [str(number) for number in (port, ui_port, starting.fileno())]
     log: IO[bytes]
@@ -199,13 +199,13 @@ def _spawn(folder: Path, port: int, ui_port: int, starting: IO[bytes]) -> "subpr
             stdout=log,
             stderr=log,
             pass_fds=[starting.fileno()],
-            # Ctrl-C in the terminal is for the command, which still needs the server.
+            # Ctrl-C in the terminal is meant for the command, which still needs the server.
             start_new_session=True,
         )
 
 
 def _read_card(folder: Path) -> Embedded | None:
-    """Return what the keeper says of its server; None: it does not answer yet."""
+    """Return what the keeper has written about its server; None: it does not answer yet."""
     try:
         card = json.loads((folder / "server.json").read_text())
     except FileNotFoundError:
@@ -219,7 +219,7 @@ def _has_no_keeper(folder: Path) -> bool:
 
 
 def _tail(log: Path) -> str:
-    """Return the end of a log, its last error first, in lines that people can read."""
+    """Return the end of a log in readable lines, with its last error first."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:

@@ -1,18 +1,18 @@
-"""The keeper of the embedded server: starts it, watches it, ends it with its last user.
+"""The keeper of the embedded server: starts it, watches it, and stops it with its last user.
 
-Run as ``python -m pipeline_runner.server.keeper FOLDER PORT UI_PORT START`` (ports: 0: any;
-START: the descriptor of ``start.lock``). Three lock files in the folder say who is there; the
-kernel drops a lock with the process that holds it, however that ends:
+Run as ``python -m pipeline_runner.server.keeper FOLDER PORT UI_PORT START`` (ports: 0: any; START: the
+descriptor of ``start.lock``). Three lock files in the directory show who uses it. The kernel releases a
+lock when the process that holds it ends, however it ends:
 
 ``users.lock``
-    Shared, by every command that uses the server. When the keeper can have it for itself,
-    nobody is left. It keeps it until it has gone, so that a newcomer waits.
+    Shared, held by every command that uses the server. If the keeper gets it exclusively, nobody is left.
+    The keeper then holds it until it has exited, so that a new command waits.
 ``keeper.lock``
-    Exclusive, by the keeper: there is one per folder, and so one server per database file
-    (the server itself would let two open the same file).
+    Exclusive, held by the keeper: there is one per directory, and therefore one server per database file
+    (the server itself would let two servers open the same file).
 ``start.lock``
-    Exclusive, by the command that is looking whether there is a keeper, and starts one; then
-    by that keeper, until its server answers.
+    Exclusive, held by the command that checks whether there is a keeper and starts one, and then by that
+    keeper, until its server answers.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ _RESTARTS = 5
 
 
 def lock(file: IO[bytes], *, shared: bool = False, timeout: float = 0.0) -> bool:
-    """Take a lock on an open file; return whether it was had within ``timeout`` seconds."""
+    """Lock an open file. Return whether that succeeded within ``timeout`` seconds."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     end = time.monotonic() + timeout
     while True:
@@ -49,18 +49,18 @@ def lock(file: IO[bytes], *, shared: bool = False, timeout: float = 0.0) -> bool
 
 
 def keep(folder: Path, port: int, ui_port: int, start: int) -> int:
-    """Run the server until nobody uses it any more; return an exit code.
+    """Run the server until nobody uses it any more. Return an exit code.
 
     Args:
-        folder: The state folder.
+        folder: The state directory.
         port: Port of the frontend; 0: any.
         ui_port: Port of the web UI; 0: any.
         start: Descriptor of ``start.lock``, closed as soon as the server answers.
     """
-    # In this order: who gets hold of the users' lock must not find the keeper's still taken.
+    # In this order: whoever gets the users' lock must not find the keeper's lock still held.
     with (folder / "users.lock").open("ab") as users, (folder / "keeper.lock").open("ab") as mine:
         if not lock(mine, timeout=10):
-            return 0  # another keeper has come first
+            return 0  # another keeper was faster
         stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -76,7 +76,7 @@ def keep(folder: Path, port: int, ui_port: int, start: int) -> int:
                     if restarts == _RESTARTS:
                         return 1
                     restarts += 1
-                    # On the same port: workers and clients find it again by themselves.
+                    # On the same port: workers and clients reconnect by themselves.
                     server = _start(folder, server.port, server.ui_port or 0)
                     _announce(card, server)
         finally:
@@ -86,9 +86,9 @@ def keep(folder: Path, port: int, ui_port: int, start: int) -> int:
 
 
 def _deserted(users: IO[bytes]) -> bool:
-    """Tell whether nobody uses the server; then the lock is held, and newcomers wait.
+    """Tell whether nobody uses the server. If so, hold the lock, so that new commands wait.
 
-    The next command of a script gets a moment to come, since a stop takes the server a second.
+    The next command of a script gets a moment to start, because stopping the server takes a second.
     """
     if not lock(users):
         return False
@@ -113,10 +113,10 @@ def _start(folder: Path, port: int, ui_port: int) -> devserver.DevServer:
 
 
 def _remove_half_made(database: Path) -> None:
-    """Remove a database whose first server was killed while it made the tables.
+    """Remove a database whose first server was killed while it created the tables.
 
-    The server would take the file as it is, and never answer. One that holds runs is sound,
-    and was made by a version that did not mark it.
+    The server would use the file as it is, and never answer. A database with runs is complete; an
+    earlier version created it and did not mark it.
     """
     if not database.exists() or _holds_runs(database):
         return
@@ -130,7 +130,7 @@ def _holds_runs(database: Path) -> bool:
     with closing(sqlite3.connect(database, timeout=5)) as connection:
         try:
             return connection.execute("SELECT 1 FROM executions LIMIT 1").fetchone() is not None
-        except sqlite3.DatabaseError:  # no such table, or no database
+        except sqlite3.DatabaseError:  # no such table, or not a database
             return False
 
 
@@ -143,8 +143,8 @@ def _announce(card: Path, server: devserver.DevServer) -> None:
 
 def main() -> int:
     """Run as a program."""
-    # The keeper leads a process group. It is guarded before the server becomes a part of it, so that
-    # there is no moment in which a kill leaves the server behind.
+    # The keeper leads a process group, which is guarded before the server joins it. A kill can therefore
+    # never leave the server behind.
     group = os.getpid()
     if os.getpgrp() != group:
         os.setsid()

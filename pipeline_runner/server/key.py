@@ -1,4 +1,4 @@
-"""The key of a state directory: by it the commands of a user know each other's runs.
+"""The key of a state directory, by which the commands of a user recognize each other's runs.
 
 Imports no temporalio.
 """
@@ -15,10 +15,10 @@ SIZE = 32
 
 
 def signing_key(directory: Path) -> bytes:
-    """Return the key of a state directory, and make it if there is none.
+    """Return the key of a state directory. Create it if there is none.
 
     Raises:
-        ServerError: It cannot be read or made, belongs to another user, or is damaged.
+        ServerError: It cannot be read or created, belongs to another user, or is damaged.
     """
     file = directory / NAME
     try:
@@ -30,7 +30,7 @@ def signing_key(directory: Path) -> bytes:
 
 
 def _make(file: Path) -> None:
-    """Make a key, unless another command has made one first."""
+    """Create a key, unless another command has created one first."""
     draft = file.with_name(f"{NAME}.{secrets.token_hex(4)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(draft, flags, 0o600), "wb") as new:
@@ -53,7 +53,7 @@ def _read(file: Path) -> bytes:
         owner = os.fstat(opened.fileno()).st_uid
         key = opened.read(SIZE + 1)
     if owner not in (os.geteuid(), 0):
-        # Whoever knows the key has this user run things.
+        # Whoever knows the key can make this user run anything.
         raise ServerError(
             f"the key {file} belongs to another user (uid {owner}): use your own state directory"
         )

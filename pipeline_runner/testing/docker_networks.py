@@ -20,7 +20,7 @@ class Network:
     prefix: str = "172.18.0"
     members: dict[str, str] = field(default_factory=dict)
     options: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Of the connections of some of them."""
+    """The driver options of connections, by container."""
 
     def join(self, container: str) -> None:
         """Give a container an address."""

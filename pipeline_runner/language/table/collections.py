@@ -31,7 +31,7 @@ class ListOf(Shape, frozen=True, kw_only=True):
     at_least: int = 0
     unique: bool = False
     hint: str | None = None
-    """Help for what is no list."""
+    """Help for a value that is not a list."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, SequenceNode):
@@ -74,7 +74,7 @@ class ListOf(Shape, frozen=True, kw_only=True):
 
 
 class MapOf(Shape, frozen=True, kw_only=True):
-    """A mapping from names of the author's choice."""
+    """A mapping whose keys are names that the author chooses."""
 
     value: Shape
     key: Text | None = None
@@ -82,7 +82,7 @@ class MapOf(Shape, frozen=True, kw_only=True):
     """One key in messages: ``the name of an input``."""
     at_least: int = 0
     hint: str | None = None
-    """Help for what is no mapping."""
+    """Help for a value that is not a mapping."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, MappingNode):
@@ -120,7 +120,7 @@ class Forms(Shape, frozen=True, kw_only=True):
     sequence: Shape | None = None
     mapping: Shape | None = None
     hint: str | None = None
-    """Help for what is none of them."""
+    """Help for a value that has none of the forms."""
 
     def _of(self, node: Node) -> Shape | None:
         match node:
@@ -154,11 +154,11 @@ class Forms(Shape, frozen=True, kw_only=True):
 
 
 class OneOf(Shape, frozen=True, kw_only=True):
-    """A mapping of one of two shapes: a key tells which."""
+    """A mapping of one of two shapes: a key decides which."""
 
     key: str
     shape: Shape
-    """Of a mapping with the key."""
+    """The shape of a mapping with the key."""
     other: Shape
 
     def _of(self, node: Node) -> Shape:
@@ -179,7 +179,7 @@ class OneOf(Shape, frozen=True, kw_only=True):
 
 
 class Later(Shape, frozen=True):
-    """A named shape that contains itself: the steps of a block. Their templates are their own affair."""
+    """A named shape that contains itself: the steps of a block. It does not report their templates."""
 
     get: Callable[[], Shape]
 
@@ -199,7 +199,7 @@ class Field(msgspec.Struct, frozen=True):
     """What it is, if this version reads it but does not run it yet."""
 
     def check(self, entry: Entry, source: Source) -> Found:
-        """Return what is wrong with an entry of this field."""
+        """Return the errors of an entry of this field."""
         found = self.shape.check(entry.value, source, f'"{entry.name}"')
         if not self.later:
             return found
@@ -223,7 +223,7 @@ class Fields(Shape, frozen=True, kw_only=True):
     hints: AnyMapping[str, str] | None = None
     """Help for keys that belong elsewhere."""
     lone: str | None = None
-    """The key that a single value instead of the mapping is meant for."""
+    """The key that a single value in place of the mapping is meant for."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
         if not isinstance(node, MappingNode):
@@ -263,22 +263,22 @@ class Fields(Shape, frozen=True, kw_only=True):
 
 
 class Variants(Shape, frozen=True, kw_only=True, dict=True):
-    """A mapping that does exactly one of several things, each with keys of its own."""
+    """A mapping that does exactly one of several things, each with its own keys."""
 
     name: str
     title: str
     common: AnyMapping[str, Field]
     kinds: AnyMapping[str, AnyMapping[str, Field]]
-    """By the key that says what it does: that key and those that go with it."""
+    """By the key that decides what it does: the keys that go with it, and that key itself."""
     required: tuple[str, ...] = ()
     hints: AnyMapping[str, str] | None = None
-    """Help for keys that other tools have."""
+    """Help for keys of other tools."""
     foreign_kinds: frozenset[str] = frozenset()
-    """Keys that say in other tools what it does."""
+    """Keys that decide what it does in other tools."""
 
     @cached_property
     def _fields(self) -> dict[str, dict[str, Field]]:
-        """By kind; those of all kinds under the empty text."""
+        """By kind. The empty string stands for the keys of all kinds."""
         kinds = {kind: {**self.common, **own} for kind, own in self.kinds.items()}
         return {**kinds, "": {name: field for fields in kinds.values() for name, field in fields.items()}}
 
@@ -290,15 +290,15 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         }
 
     def fields(self, node: MappingNode) -> dict[str, Field]:
-        """Return the fields that a mapping may have, judged by what it does."""
+        """Return the fields that a mapping may have, depending on what it does."""
         return self._fields[self.kind(node) or ""]
 
     def templated(self, node: MappingNode) -> dict[str, Field]:
-        """Return those of :meth:`fields` that may have templates."""
+        """Return those of :meth:`fields` that may contain templates."""
         return self._templated[self.kind(node) or ""]
 
     def kind(self, node: MappingNode) -> str | None:
-        """Return the key that says what it does, None if that is not clear."""
+        """Return the key that decides what it does; None: that is not clear."""
         present = self.kinds.keys() & node.by_name.keys()
         return present.pop() if len(present) == 1 else None
 
@@ -322,7 +322,7 @@ class Variants(Shape, frozen=True, kw_only=True, dict=True):
         return found
 
     def _is_misspelt(self, node: MappingNode, fields: AnyMapping[str, Field]) -> bool:
-        """Tell whether an unknown key is meant to say what it does."""
+        """Tell whether an unknown key is meant to decide what it does."""
         return any(
             name in self.foreign_kinds or nearest(name, self.kinds)
             for name in node.by_name
@@ -393,7 +393,7 @@ _SYNONYMS = {
     "parameters": "inputs", "params": "inputs", "variables": "inputs", "outputs": "output",
     "jobs": "steps", "tasks": "steps", "stages": "steps", "title": "name", "text": "message",
 }  # fmt: skip
-"""What keys are called in other tools."""
+"""Names of keys in other tools."""
 
 
 def _plain(name: str) -> str:
@@ -407,14 +407,14 @@ def _hint(name: str, hints: AnyMapping[str, str] | None) -> str | None:
 def unknown_key(
     entry: Entry, source: Source, title: str, known: AnyMapping[str, Any], help_: str | None
 ) -> Diagnostic:
-    """Return the diagnostic of a key that a mapping does not have."""
+    """Return the diagnostic of a key that is not allowed."""
     near = _meant(entry.name, known)
     help_ = help_ or (f'did you mean "{near}"?' if near else None) or f"the keys are {', '.join(known)}"
     return source.diagnostic(entry.key.span, "unknown-key", f'unknown key "{entry.name}" in {title}', help_)
 
 
 def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
-    """Return the key that an unknown one most likely stands for."""
+    """Return the key that an unknown one most likely means."""
     synonym = _SYNONYMS.get(_plain(name))
     return synonym if synonym in known else nearest(name, known)
 
@@ -422,7 +422,7 @@ def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
 def missing_keys(
     node: MappingNode, source: Source, title: str, required: tuple[str, ...], known: AnyMapping[str, Any]
 ) -> Found:
-    """Return a diagnostic for each required key that is not there, nor meant by an unknown one."""
+    """Return a diagnostic for each required key that is missing and that no unknown key means."""
     missing = [name for name in required if name not in node.by_name]
     if not missing:
         return ()

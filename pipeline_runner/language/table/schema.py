@@ -1,6 +1,6 @@
-"""The published JSON Schema of a pipeline file, written from the table of the language.
+"""Writes the published JSON Schema of a pipeline file, from the table of the language.
 
-``python -m pipeline_runner.language.table.schema > schemas/pipeline.schema.json`` renews it.
+``python -m pipeline_runner.language.table.schema > schemas/pipeline.schema.json`` updates it.
 """
 
 import json
@@ -24,7 +24,7 @@ def pipeline_schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the schema as the file holds it."""
+    """Return the content of the schema file."""
     return json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

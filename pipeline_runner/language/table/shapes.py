@@ -1,9 +1,9 @@
-"""What a value may look like: checks a tree, and writes itself down as JSON Schema.
+"""The shapes of values: each checks a tree, and has a JSON Schema.
 
-The table in :mod:`fields` is made of these and of the lists and mappings in
-:mod:`containers`. A shape knows three things of a value: what is
-wrong with it (``check``), its JSON Schema (``schema``), and which of its texts are templates
-or expressions (``templates``). ``what`` names the value in messages: ``"retry"``, ``a step``.
+The table in :mod:`fields` consists of these, and of the lists and mappings in :mod:`collections`. A
+shape knows three things about a value: what is wrong with it (``check``), its JSON Schema (``schema``),
+and which of its strings are templates or expressions (``templates``). ``what`` names the value in
+messages: ``"retry"``, ``a step``.
 """
 
 import json
@@ -26,22 +26,22 @@ Texts = Iterable[tuple["Scalar", "Mode"]]
 
 
 class Mode(Enum):
-    """How a text is read."""
+    """How a string is interpreted."""
 
     LITERAL = "literal"
-    """As it stands; a template in it is a mistake."""
+    """Literally. A template in it is an error."""
     PROSE = "prose"
-    """As it stands, whatever it holds."""
+    """Literally, whatever it contains."""
     TEMPLATE = "template"
     EXPRESSION = "expression"
     """A bare expression, without braces."""
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """Anything at all; the others narrow it down."""
+    """Any value. The other shapes are narrower."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        """Return what is wrong with a value."""
+        """Return the errors of a value."""
         return ()
 
     def schema(self, defs: Schema) -> Schema:
@@ -49,7 +49,7 @@ class Shape(msgspec.Struct, frozen=True):
         return {}
 
     def templates(self, node: Node) -> Texts:
-        """Return the texts that are templates or expressions."""
+        """Return the strings that are templates or expressions."""
         return ()
 
     def is_templated(self) -> bool:
@@ -58,20 +58,20 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Single(Shape, frozen=True):
-    """A single value, of which one thing at most is told."""
+    """A single value, with at most one error."""
 
     def check(self, node: Node, source: Source, what: str) -> Found:
-        """Return what is wrong with a value."""
+        """Return the errors of a value."""
         found = self.mistake(node, source, what)
         return () if found is None else (found,)
 
     def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
-        """Return what is wrong with a value, None: nothing is."""
+        """Return the error of a value; None: there is none."""
         raise NotImplementedError
 
 
 class Text(Single, frozen=True, kw_only=True):
-    """A text that is not empty."""
+    """A string that is not empty."""
 
     mode: Mode = Mode.LITERAL
     pattern: str | None = None
@@ -148,11 +148,11 @@ class Choice(Single, frozen=True, kw_only=True):
 
     values: tuple[str, ...]
     expected: str | None = None
-    """What is allowed in words, where it is more than these."""
+    """The allowed values in words, if they are more than these."""
     later: frozenset[str] = frozenset()
     """Those that this version does not run yet."""
     hint: str | None = None
-    """Help where no word is near."""
+    """Help if no word is similar."""
 
     def mistake(self, node: Node, source: Source, what: str) -> Diagnostic | None:
         value = node.value if isinstance(node, Scalar) else None
@@ -246,7 +246,7 @@ class Boolean(Single, frozen=True, kw_only=True):
 
 
 class AnyValue(Shape, frozen=True, kw_only=True):
-    """Any data; with ``template``, every text in it is a template. Keys are literal."""
+    """Any data. With ``template``, every string in it is a template. Keys are literal."""
 
     template: bool = False
 
@@ -273,7 +273,7 @@ def _add_texts(node: Node, found: list[tuple[Scalar, Mode]]) -> None:
 
 
 class JsonSchema(Single, frozen=True, kw_only=True):
-    """A JSON Schema. Whether it is a valid one is asked by a check, which can afford the library."""
+    """A JSON Schema. A separate check, which may use the library, validates it."""
 
     boolean: bool = True
 
@@ -297,7 +297,7 @@ _JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "nul
 
 
 def boolean_help(node: Node) -> str | None:
-    """Return the help for a text that is true or false elsewhere."""
+    """Return the help for a string that means true or false in other tools."""
     word = node.text.lower() if isinstance(node, Scalar) else ""
     if word in ("yes", "on", "y", "true"):
         return "write true"
@@ -305,14 +305,14 @@ def boolean_help(node: Node) -> str | None:
 
 
 def wrong_type(node: Node, source: Source, what: str, expected: str, help_: str | None = None) -> Diagnostic:
-    """Return the diagnostic of a value that is something else altogether."""
+    """Return the diagnostic of a value with a wrong type."""
     return source.diagnostic(
         node.span, "wrong-type", f"{what} must be {expected}, not {kind_of(node)}", help_
     )
 
 
 def spelt(node: Scalar) -> str:
-    """Return a value as it can stand in a list or mapping on one line."""
+    """Return a value as it can be written in a list or mapping on one line."""
     if not isinstance(node.value, str):
         return node.text
     plain = _PLAIN.fullmatch(node.value) and node.value.lower() not in ("null", "true", "false")
@@ -321,7 +321,7 @@ def spelt(node: Scalar) -> str:
 
 
 def not_yet(source: Source, node: Scalar, what: str) -> Diagnostic:
-    """Return the diagnostic of what this version reads but does not run."""
+    """Return the diagnostic of a value that this version reads but does not run."""
     message = f"{what} is not supported by this version yet"
     return source.diagnostic(node.span, "not-supported-yet", message)
 

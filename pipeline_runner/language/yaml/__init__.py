@@ -1,1 +1,1 @@
-"""YAML bytes into a tree in which everything knows its position."""
+"""Parses YAML into a tree in which every node knows its position."""

@@ -1,10 +1,9 @@
 """Comments that silence a warning: ``# pipeline: ignore[rule-id]``.
 
-At the end of a line it holds for that line, on a line of its own for the next one, and for all
-of a text of several lines that begins there, which has no place for comments itself. Several
-rules stand in one pair of brackets, separated by commas. Errors cannot be ignored, since
-nothing can be started with them. A comment that silences nothing is told as
-``unneeded-ignore``.
+At the end of a line, a comment applies to that line. On its own line, it applies to the next one,
+including a block scalar that begins there, which cannot contain comments itself. The brackets may
+contain several rules, separated by commas. Errors cannot be ignored, because nothing can be started
+with them. A comment that silences nothing is reported as ``unneeded-ignore``.
 """
 
 import re
@@ -17,12 +16,12 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source, Span
 
 MARK = "ignore["
-"""What a file has that ignores anything."""
+"""What every file with such a comment contains."""
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#\s*pipeline:\s*ignore\[([^\]]*)\]")
 _RULE = re.compile(r"[^\s,]+")
 _HEADER = re.compile(r"(?:[&!]\S*\s+)*[|>][-+\d]*\s*")
-"""What stands before a comment in the line in which a block scalar begins."""
+"""What may precede a comment on the line on which a block scalar begins."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class _Ignore:
     rule: str
     span: Span
     line: int
-    """The line that it holds for."""
+    """The line that it applies to."""
 
 
 def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
-    """Yield what is left of a file's diagnostics, and the comments that are not needed."""
+    """Yield the remaining diagnostics of a file, and the comments that are not needed."""
     ignores = list(_ignores(source, root))
     long = [span for span in _scalars(root) if span.line < span.end_line] if ignores else []
     used: set[_Ignore] = set()
@@ -59,7 +58,7 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
             elif unknown := _unknown(ignore.rule):
                 message, help_ = unknown
             elif errors and ignore.rule.startswith("unused-"):
-                continue  # it is not looked for
+                continue  # the rule is not checked
             else:
                 message = f'there is no warning "{ignore.rule}" on line {ignore.line} to ignore'
             yield source.diagnostic(ignore.span, "unneeded-ignore", message, help_)
@@ -67,7 +66,7 @@ def apply(source: Source, root: Node, found: Iterable[Diagnostic]) -> Iterator[D
 
 @lru_cache(maxsize=1000)
 def _unknown(rule: str) -> tuple[str, str] | None:
-    """Say that there is no such rule, and which one may be meant; None: there is."""
+    """Return that there is no such rule, and which one may be meant; None: it exists."""
     from pipeline_runner.language import rules
 
     known = rules.ids()
@@ -85,8 +84,8 @@ def _ignores(source: Source, root: Node) -> Iterator[_Ignore]:
         if spans is None:
             spans = list(_scalars(root))
         if any(_is_text(line, span, number, match.start() + 1) for span in spans):
-            continue  # it looks like a comment
-        # Another comment may stand before it on a line of its own.
+            continue  # it only looks like a comment
+        # Another comment may precede it if the line has no code.
         before = line[: match.start()].strip()
         about = number if before and not before.startswith("#") else number + 1
         for rule in _RULE.finditer(match[1]):
@@ -108,7 +107,7 @@ def _scalars(node: Node) -> Iterator[Span]:
 
 
 def _is_text(text: str, span: Span, line: int, column: int) -> bool:
-    """Tell whether a place in a line belongs to a scalar's text."""
+    """Tell whether a position in a line belongs to the text of a scalar."""
     if not _is_inside(span, line, column):
         return False
     return span.line != line or not _HEADER.fullmatch(text, span.column - 1, column - 1)

@@ -1,8 +1,8 @@
-"""YAML bytes into a tree with positions, within bounds, with every mistake as a diagnostic.
+"""Parses YAML into a tree with positions, within limits. Every error becomes a diagnostic.
 
-The tree is composed from the parser's events by a loop with its own stack: libyaml's own
-composer recurses in C and crashes on a file of a million brackets. Values follow YAML 1.2
-(:mod:`scalars`). Imports yaml and nothing of the language beyond nodes and diagnostics.
+A loop with its own stack composes the tree from the parser's events: libyaml's own composer recurses in
+C, and crashes on a file of a million brackets. Values follow YAML 1.2 (:mod:`scalars`). Imports yaml,
+and nothing of the language but nodes and diagnostics.
 """
 
 import codecs
@@ -31,31 +31,31 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000
 
-# Without libyaml the same events come from Python, ten times slower.
+# Without libyaml, Python produces the same events, ten times more slowly.
 _PARSER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-# What YAML leaves out of Unicode. To compile the other way round takes many times as long, at every start.
+# The characters that YAML excludes. Compiling the complement would take much longer at every start.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
-# What JSON writes for characters beyond U+FFFF; any other escape is passed by in one piece.
+# How JSON writes characters beyond U+FFFF. The pattern skips any other escape as a whole.
 _PAIR = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|.)", re.IGNORECASE)
 _TEMPLATE_HELP = 'put a string that contains a template in quotes: "{{ … }}"'
 
 
 class _StopError(Exception):
-    """What follows cannot be made sense of."""
+    """The rest of the file cannot be parsed."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         self.diagnostic = diagnostic
 
 
 def read(path: Path, shown: str) -> tuple[Source, list[Diagnostic]]:
-    """Read a file's text.
+    """Read a file.
 
     Args:
         path: The file.
         shown: The path that messages show.
 
     Returns:
-        The source, and what is wrong with the bytes; then the source is empty.
+        The source, and the errors in its bytes. With errors, the source is empty.
 
     Raises:
         OSError: The file cannot be read.
@@ -65,7 +65,7 @@ def read(path: Path, shown: str) -> tuple[Source, list[Diagnostic]]:
 
 
 def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
-    """Decode the bytes of a file, as :func:`read` does."""
+    """Decode the bytes of a file, like :func:`read`."""
     empty = Source(shown, "")
     if len(data) > MAX_BYTES:
         return empty, [empty.diagnostic(START, "file-too-large", "the file is larger than 1 MiB")]
@@ -91,20 +91,20 @@ def decode(data: bytes, shown: str) -> tuple[Source, list[Diagnostic]]:
 
 
 def _wide(data: bytes) -> str | None:
-    """Return the name of an encoding that takes more than a byte for each letter."""
+    """Return the name of an encoding that uses more than a byte per letter."""
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
-    # Without a mark, half of the bytes of a Latin text are zero.
+    # Without a byte order mark, half of the bytes of a Latin text are zero.
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     start = data[:200]
     return "UTF-16" if marked or start.count(0) > len(start) // 3 else None
 
 
 def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
-    """Parse a file of one YAML document.
+    """Parse a file that contains one YAML document.
 
     Returns:
-        The tree, or None where anything is wrong; and what is wrong.
+        The tree, or None if there are errors; and the errors.
     """
     composer = _Composer(source)
     try:
@@ -122,7 +122,7 @@ def load(source: Source) -> tuple[Node | None, list[Diagnostic]]:
 
 
 def _without_pairs(text: str) -> str:
-    """Return JSON with its surrogate pairs as YAML writes them, the one thing in which it is no YAML."""
+    """Return JSON with its surrogate pairs written as in YAML: the only point in which JSON is not YAML."""
     if not text.lstrip().startswith(("{", "[")) or "\\ud" not in text.lower():
         return text
     try:
@@ -160,9 +160,9 @@ class _Frame:
         """The key is ``<<``: the value is merged into the mapping."""
         self.size = 1
         self.height = 1
-        """Of what is in it so far, as of :class:`Sequence`; without what is merged."""
+        """The height of the content so far, as in :class:`Sequence`, without merged entries."""
         self.last: Span | None = None
-        """Where the last thing in it stands."""
+        """Where the last node in it is."""
 
 
 class _Composer:
@@ -178,15 +178,16 @@ class _Composer:
         """None while the anchored node is still open."""
 
     def compose(self, events: Callable[[], Any]) -> None:
-        """Take the events of a parser, of which each call returns the next.
+        """Process the events of a parser. Each call of ``events`` returns the next one.
 
-        A third of the time that it takes to check a file goes by here, hence no more calls than needed.
+        A third of the time for checking a file is spent here, so there are no more calls than
+        necessary.
         """
         stack, count = self._stack, 0
         while True:
             event = events()
             kind = type(event)
-            size = 1  # what is in a list or mapping is counted already when it ends
+            size = 1  # the content of a list or mapping has been counted when it ends
             if kind is yaml.ScalarEvent:
                 node: Node = self._scalar(event)
                 at, anchor = node.span, event.anchor
@@ -255,7 +256,7 @@ class _Composer:
     def _close(self, frame: _Frame, event: Any) -> Node:
         start, last, end = frame.start, frame.last, event.end_mark
         if last and end.column == event.start_mark.column:
-            # A block collection ends, for the parser, where the next token starts.
+            # For the parser, a block collection ends where the next token starts.
             span = Span(start.line + 1, start.column + 1, last.end_line, last.end_column)
         else:
             span = Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)
@@ -266,7 +267,7 @@ class _Composer:
         return SequenceNode(span, tuple(frame.items), frame.size, frame.height)
 
     def _merged(self, frame: _Frame, span: Span) -> MappingNode:
-        """Return a mapping with what is merged into it; its own entries win, and come last."""
+        """Return a mapping with the merged entries. Its own entries take precedence, and come last."""
         entries: dict[str, Entry] = {}
         for merged in frame.merges:
             for source in merged.items if isinstance(merged, SequenceNode) else [merged]:
@@ -294,7 +295,7 @@ class _Composer:
         return node
 
     def _add(self, frame: _Frame, node: Node, at: Span) -> None:
-        """Put a complete node where it belongs."""
+        """Add a complete node to the open list or mapping."""
         frame.last = at
         key = frame.key
         if key is None:
@@ -323,7 +324,7 @@ class _Composer:
             frame.height = node.height + 1
 
     def _no_text(self, node: Node, at: Span) -> Scalar:
-        """Report a key that is no text, and return what stands for it."""
+        """Report a key that is not a string, and return a replacement."""
         if isinstance(node, Scalar):
             self._error(at, "bad-key", f"a key must be a string: put {node.text or 'it'} in quotes")
             return node
@@ -331,7 +332,7 @@ class _Composer:
         what = "mapping" if isinstance(node, MappingNode) else "list"
         help_ = _TEMPLATE_HELP if template else None
         self._error(at, "bad-key", f"a key must be a string, not a {what}", help_)
-        # Unique, so that a second mistake of this kind is not taken for a duplicate.
+        # Unique, so that a second error of this kind does not count as a duplicate.
         return Scalar(at, None, f"{at.line}:{at.column}")
 
     def _unknown_tag(self, span: Span, tag: str) -> None:

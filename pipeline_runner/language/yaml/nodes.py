@@ -1,7 +1,7 @@
-"""A YAML file as a tree in which everything knows its place.
+"""A YAML file as a tree in which every node knows its position.
 
-Positions count from 1, columns in characters; an end is the column after the last
-character. Imports no parser: the loader builds these nodes, everything else reads them.
+Positions count from 1, and columns count characters; an end is the column after the last character.
+Imports no parser: the loader builds these nodes, everything else reads them.
 """
 
 import json
@@ -18,11 +18,11 @@ _BLOCK = re.compile(r"(?:[&!]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-# A tree has no cycles: "gc=False" spares the search for them.
+# A tree has no cycles: "gc=False" saves the search for them.
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """A stretch of the source."""
+    """A range in the source."""
 
     line: int
     column: int
@@ -35,12 +35,12 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scalar(msgspec.Struct, frozen=True, gc=False):
-    """One value: a text, number, boolean or null."""
+    """A single value: a string, number, boolean or null."""
 
     span: Span
     value: str | int | float | bool | None
     text: str
-    """What stands in the file, unquoted and unfolded."""
+    """The text in the file, unquoted and unfolded."""
     size: ClassVar[int] = 1
     height: ClassVar[int] = 0
 
@@ -51,9 +51,9 @@ class SequenceNode(msgspec.Struct, frozen=True, gc=False):
     span: Span
     items: tuple["Node", ...]
     size: int
-    """Nodes in this tree, counted as often as aliases repeat them."""
+    """The number of nodes in this tree, counted each time an alias repeats them."""
     height: int
-    """Levels below this one."""
+    """The number of levels below this one."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class MappingNode(msgspec.Struct, frozen=True, gc=False):
-    """A mapping with text keys, merge keys already applied."""
+    """A mapping with strings as keys, after merging."""
 
     span: Span
     by_name: dict[str, Entry]
@@ -79,7 +79,7 @@ class MappingNode(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The entries in the order of the file."""
+        """The entries, in the order of the file."""
         return tuple(self.by_name.values())
 
     def __iter__(self) -> Iterator[Entry]:
@@ -89,16 +89,16 @@ class MappingNode(msgspec.Struct, frozen=True, gc=False):
         return name in self.by_name
 
     def entry(self, name: str) -> Entry | None:
-        """Return the entry of a key, None if the mapping has none."""
+        """Return the entry of a key; None: there is none."""
         return self.by_name.get(name)
 
     def get(self, name: str) -> "Node | None":
-        """Return the value of a key, None if the mapping has no such key."""
+        """Return the value of a key; None: there is none."""
         entry = self.by_name.get(name)
         return entry.value if entry else None
 
     def text(self, name: str) -> str | None:
-        """Return the value of a key if it is a text."""
+        """Return the value of a key if it is a string."""
         value = self.get(name)
         return value.value if isinstance(value, Scalar) and isinstance(value.value, str) else None
 
@@ -117,7 +117,7 @@ Node = Scalar | SequenceNode | MappingNode
 
 
 def plain(node: Node) -> Any:
-    """Return a tree as plain data, templates kept as text."""
+    """Return a tree as plain data. Templates stay strings."""
     match node:
         case Scalar(value=value):
             return value
@@ -128,7 +128,7 @@ def plain(node: Node) -> Any:
 
 
 def made(value: Any, span: Span) -> Node:
-    """Return plain data as a tree, all of which stands at one place."""
+    """Return plain data as a tree whose nodes all have the same position."""
     match value:
         case dict():
             by_name = {key: Entry(Scalar(span, key, key), made(one, span)) for key, one in value.items()}
@@ -142,12 +142,12 @@ def made(value: Any, span: Span) -> Node:
 
 
 def _extent(inner: Collection[Node]) -> tuple[int, int]:
-    """Return size and height of a node that has these in it."""
+    """Return the size and height of a node with this content."""
     return 1 + sum(one.size for one in inner), 1 + max((one.height for one in inner), default=0)
 
 
 def scalars(node: Node | None) -> Iterator[Scalar]:
-    """Yield the single values of a tree, its keys too."""
+    """Yield the scalars of a tree, including its keys."""
     match node:
         case Scalar():
             yield node
@@ -161,7 +161,7 @@ def scalars(node: Node | None) -> Iterator[Scalar]:
 
 
 def kind_of(node: Node) -> str:
-    """Name what a node is, for a message: ``a list``, ``the number 3``, ``empty``."""
+    """Return the kind of a node for a message: ``a list``, ``the number 3``, ``empty``."""
     match node:
         case MappingNode():
             return "a mapping"
@@ -178,7 +178,7 @@ def kind_of(node: Node) -> str:
 
 
 class Source:
-    """A file's text under the path that messages show."""
+    """The text of a file, with the path that messages show."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
@@ -186,11 +186,11 @@ class Source:
 
     @property
     def lines(self) -> list[str]:
-        """The lines without their breaks."""
+        """The lines without their line breaks."""
         return lines_of(self.text)
 
     def find(self, span: Span, pattern: re.Pattern[str]) -> Span | None:
-        """Return the first match of a pattern on the lines of a span, None without one."""
+        """Return the first match of a pattern on the lines of a span; None: there is none."""
         for number in range(span.line, min(span.end_line, len(self.lines)) + 1):
             line = self.lines[number - 1]
             start = span.column - 1 if number == span.line else 0
@@ -200,7 +200,7 @@ class Source:
         return None
 
     def diagnostic(self, span: Span, rule: str, message: str, help_: str | None = None) -> Diagnostic:
-        """Return what a rule finds at a place of this file, as bad as :data:`SEVERITIES` says."""
+        """Return the diagnostic of a rule at a position of this file. :data:`SEVERITIES` has its severity."""
         span = self._text_of(span)
         return Diagnostic(
             path=self.path,
@@ -215,7 +215,7 @@ class Source:
         )
 
     def _text_of(self, span: Span) -> Span:
-        """Return where the lines of a block scalar stand; any other span as it is."""
+        """Return the lines of a block scalar; any other span is unchanged."""
         if span.end_line == span.line or not _BLOCK.match(self.lines[span.line - 1], span.column - 1):
             return span
         last = span.end_line if span.end_column > 1 else span.end_line - 1
@@ -227,9 +227,9 @@ class Source:
 
 
 def _one_line(message: str) -> str:
-    """Escape what a quoted value may bring along: line breaks, and commands to the terminal."""
+    """Escape line breaks and terminal commands that a quoted value may contain."""
     return _CONTROL.sub(lambda match: repr(match.group())[1:-1], message)
 
 
 START = Span(1, 1, 1, 1)
-"""Where messages about a whole file point."""
+"""The position of messages about a whole file."""

@@ -1,9 +1,8 @@
-"""Where in the file a part of a scalar's text stands.
+"""Finds the position in the file of a part of a scalar's value.
 
-A text may be folded, indented, quoted and escaped in the file, and stand after an anchor or
-a tag. All of these only touch white space, quotes and escapes: the characters that are no
-white space follow one another in the file as they do in the text (YAML 1.2.2, chapters 7
-and 8), and so are counted off.
+In the file, a value may be folded, indented, quoted and escaped, and follow an anchor or a tag. These
+change only white space, quotes and escapes: the other characters have the same order in the file as in
+the value (YAML 1.2.2, chapters 7 and 8), and can be counted.
 """
 
 import re
@@ -15,16 +14,16 @@ from pipeline_runner.language.yaml.nodes import Scalar, Source, Span
 
 _PROPERTIES = re.compile(r"(?:[&!]\S*\s+)+")
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
-# The escapes that stand for white space, or for nothing: "\" at the end of a line.
+# Escapes for white space, or for nothing: "\" at the end of a line.
 _BLANK = frozenset("tnrNLP_ \t\nvf")
 _NAMED = frozenset("0abe")
 
 
 def part_of(source: Source, scalar: Scalar, start: int, end: int) -> Span:
-    """Return where the characters ``start`` to ``end`` of a scalar's text stand.
+    """Return the position of the characters ``start`` to ``end`` of a scalar's value.
 
-    That of white space alone is that of the character after it. The span of the whole
-    scalar, if the text cannot be found there.
+    A part of white space alone has the position of the next character. If the value cannot be found in
+    the file, return the span of the whole scalar.
     """
     before, places = _layout(source, scalar.span, scalar.text)
     first, after = (before[min(max(0, place), len(scalar.text))] for place in (start, end))
@@ -35,16 +34,16 @@ def part_of(source: Source, scalar: Scalar, start: int, end: int) -> Span:
     return Span(line, column, last[0], last[2])
 
 
-# Of one text there may be thousands of parts, one after the other.
+# A value may have thousands of parts, requested one after the other.
 @lru_cache(maxsize=4)
 def _layout(source: Source, span: Span, text: str) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Return how many visible characters are before each of a text, and in all, and where each is."""
+    """Return the number of visible characters before each character and in all, and the position of each."""
     before = [0, *accumulate(not character.isspace() for character in text)]
     return before, list(_visible(source, span))
 
 
 def _visible(source: Source, span: Span) -> Iterator[tuple[int, int, int]]:
-    """Yield the line, the column and the column after it, of each visible character of the text."""
+    """Yield the line, the column and the end column of each visible character of the value."""
     raw, begin = _raw(source, span)
     style = raw[begin : begin + 1]
     if style in ("|", ">"):
@@ -67,7 +66,7 @@ def _visible(source: Source, span: Span) -> Iterator[tuple[int, int, int]]:
 def _raw(source: Source, span: Span) -> tuple[str, int]:
     """Return the lines of a scalar as they are in the file, and where it begins after its properties."""
     lines = source.lines[span.line - 1 : span.end_line]
-    if len(lines) > span.end_line - span.line:  # else it goes on to the end of the file
+    if len(lines) > span.end_line - span.line:  # else it continues to the end of the file
         lines[-1] = lines[-1][: span.end_column - 1]
     raw = "\n".join(lines)
     properties = _PROPERTIES.match(raw, span.column - 1)
@@ -75,7 +74,7 @@ def _raw(source: Source, span: Span) -> tuple[str, int]:
 
 
 def _one(raw: str, begin: int, style: str) -> tuple[int, bool]:
-    """Return how wide one character is in the file, and whether it is visible."""
+    """Return the width of a character in the file, and whether it is visible."""
     character = raw[begin]
     if style == "'" and character == "'":
         return 2, True

@@ -1,7 +1,7 @@
-"""Plain scalars after the YAML 1.2 core schema.
+"""Plain scalars by the YAML 1.2 core schema.
 
-PyYAML follows YAML 1.1, where ``no`` is false, ``12:30`` is 750 and ``017`` is 15; here
-they are two texts and the number 17. Imports only the standard library.
+PyYAML follows YAML 1.1, where ``no`` is false, ``12:30`` is 750 and ``017`` is 15. Here the first two
+are strings, and the third is the number 17. Imports only the standard library.
 """
 
 import math
@@ -30,21 +30,21 @@ TAGS = {
     "tag:yaml.org,2002:bool": bool,
     "tag:yaml.org,2002:null": type(None),
 }
-"""The tags of scalars that the core schema knows, with their types."""
+"""The tags of scalars in the core schema, with their types."""
 
 STARTS = _NUMBER_START.union(word[:1] for word in _WORDS)
-"""The first characters of what may be no text; what begins in another way need not be resolved."""
+"""The first characters of everything that may not be a string. Other scalars need not be resolved."""
 
 
 class ScalarError(ValueError):
-    """A scalar stands for a value that a pipeline cannot hold."""
+    """A pipeline cannot contain the value of a scalar."""
 
 
 def resolve(text: str) -> str | int | float | bool | None:
-    """Return what a plain scalar stands for.
+    """Return the value of a plain scalar.
 
     Raises:
-        ScalarError: It is a number that JSON cannot hold.
+        ScalarError: It is a number that JSON cannot represent.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -67,10 +67,10 @@ def resolve(text: str) -> str | int | float | bool | None:
 
 
 def tagged(text: str, tag: str) -> str | int | float | bool | None:
-    """Return what a scalar with one of :data:`TAGS` stands for.
+    """Return the value of a scalar with one of :data:`TAGS`.
 
     Raises:
-        ScalarError: The text is no value of that type.
+        ScalarError: The text is not a value of that type.
     """
     kind = TAGS[tag]
     if kind is str:
@@ -84,7 +84,7 @@ def tagged(text: str, tag: str) -> str | int | float | bool | None:
 
 
 def _bounded(text: str, digits: str, base: int) -> int:
-    # 64 bits is what every SDK's JSON holds; the length keeps int() itself cheap.
+    # Every SDK's JSON can hold 64 bits; the limit on the length keeps int() itself cheap.
     if len(digits) > _MAX_DIGITS or not -(2**63) <= (value := int(digits, base)) < 2**63:
         raise ScalarError(f"{_short(text)} does not fit into 64 bits: put it in quotes to keep its digits")
     return value

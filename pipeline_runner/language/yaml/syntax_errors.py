@@ -1,4 +1,4 @@
-"""The YAML parser's complaints as sentences that say what is wrong and what would be right."""
+"""Translates the YAML parser's errors: what is wrong, and what would be correct."""
 
 import yaml
 
@@ -57,7 +57,7 @@ _SENTENCES = {
 
 
 def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str | None]:
-    """Return where a syntax error is, what is wrong, and what would be right."""
+    """Return where a syntax error is, what is wrong, and what would be correct."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem = str(error.problem)
@@ -66,7 +66,7 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str
     last, end = _end(source)
     opened = None
     if (line, column) >= (last, end):
-        # The end of the file tells nothing; what is still open there does.
+        # The end of the file explains nothing; the part that is still open there does.
         unclosed = "end of stream" in problem or "',' or '" in problem
         opened = error.context_mark if unclosed else None
         line, column = (opened.line + 1, opened.column + 1) if opened else (last, end)
@@ -85,7 +85,7 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> tuple[Span, str, str
 
 
 def _element(source: Source, line: int) -> tuple[str, str] | None:
-    """Say of an element of a list how far it should be indented; None: the line is none."""
+    """Return how an element of a list should be indented; None: the line is not an element."""
     own = _indent(source, line)
     if own is None:
         return None
@@ -106,7 +106,7 @@ def _element(source: Source, line: int) -> tuple[str, str] | None:
 
 
 def _indent(source: Source, line: int) -> int | None:
-    """Return how far a line that begins an element of a list is indented; None: it begins none."""
+    """Return the indentation of a line that begins an element of a list; None: it begins none."""
     text = source.lines[line - 1] if line <= len(source.lines) else ""
     bare = text.lstrip(" ")
     return len(text) - len(bare) if bare.startswith("- ") or bare == "-" else None
@@ -128,7 +128,7 @@ def _sentence(problem: str, character: str) -> tuple[str, str | None]:
 
 
 def _end(source: Source) -> tuple[int, int]:
-    """Return the line and column after the last character that is no white space."""
+    """Return the line and column after the last character other than white space."""
     lines = source.text.rstrip() and lines_of(source.text.rstrip())
     return (len(lines), len(lines[-1]) + 1) if lines else (1, 1)
 
@@ -146,7 +146,7 @@ def _before(source: Source, span: Span) -> str:
 
 
 def _first_odd(source: Source, line: int, column: int) -> int:
-    """Return the column of a tab in the indentation, which the parser puts at its start."""
+    """Return the column of a tab in the indentation. The parser reports the start of the indentation."""
     text = source.lines[line - 1] if line <= len(source.lines) else ""
     indent = text[: len(text) - len(text.lstrip())]
     return indent.index("\t") + 1 if "\t" in indent and column <= len(indent) else column
