@@ -1,1 +1,1 @@
-"""The command ``run-pipeline``: one sub-command per file, rendering, the live view."""
+"""The command ``run-pipeline``: a module per sub-command, formatting, the live view."""

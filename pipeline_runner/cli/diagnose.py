@@ -1,4 +1,4 @@
-"""Loading a pipeline for a command, and showing what is wrong with it."""
+"""Loads a pipeline for a command, and shows its errors."""
 
 import os
 import sys
@@ -20,11 +20,11 @@ from pipeline_runner.language.yaml import loader
 from pipeline_runner.language.yaml.nodes import plain
 
 _FEW = 3
-"""So many of those that say the same are shown, and the others counted."""
+"""How many diagnostics with the same content are shown; the others are counted."""
 
 
 def colour() -> bool:
-    """Tell whether standard error takes colour."""
+    """Tell whether standard error accepts colours."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -45,7 +45,7 @@ def show(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) -> None:
 
 
 def _kind(diagnostic: Diagnostic) -> tuple[str, str, str]:
-    """Return what diagnostics that tell a reader the same have in common."""
+    """Return what diagnostics with the same meaning for a reader have in common."""
     return diagnostic.path, diagnostic.rule, diagnostic.message
 
 
@@ -54,7 +54,7 @@ def _lines(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def _plain(d: Diagnostic) -> Diagnostic:
-    """Return a diagnostic whose words, which may quote the file, steer no terminal."""
+    """Return a diagnostic without terminal control sequences, which a quoted part of the file may contain."""
     help_ = None if d.help is None else console.plain(d.help)
     return msgspec.structs.replace(
         d, path=console.plain(d.path), message=console.plain(d.message), help=help_
@@ -62,7 +62,7 @@ def _plain(d: Diagnostic) -> Diagnostic:
 
 
 def loaded(path: str, modules: Sequence[str]) -> Loaded:
-    """Load a pipeline file; warnings are shown.
+    """Load a pipeline file, and show its warnings.
 
     Raises:
         CommandError: There are errors, which have been shown.
@@ -79,10 +79,10 @@ def loaded(path: str, modules: Sequence[str]) -> Loaded:
 
 
 def inputs_of(pipeline: Pipeline, pairs: Sequence[str], file: str | None) -> dict[str, Any]:
-    """Return a run's inputs from ``-i name=value`` and ``--input-file``, checked, with defaults.
+    """Return a run's inputs from ``-i name=value`` and ``--input-file``, validated, with defaults.
 
     Raises:
-        CommandError: They do not fit the pipeline's ``inputs``; all problems are named.
+        CommandError: They do not match the pipeline's ``inputs``. The message lists all problems.
     """
     given = {} if file is None else _from_file(file)
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Exit codes of ``run-pipeline``, as the language reference lists them."""
+"""The exit codes of ``run-pipeline``, as listed in the reference."""
 
 from enum import IntEnum
 
@@ -7,13 +7,13 @@ class ExitCode(IntEnum):
     """How a command ended."""
 
     OK = 0
-    """Completed; or, of commands that only ask or tell, answered."""
+    """The run completed, or the command succeeded."""
     FAILED = 1
-    """The run failed and is undone; mistakes were found; no answer."""
+    """The run failed and is undone; the checker found errors; the requested object does not exist."""
     USAGE = 2
-    """Wrong words, an invalid file or invalid inputs: nothing was started."""
+    """Wrong arguments, an invalid file or invalid inputs: nothing was started."""
     DIRTY = 3
-    """Something that was done is left, or may be."""
+    """Effects of the run remain, or may remain."""
     CANCELLED = 4
     """The run was cancelled and is undone."""
     UNREACHABLE = 5
@@ -21,4 +21,4 @@ class ExitCode(IntEnum):
     INTERNAL = 70
     """An error in ``run-pipeline`` itself (``EX_SOFTWARE``)."""
     DETACHED = 130
-    """The command was left before its run had ended, or before anything was started."""
+    """The command ended before its run did, or before anything was started."""

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
-    """Print the page of the rule, as Markdown, or the list."""
+    """Print the page of the rule as Markdown, or the list of rules."""
     if args.rule is None:
         console.result(_list())
         return ExitCode.OK

@@ -1,6 +1,6 @@
-"""The formats of ``validate`` that other programs read: JSON, SARIF, and GitHub's annotations.
+"""The formats of ``validate`` for other programs: JSON, SARIF, and GitHub's annotations.
 
-All of them go to standard output. The text that people read is written by :mod:`diagnose`.
+All of them go to standard output. :mod:`diagnose` writes the text for people.
 """
 
 import os
@@ -23,7 +23,7 @@ def as_json_text(found: Sequence[Diagnostic]) -> str:
 def as_sarif(found: Sequence[Diagnostic]) -> str:
     """Return diagnostics as a SARIF 2.1.0 log of one run."""
     levels: dict[str, str] = {}
-    for diagnostic in found:  # a rule may be both: its default is the graver one
+    for diagnostic in found:  # a rule may be both: its default is the more severe one
         if levels.get(diagnostic.rule) != "error":
             levels[diagnostic.rule] = diagnostic.severity
     rules = sorted(levels)
@@ -38,7 +38,7 @@ def as_sarif(found: Sequence[Diagnostic]) -> str:
 
 
 def as_github(found: Sequence[Diagnostic]) -> str:
-    """Return diagnostics as workflow commands, which GitHub Actions shows beside the lines of a change."""
+    """Return diagnostics as workflow commands, which GitHub Actions shows beside the changed lines."""
     return "".join(map(_github_command, found))
 
 
@@ -71,7 +71,7 @@ def _sarif_result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
 def _github_command(diagnostic: Diagnostic) -> str:
     d = diagnostic
     properties: dict[str, object] = {"file": _local(d.path), "line": d.line, "endLine": d.end_line}
-    if d.line == d.end_line:  # GitHub takes no columns of a span of several lines
+    if d.line == d.end_line:  # GitHub ignores the columns of a span of several lines
         properties |= {"col": d.column, "endColumn": d.end_column}
     properties["title"] = d.rule
     told = ",".join(f"{name}={_github_property(str(value))}" for name, value in properties.items())
@@ -91,13 +91,13 @@ def _message(diagnostic: Diagnostic) -> str:
 
 
 def _uri(path: str) -> str:
-    """Return a path as a URI reference, also one whose name is not UTF-8."""
+    """Return a path as a URI reference, even if it is not UTF-8."""
     local = _local(path)
     return f"{'file://' if os.path.isabs(local) else ''}{quote(os.fsencode(local))}"
 
 
 def _local(path: str) -> str:
-    """Return a path as seen from the current folder, if the file is in it."""
+    """Return a path relative to the current directory, if the file is in it."""
     inside = os.path.join(os.getcwd(), "")
     return path.removeprefix(inside)
 

@@ -1,8 +1,8 @@
-"""What a command logs: lines on standard error, for people, without secrets.
+"""The log of a command: lines on standard error, for people, without secrets.
 
-What the SDK, its core and activities log all comes here. Where a run is followed, the
-view tells what happens to it, and only activities are heard; a worker's log tells of
-every run that it serves.
+Everything that the SDK, its core and activities log arrives here. While a command follows a run, the
+live view shows what happens, and only the log of activities is written. A worker logs every run that it
+serves.
 """
 
 import logging
@@ -18,7 +18,7 @@ _ACTIVITY_FAILURE = "__temporal_error_identifier"
 
 
 def follow(*, verbose: bool) -> None:
-    """Log for a command that follows a run; ``verbose``: also what activities inform of."""
+    """Log for a command that follows a run. ``verbose``: also the activities' INFO records."""
     _forward("ERROR")
     _listen(_Lines(serves=False, verbose=verbose))
     logging.getLogger("temporalio").setLevel(logging.ERROR)
@@ -26,7 +26,7 @@ def follow(*, verbose: bool) -> None:
 
 
 def serve(*, verbose: bool) -> None:
-    """Log for a worker; ``verbose``: with the tracebacks of activities."""
+    """Log for a worker. ``verbose``: with the tracebacks of activities."""
     _forward("WARN")
     _listen(_Lines(serves=True, verbose=verbose))
     for name in ("temporalio.activity", "temporalio.workflow"):
@@ -34,7 +34,7 @@ def serve(*, verbose: bool) -> None:
 
 
 def _forward(level: str) -> None:
-    """Have the SDK's core, which writes in its own way, log through Python."""
+    """Send the log of the SDK's core, which has its own format, through Python's logging."""
     from temporalio.runtime import (
         LogForwardingConfig,
         LoggingConfig,
@@ -63,7 +63,7 @@ def _listen(handler: logging.Handler) -> None:
 
 
 class _Lines(logging.Handler):
-    """Writes each record as one line; further lines of it are indented, as no record of their own."""
+    """Writes each record as one line. Further lines of a record are indented."""
 
     def __init__(self, *, serves: bool, verbose: bool) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self._text(record)
-        except Exception:  # noqa: BLE001 - as the library does, with what a caller has given it
+        except Exception:  # noqa: BLE001 - like the library, whatever the caller has passed
             self.handleError(record)
             return
         if text is not None:
@@ -96,7 +96,7 @@ class _Lines(logging.Handler):
         return f"{moment} {record.levelname.lower():<7} {message}"
 
     def _attempt(self, record: logging.LogRecord, about: dict[str, object]) -> str | None:
-        """Tell of an attempt that failed, unless the view tells of it, or the run does."""
+        """Log a failed attempt, unless the live view or the end of the run reports it."""
         from pipeline_runner.engine.workflow.interpreter import LOAD
 
         error = record.exc_info[1] if record.exc_info else None
@@ -109,7 +109,7 @@ class _Lines(logging.Handler):
         return f"{told}\n{_traceback(error)}" if self._verbose else told
 
     def _said(self, record: logging.LogRecord) -> str:
-        """Return the message with its error: in one line, or with its place if it is an error of ours."""
+        """Return the message with its error: on one line, or with its location if it is an internal error."""
         message = record.getMessage()
         core = getattr(record, "temporal_log", None)
         if core is not None:

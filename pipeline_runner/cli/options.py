@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands share."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from pipeline_runner.cli.main import CommandError
 
 
 def add_activities(parser: argparse.ArgumentParser) -> None:
-    """Add ``--activities``, which may be given several times."""
+    """Add ``--activities``, which may be repeated."""
     parser.add_argument(
         "--activities",
         action="append",
@@ -20,7 +20,7 @@ def add_activities(parser: argparse.ArgumentParser) -> None:
 
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
-    """Add what a command takes that serves runs until it is stopped."""
+    """Add the arguments of commands that serve runs until they are stopped."""
     parser.add_argument("path", nargs="*", help="pipeline files and directories to serve by name")
     add_activities(parser)
     _add_verbose(parser, "also log tracebacks of activities")
@@ -32,7 +32,7 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
 
 
 def add_following(parser: argparse.ArgumentParser) -> None:
-    """Add what a command takes that follows a run to its end."""
+    """Add the arguments of commands that follow a run to its end."""
     _add_verbose(parser, "also show what activities log")
     parser.add_argument("--report", metavar="FILE", help="write the report to FILE, as JSON")
 
@@ -42,7 +42,7 @@ def _add_verbose(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def check_report(file: str) -> None:
-    """Look before the start whether a report can be written there.
+    """Check before the start whether a report can be written to a file.
 
     Raises:
         CommandError: It cannot.
@@ -53,7 +53,7 @@ def check_report(file: str) -> None:
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where the server is."""
+    """Add the arguments that select the server."""
     group = parser.add_argument_group(
         "server", "default: Temporal's own configuration, or else an embedded server"
     )
@@ -64,14 +64,14 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def server_options(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the options of :func:`add_server` that were given, for a command that is shown to the user."""
+    """Return the given options of :func:`add_server`, for a command that is shown to the user."""
     given = {name: getattr(args, name) for name in ("address", "namespace", "profile")}
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     return (*options, *codec_option(args.codec))
 
 
 def codec_option(codec: str | None) -> tuple[str, ...]:
-    """Return ``--codec`` likewise; the user and the password of a URL are not shown."""
+    """Return ``--codec`` in the same way, without the user and the password of a URL."""
     if codec is None:
         return ()
     return "--codec", re.sub(r"(?<=://)[^/?#]*@", "USER:PASSWORD@", codec)

@@ -4,7 +4,7 @@ The output goes to standard output, all messages go to standard error. Ctrl-C ca
 and undoes the run; a second Ctrl-C detaches from it.
 """
 
-# What is heavy is imported by execute, while the server boots.
+# Heavy modules are imported by execute, while the server boots.
 import argparse
 import os
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
     console.show_for_now(f"checking {args.file}")
     from pipeline_runner.cli import session
 
-    # A detached run needs a server that stays. It is there already, or the run is refused.
+    # A detached run needs a server that keeps running: it exists already, or the run is refused.
     if args.detach or not os.path.isfile(args.file):
         return _checked_and_run(args, None)
     with session.server_begun(args) as server:

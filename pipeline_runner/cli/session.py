@@ -42,45 +42,45 @@ if TYPE_CHECKING:
 
 
 _NEW_SERVER = 4.0
-"""Seconds in which a server that was started a moment ago may still refuse."""
+"""Seconds for which a server that has just started may still refuse requests."""
 
 
 KEY_VARIABLE = "RUN_PIPELINE_SIGNING_KEY"
-"""The secret that workers of a configured server share which take only what they serve."""
+"""The variable with the secret that workers of a configured server share if they run only what they serve."""
 
 _SHORTEST_KEY = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a command works: an embedded server, or a configured one."""
+    """The server that a command uses: an embedded or a configured one."""
 
     settings: Mapping[str, Any]
     embedded: Embedded | None
     options: tuple[str, ...] = ()
-    """The options by which another command finds the same place."""
+    """The options with which another command uses the same server."""
 
     def command(self, name: str, *arguments: str) -> str:
-        """Return the words of another command of this program that works here, for a shell."""
+        """Return another command of this program for the same server, in a shell's syntax."""
         return shlex.join(["run-pipeline", name, *arguments, *self.options])
 
     def page(self, workflow_id: str, run_id: str | None) -> str | None:
-        """Return the address of a run's page in the embedded server's web UI."""
+        """Return the URL of a run's page in the embedded server's web UI."""
         if self.embedded is None:
             return None
         return f"{self.embedded.ui}/namespaces/default/workflows/{quote(workflow_id, safe='')}/{run_id}"
 
     @property
     def ends_with_us(self) -> bool:
-        """Whether the server ends with the last command that uses it."""
+        """Whether the server stops with the last command that uses it."""
         return self.embedded is not None and not server_stays(self.embedded.folder)
 
 
 @contextlib.contextmanager
 def server_begun(args: argparse.Namespace) -> Iterator[Joining | None]:
-    """Have the embedded server boot, if that is where the command works, while a file is checked.
+    """Start the embedded server, if the command uses it, while a file is checked.
 
-    What stands in its way is told by :func:`place`. A server that no place is made of ends at once.
+    :func:`place` reports problems. If no place uses the server, it stops at once.
     """
     joining = None
     if not _names_a_server(args):
@@ -99,14 +99,14 @@ def server_begun(args: argparse.Namespace) -> Iterator[Joining | None]:
 
 @contextlib.contextmanager
 def place(args: argparse.Namespace, begun: Joining | None = None) -> Iterator[Target]:
-    """Find the server that the arguments and the environment name, or use the embedded one.
+    """Return the server that the arguments and the environment select, or use the embedded one.
 
     Args:
         args: The arguments.
         begun: The embedded server, from :func:`server_begun`.
 
     Raises:
-        CommandError: The configuration cannot be used, or the embedded server not be started.
+        CommandError: The configuration cannot be used, or the embedded server cannot be started.
     """
     if not _names_a_server(args):
         with embedded_place(args.codec, begun) as where:
@@ -152,17 +152,17 @@ def embedded_place(
     """Use the embedded server.
 
     Args:
-        codec: What encodes payloads.
-        begun: The way to the server if it was begun before; else it starts now.
+        codec: Encodes payloads.
+        begun: The server if it was started before; otherwise it starts now.
         stays: See :func:`embedded_server`.
         port: Port of the frontend if the server starts now; 0: any.
-        ui_port: Port of the web UI, likewise.
+        ui_port: Port of the web UI if the server starts now; 0: any.
 
     Raises:
         CommandError: It cannot be started, or there is no such codec.
     """
     encoding = _encoding(codec)
-    # Importing the SDK and starting the server take as long as each other.
+    # Importing the SDK and starting the server take about the same time.
     importing = threading.Thread(target=_import_sdk, daemon=True)
     importing.start()
     try:
@@ -174,7 +174,7 @@ def embedded_place(
             )
         joining = begun or Joining(folder, port=port, ui_port=ui_port)
         with embedded_server(joining, stays=stays) as server:
-            # Two threads that import it at once, by two of its names, wait for each other's locks.
+            # Two threads that import it at once, by two of its names, would wait for each other's locks.
             importing.join()
             with _tell_refusals():
                 settings = {"target_host": server.address, **encoding}
@@ -187,7 +187,7 @@ def embedded_place(
 
 @contextlib.contextmanager
 def _tell_refusals() -> Iterator[None]:
-    """Turn what the server refuses, wherever in a command, into one line and an exit code."""
+    """Turn a rejection by the server, anywhere in a command, into one line and an exit code."""
     from temporalio.service import RPCError
 
     from pipeline_runner.engine.client import unreachable
@@ -203,7 +203,7 @@ def _tell_refusals() -> Iterator[None]:
 
 
 def _import_sdk() -> None:
-    with contextlib.suppress(ImportError):  # whoever needs it next gets the error
+    with contextlib.suppress(ImportError):  # the next import raises the error
         importlib.import_module("pipeline_runner.engine.worker")
 
 
@@ -212,8 +212,7 @@ def _names_a_server(args: argparse.Namespace) -> bool:
         return True
     if any(name.startswith("TEMPORAL_") for name in os.environ):
         return True
-    # Temporal's default configuration file, as its documentation of environment
-    # configuration places it.
+    # Temporal's default configuration file, according to its documentation.
     try:
         if sys.platform == "darwin":
             base = Path.home() / "Library" / "Application Support"
@@ -225,14 +224,14 @@ def _names_a_server(args: argparse.Namespace) -> bool:
 
 
 async def connect(where: Target, *, served_only: bool = False) -> "Client":
-    """Connect.
+    """Connect to a server.
 
     Args:
         where: The server.
-        served_only: The client's workers are to run pipelines by name, and what these start.
+        served_only: The client's workers run only pipelines by name, and what these start.
 
     Raises:
-        CommandError: The server cannot be reached, or the time for which it keeps runs is not one.
+        CommandError: The server cannot be reached, or the time for which it keeps runs is not valid.
     """
     from pipeline_runner.engine import retention
     from pipeline_runner.engine.client import UnreachableError, connect
@@ -243,7 +242,7 @@ async def connect(where: Target, *, served_only: bool = False) -> "Client":
         key = _workers_key() if where.embedded is None else where.embedded.key
         settings = signed(settings, key, served_only=served_only)
 
-    # A server that was started a moment ago may not know its namespace yet.
+    # A server that has just started may not know its namespace yet.
     kept = _retention() if where.embedded else 0
     end = time.monotonic() + (_NEW_SERVER if where.embedded else 0.0)
     while True:
@@ -260,10 +259,10 @@ async def connect(where: Target, *, served_only: bool = False) -> "Client":
 
 
 def _workers_key() -> bytes:
-    """Return what workers of a configured server sign with that take only what they serve.
+    """Return the key for workers of a configured server that run only what they serve.
 
     Raises:
-        CommandError: There is none that can be used.
+        CommandError: There is no usable key.
     """
     try:
         chosen = secret_value(KEY_VARIABLE)
@@ -296,8 +295,8 @@ def activities_of(modules: Iterable["Provider"]) -> list[Callable[..., Any]]:
     """Return the activities that a worker serves: the built-in ones and those of modules.
 
     Raises:
-        CommandError: A module cannot be imported, or offers nothing; or two directories have
-            activities of the same name.
+        CommandError: A module cannot be imported, or provides nothing, or two directories have activities
+            with the same name.
     """
     from pipeline_runner.activities.catalogue import providers
 
@@ -313,12 +312,12 @@ def noted(modules: Iterable["Provider"]) -> list[list[str | None]]:
 
 
 def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
-    """Return the modules that the command noted which started a run."""
+    """Return the modules that the command that started a run has recorded."""
     from pipeline_runner.activities.catalogue import providers
 
     found = []
     for noted in memo["modules"]:
-        # An older command noted names alone, and beside them where all of them are found.
+        # An older command recorded only names, and separately the directory of all of them.
         name, directory = (noted, next(iter(memo["folders"]), None)) if isinstance(noted, str) else noted
         found.append(providers.Provider(name, None if directory is None else Path(directory)))
     return found
@@ -327,8 +326,8 @@ def from_memo(memo: Mapping[str, Any]) -> "list[Provider]":
 def workers(client: "Client", queues: Iterable[str], **settings: Any) -> "list[Worker]":
     """Return a worker for each of these task queues, for :func:`running`.
 
-    Unless they get time to finish, running activities are cancelled at once when it ends:
-    their attempts are reported, and start again where the run is taken up.
+    Unless activities get time to finish, they are cancelled at once when the worker stops: their
+    attempts are reported, and start again where the run is resumed.
     """
     from pipeline_runner.engine.worker import pipeline_worker
 
@@ -338,7 +337,7 @@ def workers(client: "Client", queues: Iterable[str], **settings: Any) -> "list[W
 
 @contextlib.asynccontextmanager
 async def running(workers: "Iterable[Worker]") -> AsyncIterator[None]:
-    """Have workers serve their task queues."""
+    """Run workers."""
     async with contextlib.AsyncExitStack() as stack:
         for worker in workers:
             await stack.enter_async_context(worker)
@@ -350,21 +349,21 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        """What came so far: ``Ctrl-C`` or ``SIGTERM``."""
+        """The signals so far: ``Ctrl-C`` or ``SIGTERM``."""
         self.handler: Callable[[str], None] | None = None
-        """Called for each; those before it was set are the caller's to look at."""
+        """Called for each signal. The caller has to check for earlier ones."""
 
     def hit(self, name: str) -> None:
-        """Take one."""
+        """Record a signal."""
         self.names.append(name)
         if self.handler is not None:
             self.handler(name)
 
     def check(self) -> None:
-        """End the command if one has come.
+        """End the command if there was a signal.
 
         Raises:
-            CommandError: One has come.
+            CommandError: There was a signal.
         """
         if self.names:
             raise CommandError("interrupted: nothing was started", ExitCode.DETACHED)
@@ -376,7 +375,7 @@ def run_loop(command: Coroutine[Any, Any, ExitCode]) -> ExitCode:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(command)
     finally:
-        command.close()  # an interrupt before it began must not be followed by Python's warning
+        command.close()  # Python must not warn about a command that was interrupted before it began
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -405,6 +404,6 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 async def interruptible(command: Callable[[Interrupts], Coroutine[Any, Any, ExitCode]]) -> ExitCode:
-    """Run a command that gets the signals which ask it to end."""
+    """Run a command, and pass it the signals that ask it to end."""
     with interrupts() as caught:
         return await command(caught)

@@ -1,4 +1,4 @@
-"""From a pipeline file to its run: check it, start it, follow it."""
+"""Checks a pipeline file, starts its run, and follows it."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ def check_and_run(args: argparse.Namespace, server: "Joining | None") -> ExitCod
 
     Args:
         args: The command's arguments.
-        server: The embedded server, if it boots already.
+        server: The embedded server, if it is already booting.
 
     Raises:
         CommandError: Nothing can be started.
@@ -96,7 +96,7 @@ async def _start_and_follow(
     activities = session.activities_of(loaded.modules)
     workers = session.workers(client, [queue], activities=activities)
     caught.check()
-    # Before anything is served: an open run of that id may be another one.
+    # Before anything is served: an open run with that id may be another one.
     handle = await _started(client, what)
     async with session.running(workers):
         return await _follow(args, client, handle, caught, where, dict(what.memo or {}))
@@ -123,7 +123,7 @@ async def _follow(
 
 
 def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:
-    """Return what ``watch`` needs to take up the run in another process."""
+    """Return what ``watch`` needs to resume the run in another process."""
     return {
         "cwd": os.getcwd(),
         "modules": session.noted(loaded.modules),
@@ -133,10 +133,10 @@ def _memo(loaded: Loaded, queue: str, needs: Needs) -> dict[str, Any]:
 
 
 def _on_one_queue(loaded: Loaded) -> model.Bundle:
-    """Return the bundle for a run that one process serves all by itself, on a task queue of its own.
+    """Return the bundle for a run that one process serves alone, on its own task queue.
 
-    Queues that files name may be shared with other commands, whose workers have other modules.
-    Those of activities that somebody else's worker serves stay as they are.
+    Queues that files name may be shared with other commands, whose workers have other modules. The
+    queues of activities of other workers stay.
     """
     assert loaded.bundle is not None
 

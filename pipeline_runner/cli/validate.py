@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> ExitCode:
-    """Check, and tell what is wrong: as text on standard error, or for programs on standard output."""
+    """Check, and report what is wrong: as text on standard error, or for programs on standard output."""
     if "-" in args.path and sys.stdin is None:
         raise CommandError("standard input is closed")
     if args.no_modules and args.activities:
         raise CommandError("--activities imports modules, so it cannot be used with --no-modules")
-    # Nearly all that is made is kept to the end: to look for garbage takes a third of the time.
+    # Nearly all objects are kept to the end: garbage collection would take a third of the time.
     gc.disable()
     stdin = sys.stdin.buffer if sys.stdin else None
     try:
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 def _tell(checked: Checked, format_: str) -> None:
     if checked.unreadable and not checked.files and not checked.diagnostics:
-        pass  # there is nothing to tell but that
+        pass  # the error has been reported
     elif format_ == "text":
         show(checked.diagnostics, checked.sources)
         _summarize(checked.diagnostics, len(checked.files))

@@ -65,7 +65,7 @@ def activities_of_memo(memo: dict[str, Any]) -> "list[Callable[..., Any]]":
     """Go where the run belongs, and return what serves it.
 
     Raises:
-        CommandError: Something is missing that the run needs.
+        CommandError: Something that the run needs is missing.
     """
     untouched = "The run is unchanged"
     try:

@@ -20,7 +20,7 @@ from pipeline_runner.language.needs import needs_of, served_here
 from pipeline_runner.language.workspace import Loaded, UsageError, check_paths
 
 GRACE = timedelta(seconds=30)
-"""How long running activities may go on when the worker is stopped."""
+"""How long running activities may continue when the worker is stopped."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 
 def load_served(paths: Iterable[str], modules: list[str]) -> list[Loaded]:
-    """Load every pipeline to be served.
+    """Load every pipeline to serve.
 
     Raises:
         CommandError: One has errors, or two have the same name.
@@ -76,16 +76,16 @@ def _files(paths: Iterable[str], modules: list[str]) -> list[str]:
 
 
 async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Target) -> ExitCode:
-    """Serve until a signal comes.
+    """Serve until there is a signal.
 
     Raises:
-        CommandError: What is to be served cannot be, as it is.
+        CommandError: The pipelines cannot be served.
     """
     limits = Limits.of(args)
     limits.check(found)
     logs.serve(verbose=args.verbose)
     client = await session.connect(where, served_only=limits.served_only)
-    # Those of the command line are among those of every pipeline.
+    # The modules of the command line are among those of every pipeline.
     modules = [m for loaded in found for m in loaded.modules] or list(map(Provider, args.activities))
     needs = {_name(loaded): needs_of(loaded) for loaded in found}
     bundles = {_name(loaded): model.encode(loaded.bundle) for loaded in found if loaded.bundle is not None}
@@ -109,7 +109,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Ta
 
 
 async def wait_until_stopped(lines: Iterable[str]) -> None:
-    """Tell that something is ready, and wait for a signal."""
+    """Report that the worker is ready, and wait for a signal."""
     stop = asyncio.Event()
     with session.interrupts() as caught:
         caught.handler = lambda _: stop.set()
@@ -121,21 +121,21 @@ async def wait_until_stopped(lines: Iterable[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a worker takes, and what it leaves alone."""
+    """What a worker runs, and what it refuses."""
 
     served_only: bool = False
     allow: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Limits":
-        """Read the arguments of ``worker``; other commands have none of them."""
+        """Return the limits in the arguments of ``worker``. Other commands have none."""
         return cls(served_only=getattr(args, "served_only", False), allow=tuple(getattr(args, "allow", ())))
 
     def check(self, found: list[Loaded]) -> None:
-        """Look whether what is to be served can be served within the limits.
+        """Check whether the pipelines can be served within the limits.
 
         Raises:
-            CommandError: It cannot.
+            CommandError: They cannot.
         """
         if self.served_only and not found:
             raise CommandError("--served-only needs pipelines to serve: pass files or directories")
