@@ -1,12 +1,12 @@
-"""The model of a checked pipeline: what travels to Temporal in the workflow's input.
+"""The model of a checked pipeline, which is sent to Temporal in the workflow's input.
 
-Everything that a run needs is in here, resolved: policies are merged, the catalogue's
-defaults applied, durations are seconds. Templates are still text, and are rendered by
-the interpreter when their step is reached. A :class:`Bundle` is encoded as JSON by
-:func:`encode`; the SHA-256 of those bytes is the bundle's hash.
+It contains everything that a run needs, resolved: policies are merged, the catalogue's defaults are
+applied, durations are seconds. Templates are still strings; the interpreter renders them when it
+reaches their step. :func:`encode` encodes a :class:`Bundle` as JSON; the SHA-256 of those bytes is the
+bundle's hash.
 
-The structs are frozen and reject fields they do not know, so that a worker never runs
-half of what a newer version wrote.
+The structs are frozen and reject unknown fields, so that a worker never runs half of what a newer
+version wrote.
 """
 
 import hashlib
@@ -17,29 +17,29 @@ import msgspec
 from msgspec.structs import replace
 
 FORMAT = 1
-"""The version of this model and of the interpreter that runs it. A bundle carries it;
-a worker refuses a bundle of another format."""
+"""The version of this model and of the interpreter that runs it. A bundle carries it, and a worker refuses a
+bundle of another format."""
 
 
 class Struct(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of the model: frozen, strict when read, compact when written."""
+    """Base of the model: frozen, strict when it is decoded, compact when it is encoded."""
 
 
 class Retry(Struct, frozen=True, kw_only=True):
-    """A retry policy, with Temporal's field names. ``None`` means "not said here"."""
+    """A retry policy, with Temporal's field names. ``None``: not set here."""
 
     initial_interval: float | None = None
     """Seconds before the second attempt."""
     backoff_coefficient: float | None = None
     maximum_interval: float | None = None
-    """Seconds that the wait between attempts does not grow beyond."""
+    """The maximum seconds between two attempts."""
     maximum_attempts: int | None = None
-    """0 means for ever, as in Temporal."""
+    """0: no limit, as in Temporal."""
     non_retryable_error_types: tuple[str, ...] | None = None
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Timeouts of an activity in seconds, with Temporal's names. ``None``: not said here."""
+    """Timeouts of an activity in seconds, with Temporal's names. ``None``: not set here."""
 
     start_to_close: float | None = None
     schedule_to_close: float | None = None
@@ -48,27 +48,27 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 class ChildTimeouts(Struct, frozen=True, kw_only=True):
-    """Timeouts of a child workflow in seconds, enforced by the server, which undoes nothing."""
+    """Timeouts of a child workflow in seconds. The server enforces them, and undoes nothing."""
 
     run: float | None = None
     execution: float | None = None
 
 
 class ActivityCall(Struct, tag="activity", tag_field="kind", frozen=True, kw_only=True):
-    """Schedule the activity of a registered name."""
+    """Schedule the activity with a registered name."""
 
     name: str
-    """The registered activity type, in whatever SDK its worker is written."""
+    """The registered activity type. Its worker can use any SDK."""
     input: dict[str, Any] | None = None
-    """``with``: one mapping with templates in it, the activity's one argument."""
+    """``with``: a mapping that may contain templates, the activity's only argument."""
     args: list[Any] | None = None
-    """``args``: positional arguments with templates in them; excludes ``input``."""
+    """``args``: positional arguments that may contain templates, instead of ``input``."""
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     task_queue: str | None = None
     """None: the task queue of the run itself."""
     secrets: bool = True
-    """False: its worker is not one of this package, and would take a reference to a secret for the value."""
+    """False: its worker does not use this package, and would take a reference to a secret for the value."""
 
 
 class ChildCall(Struct, tag="pipeline", tag_field="kind", frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class ChildCall(Struct, tag="pipeline", tag_field="kind", frozen=True, kw_only=T
     pipeline: str
     """Key of the child in :attr:`Bundle.pipelines`."""
     input: dict[str, Any] = {}
-    """``with``: the child's inputs, with templates in them."""
+    """``with``: the child's inputs, which may contain templates."""
     timeouts: ChildTimeouts = ChildTimeouts()
     retry: Retry | None = None
     """None: the child is not retried."""
@@ -90,17 +90,17 @@ class ChildCall(Struct, tag="pipeline", tag_field="kind", frozen=True, kw_only=T
 
 
 class SetValues(Struct, tag="set", tag_field="kind", frozen=True, kw_only=True):
-    """Compute values; leaves no event in the history."""
+    """Compute values, without an event in the history."""
 
     values: dict[str, Any]
 
 
 class Wait(Struct, tag="wait", tag_field="kind", frozen=True, kw_only=True):
-    """Wait on a durable timer: exactly one field is set, each a template."""
+    """Wait on a durable timer. Exactly one field is set; each is a template."""
 
     duration: str | None = None
     until: str | None = None
-    """Renders to an RFC 3339 time."""
+    """A template whose result is an RFC 3339 time."""
 
 
 class Event(Struct, tag="event", tag_field="kind", frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class Approval(Struct, tag="approval", tag_field="kind", frozen=True, kw_only=Tr
 
 
 class Fail(Struct, tag="fail", tag_field="kind", frozen=True, kw_only=True):
-    """Raise an error that nothing retries."""
+    """Raise an error that is never retried."""
 
     message: str
     """A template."""
@@ -140,11 +140,11 @@ class Fail(Struct, tag="fail", tag_field="kind", frozen=True, kw_only=True):
 
 
 class Block(Struct, tag="steps", tag_field="kind", frozen=True, kw_only=True):
-    """Run steps one after the other, as a scope of their own."""
+    """Run steps one after the other, as a separate scope."""
 
     steps: "tuple[Step, ...]"
     output: Any = msgspec.UNSET
-    """A template, or any value with templates in it; unset: the output of the last step."""
+    """A template, or any value that may contain templates; unset: the output of the last step."""
 
 
 class Branch(Struct, frozen=True, kw_only=True):
@@ -155,7 +155,7 @@ class Branch(Struct, frozen=True, kw_only=True):
 
 
 class Parallel(Struct, tag="parallel", tag_field="kind", frozen=True, kw_only=True):
-    """Run branches at the same time, each a scope. The outputs are those of their last steps, by name."""
+    """Run branches at the same time, each as a scope. The outputs are those of their last steps, by name."""
 
     branches: tuple[Branch, ...]
     """In the order of the file, in which they start."""
@@ -187,13 +187,13 @@ class Compensation(Struct, frozen=True, kw_only=True):
 
 
 class Handler(Struct, frozen=True, kw_only=True):
-    """What happens to an error of a step, once the step is undone."""
+    """What happens to an error of a step after the step has been undone."""
 
     types: tuple[str, ...] | None = None
     """Error types; None: any."""
     steps: "tuple[Step, ...]" = ()
     output: Any = None
-    """The step's output: a template that sees the handler's steps, or any value with templates in it."""
+    """The step's output: a template that sees the handler's steps, or a value that may contain templates."""
 
 
 class Until(Struct, frozen=True, kw_only=True):
@@ -219,11 +219,12 @@ class Step(Struct, frozen=True, kw_only=True):
     when: str | None = None
     """A bare expression; false skips the step."""
     compensate: Compensation | Literal["none"] | None = None
-    """None where the file says nothing: a completed child is then undone by its own log."""
+    """None: not set in the file. A completed child is then undone by its own log."""
     for_each: str | list[Any] | None = None
-    """A bare expression that gives a list, or a list with templates in it: the step runs once for each."""
+    """A bare expression whose result is a list, or a list that may contain templates: the step runs once for
+    each element."""
     max_concurrency: int | None = None
-    """How many items or branches run at a time; None: one item, all branches."""
+    """How many items or branches run at the same time; None: one item, all branches."""
     fail_fast: bool = True
     """Whether the first item or branch that fails ends the others."""
     until: Until | None = None
@@ -231,11 +232,11 @@ class Step(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds for a block, switch, parallel or loop as a whole; then it fails with ``BlockTimeout``."""
     retry: Retry | None = None
-    """Of a block, switch or parallel, every field filled in but the error types; None: it is not retried."""
+    """Of a block, switch or parallel, with every field but the error types set; None: it is not retried."""
     pivot: bool = False
-    """Whether nothing up to here is undone any more, once the step has completed."""
+    """Whether nothing up to this step is undone any more once the step has completed."""
     catch: tuple[Handler, ...] = ()
-    """The first handler that knows the type of an error handles it."""
+    """The first handler that accepts the type of an error handles it."""
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -252,30 +253,30 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """The Temporal workflow type."""
     description: str | None = None
     inputs: dict[str, dict[str, Any] | bool] = {}
-    """A JSON Schema (2020-12) for each input; one with ``default`` may be left out."""
+    """A JSON Schema (2020-12) for each input. An input with ``default`` is optional."""
     output: Any = None
-    """A template, or any value with templates in it."""
+    """A template, or any value that may contain templates."""
     secrets: tuple[str, ...] = ()
     timeout: float | None = None
     """Seconds after which the run fails with ``PipelineTimeout`` and is undone."""
     steps: tuple[Step, ...] = ()
     finally_: tuple[Step, ...] = msgspec.field(default=(), name="finally")
     on_failure: Literal["undo", "keep"] | Ask = "undo"
-    """What becomes of what the run has done when an error ends it."""
+    """What happens to the effects of the run when an error ends it."""
     task_queue: str | None = None
     workflow_id: str | None = None
-    """A template that sees ``inputs``; used when the pipeline is started by the command."""
+    """A template that sees ``inputs``, for runs that the command starts."""
 
 
 Call = ActivityCall | ChildCall
-"""What a step or its compensation schedules, and which has a task queue."""
+"""What a step or its compensation schedules. It has a task queue."""
 
 
-# Every walk over the steps of a pipeline is one of these four: steps that hold other steps are added here.
+# Every walk over the steps of a pipeline is one of these four: steps that contain other steps are added here.
 
 
 def walk(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield the steps of a list, each followed by the steps inside it; a child's steps are its own."""
+    """Yield the steps of a list, each followed by the steps inside it, but not the steps of children."""
     for step in steps:
         yield step
         for inside in _lists(step):
@@ -295,7 +296,7 @@ def _lists(step: Step) -> Iterator[tuple[Step, ...]]:
 
 
 def _encoded_steps(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield what :func:`walk` does, from steps that are encoded."""
+    """Yield the same steps as :func:`walk`, from encoded ones."""
     for step in steps:
         yield step
         action = step["action"]
@@ -318,7 +319,7 @@ def calls_of(pipeline: Pipeline) -> Iterator[Call]:
 
 
 def with_calls(pipeline: Pipeline, change: Callable[[Call], Call]) -> Pipeline:
-    """Return a pipeline with every call of :func:`calls_of` put through ``change``."""
+    """Return a pipeline in which ``change`` has replaced every call of :func:`calls_of`."""
 
     def changed(steps: Iterable[Step]) -> tuple[Step, ...]:
         return tuple(map(with_change, steps))
@@ -346,13 +347,13 @@ def with_calls(pipeline: Pipeline, change: Callable[[Call], Call]) -> Pipeline:
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
-    """A pipeline with every child it names: what a run consists of, for good."""
+    """A pipeline with all its children. It defines a run, and never changes."""
 
     format: int = FORMAT
     root: str
     """Key of the pipeline to run in ``pipelines``."""
     pipelines: dict[str, Pipeline]
-    """By key: the file's path relative to the root's folder, with ``/``."""
+    """By key: the file's path relative to the root's directory, with ``/``."""
 
     def __post_init__(self) -> None:
         if self.root not in self.pipelines:
@@ -364,13 +365,13 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(bundle: Bundle) -> bytes:
-    """Return the bundle as canonical JSON: equal bundles give equal bytes.
+    """Return the bundle as canonical JSON: equal bundles have equal bytes.
 
-    Most activities share a few policies. They stand once, in a list beside the pipelines,
-    and a call names its own by its place there: half the size for a pipeline of many steps.
+    Most activities share a few policies. Each policy is written once, in a list beside the pipelines,
+    and a call refers to it by its index. This halves the size of a pipeline with many steps.
     """
     data = msgspec.to_builtins(bundle)
-    # The format is written even though it is the default: it is what a reader checks first.
+    # The format is written although it is the default: readers check it first.
     data["format"] = bundle.format
     policies: dict[bytes, int] = {}
     for call in _activity_calls(data):
@@ -382,10 +383,10 @@ def encode(bundle: Bundle) -> bytes:
 
 
 def decode(data: bytes) -> Bundle:
-    """Read a bundle back.
+    """Decode a bundle.
 
     Raises:
-        msgspec.DecodeError: The bytes are no bundle of this version.
+        msgspec.DecodeError: The bytes are not a bundle of this version.
     """
     value = _decoder.decode(data)
     try:
@@ -398,10 +399,10 @@ def decode(data: bytes) -> Bundle:
 
 
 def canonical(data: bytes) -> bytes:
-    """Return an encoded bundle that somebody's JSON library has written again as it was.
+    """Return the canonical form of an encoded bundle that another JSON library has written.
 
     Raises:
-        msgspec.DecodeError: The bytes are no JSON.
+        msgspec.DecodeError: The bytes are not JSON.
     """
     return _encoder.encode(_decoder.decode(data))
 
@@ -410,7 +411,7 @@ _POLICY = ("timeouts", "retry")
 
 
 def _activity_calls(bundle: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what stands for an :class:`ActivityCall` in an encoded bundle."""
+    """Yield each encoded :class:`ActivityCall` of an encoded bundle."""
     for pipeline in bundle["pipelines"].values():
         for step in _encoded_steps([*pipeline.get("steps", ()), *pipeline.get("finally", ())]):
             compensate = step.get("compensate")

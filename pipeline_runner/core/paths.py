@@ -1,4 +1,4 @@
-"""Paths: what a step is called in a run. Every path of the language is made and read here.
+"""Paths: the names of steps in a run. Every path of the language is made and parsed here.
 
 ::
 
@@ -17,12 +17,12 @@
                              or a step of the pipeline that undoes ``child``: no step has both
     child/undo:step          the undo of a child's step, by the child
 
-Names are identifiers, so none of the marks stands in one. No step has the id ``catch``, or its items
-would look like handlers. Steps of a run have different paths, because those of a scope have different
-names: the id of an activity is its path, and idempotency keys are made of it.
+Names are identifiers, so they contain none of these marks. No step has the id ``catch``, because its
+items would look like handlers. Different steps of a run have different paths, because the names in a
+scope are different. The path is the id of an activity, and part of the step's idempotency key.
 
-A path is relative to a run: the engine's to the run that it is part of, those that a reader
-shows to the run that is read.
+A path is relative to a run. The engine's paths are relative to the run that it executes, those of a
+reader to the run that is read.
 """
 
 import re
@@ -30,13 +30,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 CATCH = "catch"
-"""The name of the handlers of a step; no step has it for an id."""
+"""The name of the handlers of a step. No step may have this id."""
 
 SWITCH = "switch"
 """The name of the arms of a ``switch``."""
 
 MAX_ID = 1000
-"""Bytes that Temporal takes as an id of a workflow or an activity (``limit.maxIDLength``)."""
+"""The maximum number of bytes in an id of a workflow or an activity (``limit.maxIDLength``)."""
 
 _UNDO = "undo:"
 _NUMBER = r"(?:0|[1-9][0-9]{0,17})"
@@ -44,17 +44,17 @@ _SEGMENT = re.compile(rf"(?P<name>[^\[#]+)(?:\[(?P<number>{_NUMBER})\])?(?:#(?P<
 
 
 class PathError(ValueError):
-    """A string is no path."""
+    """A string is not a path."""
 
 
 class Segment(NamedTuple):
-    """What stands between two dots: a step, a branch, an arm or a handler."""
+    """A part between two dots: a step, a branch, an arm or a handler."""
 
     name: str
     number: int | None = None
     """Of a loop's item or repetition, an arm or a handler, counted from 0."""
     attempt: int = 1
-    """Of a step that is tried again as a whole, counted from 1."""
+    """Of a step that is retried as a whole, counted from 1."""
 
     def __str__(self) -> str:
         number = "" if self.number is None else f"[{self.number}]"
@@ -63,7 +63,7 @@ class Segment(NamedTuple):
 
 
 class Level(NamedTuple):
-    """The part of a path that lies in one run."""
+    """The part of a path that belongs to one run."""
 
     segments: tuple[Segment, ...]
     undo: bool = False
@@ -74,7 +74,7 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The path of a step, or of a scope. Its methods return the paths of what is inside it."""
+    """The path of a step, or of a scope. Its methods return the paths inside it."""
 
     levels: tuple[Level, ...]
 
@@ -85,19 +85,19 @@ class Path:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a path.
+        """Parse a path.
 
         Raises:
-            PathError: It is none.
+            PathError: It is not a path.
         """
         return cls(tuple(_level(part, text) for part in text.split("/")))
 
     @classmethod
     def of_id(cls, text: str) -> Self:
-        """Read the path that an id in a history is.
+        """Return the path in an id of a history.
 
-        Where the id is no path, because it was cut to the server's limit or because somebody else
-        made it, it is taken for the name of a step. The path's string is the id in any case.
+        If the id is not a path, because it was cut to the server's limit or because somebody else made
+        it, it counts as the name of a step. The path's string is the id in any case.
         """
         try:
             return cls.parse(text)
@@ -139,7 +139,7 @@ class Path:
         return other.startswith(own) and (len(other) == len(own) or other[len(own)] in marks)
 
     def child(self, path: Self) -> Self:
-        """Return the path that a step of this step's child has here, by its path in the child."""
+        """Return the path of a step of this step's child, by its path in the child."""
         return replace(self, levels=self.levels + path.levels)
 
     def undo(self) -> Self:
@@ -175,12 +175,12 @@ class Path:
 
     @property
     def undone(self) -> Self:
-        """The path of the step that is undone by what has this path."""
+        """The path of the step that the undo with this path undoes."""
         return replace(self, levels=(self.levels[0]._replace(undo=False), *self.levels[1:]))
 
     @property
     def above(self) -> Self:
-        """The path of the step whose child the innermost run is; ``ROOT``: that run is no child."""
+        """The path of the step whose child the innermost run is; ``ROOT``: that run is not a child."""
         return replace(self, levels=self.levels[:-1])
 
     @property
@@ -199,7 +199,7 @@ class Path:
 
     @classmethod
     def of_workflow_id(cls, workflow_id: str, parent: str) -> Self:
-        """Return the path that the workflow id of a child was made of; a chosen id is read by itself."""
+        """Return the path from which the workflow id of a child was made. A chosen id is parsed by itself."""
         return cls.of_id(workflow_id.removeprefix(f"{parent}/"))
 
     @property
@@ -211,7 +211,7 @@ class Path:
 
 
 ROOT = Path(())
-"""Where a run itself stands: ``ROOT.child(path)`` is ``path``. It is no step's path."""
+"""The path of a run itself: ``ROOT.child(path)`` is ``path``. No step has it."""
 
 
 def _level(part: str, text: str) -> Level:

@@ -1,16 +1,16 @@
-"""Which names an expression may see, and where. Checker and interpreter both ask here."""
+"""Which names an expression can use, and where. The checker and the interpreter both use this module."""
 
 from enum import StrEnum
 
 
 class Place(StrEnum):
-    """Where an expression stands."""
+    """The place of an expression."""
 
     STEP = "step"
     """In a step of a pipeline's ``steps``: its ``when``, ``name``, ``with``, …"""
     COMPENSATION = "compensation"
     CATALOGUE = "catalogue"
-    """In the undo that the catalogue declares for an activity, of whatever pipeline."""
+    """In the undo that the catalogue declares for an activity, for every pipeline."""
     CATCH = "catch"
     """In a handler of a step's ``catch``: in its steps or its ``output``."""
     FINALLY = "finally"
@@ -36,20 +36,20 @@ NAMES = frozenset(["item", "index", "last"]).union(*_ROOTS.values())
 """All names of the language, whatever the place."""
 
 RUN_KEYS = ("workflow_id", "run_id", "pipeline", "started_at")
-"""Keys of ``run``; in ``finally`` there is ``status`` too."""
+"""Keys of ``run``. In ``finally``, there is also ``status``."""
 
 STEP_KEYS = ("input", "output", "outcome", "error", "key")
 """Keys of ``step`` in a compensation."""
 
 OWN_KEYS = ("key",)
-"""Keys of ``step`` in a step's own ``with`` and ``args``: what is known before they are rendered."""
+"""Keys of ``step`` in a step's own ``with`` and ``args``, which are known before these are rendered."""
 
 
 def roots(place: Place, *, in_input: bool = False) -> frozenset[str]:
     """Return the names that an expression may use at a place.
 
     Args:
-        place: Where it stands.
+        place: The place of the expression.
         in_input: Whether it is in a step's ``with`` or ``args``.
     """
     return _ROOTS[place] | {"step"} if in_input else _ROOTS[place]
