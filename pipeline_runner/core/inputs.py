@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline_runner.core.model import Struct
 from pipeline_runner.core.schemas.formats import FORMATS
-from pipeline_runner.core.schemas.patterns import PatternError, compiled
+from pipeline_runner.core.schemas.pattern_syntax import PatternError
+from pipeline_runner.core.schemas.patterns import compiled
 from pipeline_runner.core.schemas.plain import fits, is_pattern, is_plain
 from pipeline_runner.core.suggest import did_you_mean, listed, meant
 

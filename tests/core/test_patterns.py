@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_runner.core.inputs import InvalidInputs, misfits, schema_problems, validate_inputs
-from pipeline_runner.core.schemas.patterns import PatternError, compiled
+from pipeline_runner.core.schemas.pattern_syntax import PatternError
+from pipeline_runner.core.schemas.patterns import compiled
 
 
 @pytest.mark.parametrize(

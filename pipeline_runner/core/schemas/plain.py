@@ -8,7 +8,8 @@ here (another keyword, a value that does not match) is left to the library.
 from collections.abc import Callable
 from typing import Any
 
-from pipeline_runner.core.schemas.patterns import PatternError, compiled
+from pipeline_runner.core.schemas.pattern_syntax import PatternError
+from pipeline_runner.core.schemas.patterns import compiled
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),

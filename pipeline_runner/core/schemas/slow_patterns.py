@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-from pipeline_runner.core.schemas.patterns import (
+from pipeline_runner.core.schemas.pattern_syntax import (
     Characters,
     Edge,
     Either,
