@@ -84,12 +84,12 @@ class _Lines(logging.Handler):
         if hasattr(record, _ACTIVITY_FAILURE) and isinstance(about, dict):
             message = self._attempt(record, about)
         elif isinstance(about, dict) and not self._serves:
-            message = f"{about['activity_id']}: {self._said(record)}"
+            message = f"{about['activity_id']}: {self._message(record)}"
         elif isinstance(about, dict):
-            message = f"{about['workflow_id']}: {about['activity_id']}: {self._said(record)}"
+            message = f"{about['workflow_id']}: {about['activity_id']}: {self._message(record)}"
         else:
             run = getattr(record, "temporal_workflow", None)
-            message = f"{run['workflow_id']}: {self._said(record)}" if run else self._said(record)
+            message = f"{run['workflow_id']}: {self._message(record)}" if run else self._message(record)
         if message is None or not self._serves:
             return message
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
@@ -108,7 +108,7 @@ class _Lines(logging.Handler):
         told = f"{told}: {_short(message)} [{kind}]"
         return f"{told}\n{_traceback(error)}" if self._verbose else told
 
-    def _said(self, record: logging.LogRecord) -> str:
+    def _message(self, record: logging.LogRecord) -> str:
         """Return the message with its error: on one line, or with its location if it is an internal error."""
         message = record.getMessage()
         core = getattr(record, "temporal_log", None)

@@ -104,7 +104,7 @@ async def serve(args: argparse.Namespace, found: list[Loaded], where: session.Ta
         for missing in need.missing():
             console.tell(f"warning: {name}: {missing}")
     async with session.running(workers):
-        await wait_until_stopped(_told(queues, bundles, where))
+        await wait_until_stopped(_ready_lines(queues, bundles, where))
     return ExitCode.OK
 
 
@@ -179,7 +179,7 @@ def _queues(args: argparse.Namespace, found: list[Loaded]) -> list[str]:
     return list(dict.fromkeys([DEFAULT_TASK_QUEUE, *named]))
 
 
-def _told(queues: Iterable[str], bundles: Iterable[str], where: session.Target) -> Iterator[str]:
+def _ready_lines(queues: Iterable[str], bundles: Iterable[str], where: session.Target) -> Iterator[str]:
     yield f"serving the task queue {', '.join(queues)}"
     names = ", ".join(sorted(bundles))
     if names and where.embedded is not None:

@@ -315,7 +315,7 @@ class Containers(Family):
         """
         ours = parameters.key is not None
         async with heartbeating():
-            found = await CONTAINERS.meant(self._engine, parameters.container, parameters.key)
+            found = await CONTAINERS.find_all(self._engine, parameters.container, parameters.key)
             for container, name in found.items():
                 await state.remove_container(
                     self._engine,

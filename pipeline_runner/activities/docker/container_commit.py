@@ -16,7 +16,7 @@ from pipeline_runner.activities.docker.image import (
     look,
     remove_image,
     split,
-    taken,
+    tag_taken,
 )
 from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import uncertain
@@ -50,7 +50,7 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
     image = await _own(engine)
     named = await look(engine, tag)
     if named is not None and named["Id"] != image:
-        raise taken(tag)
+        raise tag_taken(tag)
     created = image is None
     if image is None:
         image = await _make(engine, parameters, found["Id"])
@@ -60,7 +60,7 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
 
 
 async def _own(engine: Engine) -> str | None:
-    made = await IMAGES.made_by(engine, step_key())
+    made = await IMAGES.find_by_key(engine, step_key())
     return str(made[0]["Id"]) if made else None
 
 

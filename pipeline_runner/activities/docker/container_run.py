@@ -18,10 +18,10 @@ from pipeline_runner.activities.docker.engine import (
     Labels,
     Variables,
     environment,
+    look_up,
     own_labels,
     seconds,
     texts,
-    there,
 )
 from pipeline_runner.activities.docker.errors import MESSAGE_LIMIT, is_type
 from pipeline_runner.activities.docker.image import split
@@ -134,7 +134,7 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
 
 async def _own(engine: Engine) -> str | None:
     """Return the id of the container that an earlier attempt of this step has created."""
-    listed = await CONTAINERS.made_by(engine, step_key())
+    listed = await CONTAINERS.find_by_key(engine, step_key())
     return str(listed[0]["Id"]) if listed else None
 
 
@@ -147,7 +147,7 @@ async def _prepare(engine: Engine, parameters: RunInput, heart: Heart) -> None:
     image = parameters.image
     if parameters.pull == "never":
         return
-    if parameters.pull == "missing" and await there(
+    if parameters.pull == "missing" and await look_up(
         engine, f"look for image {image}", lambda docker: docker.inspect_image(image)
     ):
         return

@@ -125,7 +125,7 @@ class Engine:
                 return function(self._client(patience))
             except Exception as error:  # noqa: BLE001 - turned into an error for people, or raised unchanged
                 # From None: a cause would show the request, and the message says everything.
-                raise self._explained(error, doing, effect=effect) from None
+                raise self._explain(error, doing, effect=effect) from None
 
         if not effect or late is not None:
             return await in_thread(work, late=late)
@@ -188,16 +188,16 @@ class Engine:
             self._clients[patience] = client
         return client
 
-    def _explained(self, error: Exception, doing: str, *, effect: bool) -> Exception:
-        told = errors.told(error, doing)
-        if told is not None:
-            return told
-        reason = errors.broken(error)
-        if reason is None:
+    def _explain(self, error: Exception, doing: str, *, effect: bool) -> Exception:
+        refusal = errors.explain(error, doing)
+        if refusal is not None:
+            return refusal
+        failure = errors.connection_failure(error)
+        if failure is None:
             return error
         self._clients.clear()  # the Engine may come back elsewhere, or as another version
-        details = [UNCERTAIN] if effect and reason.sent else []
-        return ApplicationError(f"{reason.text} ({self._place})", *details, type="EngineUnreachable")
+        details = [UNCERTAIN] if effect and failure.sent else []
+        return ApplicationError(f"{failure.text} ({self._place})", *details, type="EngineUnreachable")
 
 
 _BY_ENVIRONMENT = connect
@@ -252,7 +252,7 @@ class Removed:
     removed: Annotated[bool, doc("False if there was nothing to remove.")]
 
 
-async def there(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
+async def look_up(engine: Engine, doing: str, look: Callable[[Any], Any]) -> Any:
     """Return the Engine's description of an object; None: there is no such object."""
     try:
         return await engine.call(doing, look)
@@ -293,9 +293,9 @@ class Kind:
     id: str = "Id"
     """The field with its id."""
 
-    async def there(self, engine: Engine, name: str) -> Any:
+    async def look_up(self, engine: Engine, name: str) -> Any:
         """Return the Engine's description of an object; None: there is no such object."""
-        return await there(engine, f"inspect {self.what} {name}", lambda docker: self.look(docker, name))
+        return await look_up(engine, f"inspect {self.what} {name}", lambda docker: self.look(docker, name))
 
     async def remove(
         self, engine: Engine, thing: str, remove: Callable[[Any, str], object], *, shown: str = ""
@@ -317,19 +317,19 @@ class Kind:
             if "already in progress" not in error.message:
                 raise
             end = time.monotonic() + REMOVAL
-            while await there(engine, doing, lambda docker: self.look(docker, thing)) is not None:
+            while await look_up(engine, doing, lambda docker: self.look(docker, thing)) is not None:
                 if time.monotonic() > end:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
 
-    async def made_by(self, engine: Engine, key: str | None) -> list[Any]:
+    async def find_by_key(self, engine: Engine, key: str | None) -> list[Any]:
         """Return what the step with a key created, once no call is creating anything for it."""
         if key is None:
             return []
         await wait_until_settled(key)
         return await engine.call(f"list {self.what}s", lambda docker: self.of_key(docker, key))
 
-    async def meant(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
+    async def find_all(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
         """Return the names of the objects with a name, a key, or both, by id.
 
         Raises:
@@ -337,13 +337,13 @@ class Kind:
         """
         check_which(name, key, self.what)
         if name is None:
-            found = await self.made_by(engine, key)
+            found = await self.find_by_key(engine, key)
         else:
             await wait_until_settled(key)
-            named = await self.there(engine, name)
+            named = await self.look_up(engine, name)
             found = [] if named is None else [named]
             if found and key is not None:
-                found = [one for one in await self.made_by(engine, key) if one[self.id] == named[self.id]]
+                found = [one for one in await self.find_by_key(engine, key) if one[self.id] == named[self.id]]
         return {one[self.id]: _name_of(one) for one in found}
 
 

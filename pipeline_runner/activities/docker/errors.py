@@ -41,7 +41,7 @@ _PREFIX = re.compile(r"^.*unable to start container process: ", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Broken:
+class ConnectionFailure:
     """Why the Engine could not be reached."""
 
     text: str
@@ -49,7 +49,7 @@ class Broken:
     """Whether the request may have reached it all the same."""
 
 
-def told(error: Exception, doing: str) -> Exception | None:
+def explain(error: Exception, doing: str) -> Exception | None:
     """Return the error for people when the Engine, or the client, refuses a request.
 
     Args:
@@ -87,7 +87,7 @@ def of_answer(status: int, said: str, doing: str) -> ApplicationError:
     return ApplicationError(f"cannot {doing}: {said}", type="DockerError", non_retryable=final)
 
 
-def broken(error: Exception) -> Broken | None:
+def connection_failure(error: Exception) -> ConnectionFailure | None:
     """Return why there is no response; None: the error is of another kind."""
     import docker.errors
     import requests
@@ -104,7 +104,7 @@ def broken(error: Exception) -> Broken | None:
         return None
 
     if isinstance(error, requests.exceptions.ReadTimeout):
-        return Broken("no answer in time", sent=True)
+        return ConnectionFailure("no answer in time", sent=True)
     cause: BaseException | None = error
     text, sent = str(error), not isinstance(error, requests.exceptions.ConnectTimeout)
     while cause is not None:
@@ -117,7 +117,7 @@ def broken(error: Exception) -> Broken | None:
         elif isinstance(cause, ConnectionError) and not cause.errno:
             text = "the connection broke"  # http.client's: nothing more is known
         cause = cause.__cause__ or cause.__context__
-    return Broken(one_line(text or type(error).__name__, 300).lower(), sent)
+    return ConnectionFailure(one_line(text or type(error).__name__, 300).lower(), sent)
 
 
 def is_type(error: BaseException, *types: str) -> bool:

@@ -158,7 +158,7 @@ class Images(Family):
             other = await look(self._engine, tag)
             before = remembered() or {"replaced": other and other["Id"]}
             if other is not None and other["Id"] != found["Id"] and not parameters.replace:
-                raise taken(tag)
+                raise tag_taken(tag)
             if other is None or other["Id"] != found["Id"]:
                 await heart.remember(before)
                 await apply(self._engine, found["Id"], tag)
@@ -176,7 +176,7 @@ class Images(Family):
             raise refused("of and restore are not allowed with a key", "InvalidInput")
         async with heartbeating():
             if parameters.key is not None:
-                own = await IMAGES.meant(self._engine, parameters.image, parameters.key)
+                own = await IMAGES.find_all(self._engine, parameters.image, parameters.key)
                 for one in own:
                     await discard(self._engine, one)
                 return Removed(removed=bool(own))
@@ -227,14 +227,14 @@ def missing(image: str) -> ApplicationError:
     return refused(f"there is no image {image}", "ImageNotFound")
 
 
-def taken(tag: str) -> ApplicationError:
+def tag_taken(tag: str) -> ApplicationError:
     """Return the error for a tag that names another image."""
     return refused(f"the tag {tag} names another image", "TagTaken")
 
 
 async def look(engine: Engine, image: str) -> Any:
     """Return the Engine's description of an image; None: there is no such image."""
-    return await IMAGES.there(engine, image)
+    return await IMAGES.look_up(engine, image)
 
 
 async def apply(engine: Engine, image: str, tag: str) -> None:

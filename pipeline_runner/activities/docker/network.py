@@ -197,7 +197,7 @@ class Networks(Family):
     async def remove(self, parameters: RemoveNetworkInput) -> Removed:
         """Remove a network. A missing network is not an error."""
         async with heartbeating():
-            found = await NETWORKS.meant(self._engine, parameters.network, parameters.key)
+            found = await NETWORKS.find_all(self._engine, parameters.network, parameters.key)
             for network, name in found.items():
                 await NETWORKS.remove(
                     self._engine, network, lambda docker, one: docker.remove_network(one), shown=name

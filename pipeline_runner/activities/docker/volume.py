@@ -62,7 +62,7 @@ class Volumes(Family):
         name = parameters.name
         async with heartbeating():
             await wait_until_settled(step_key())
-            before = await VOLUMES.there(self._engine, name)
+            before = await VOLUMES.look_up(self._engine, name)
             found = before or await self._make(parameters)
             # The Engine silently returns a volume that somebody else has created at this moment.
             if (own_labels() and not has_key(found, step_key())) or (before and step_key() is None):
@@ -87,7 +87,7 @@ class Volumes(Family):
     async def remove(self, parameters: RemoveVolumeInput) -> Removed:
         """Remove a volume and its content. A missing volume is not an error."""
         async with heartbeating():
-            found = await VOLUMES.meant(self._engine, parameters.volume, parameters.key)
+            found = await VOLUMES.find_all(self._engine, parameters.volume, parameters.key)
             for name in found:
                 await VOLUMES.remove(
                     self._engine, name, lambda docker, one: docker.remove_volume(one, force=parameters.force)

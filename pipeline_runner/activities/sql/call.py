@@ -236,7 +236,7 @@ class Call:
         try:
             yield
         except sqlalchemy.exc.DBAPIError as error:
-            raise self._told(error) from None
+            raise self._failure(error) from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise refused(
                 f"{self.what}: the statement cannot be run ({type(error).__name__})", "StatementFailed"
@@ -247,7 +247,7 @@ class Call:
                 f"{self.what}: the database does not accept one of the values or strings", "InvalidInput"
             ) from None
 
-    def _told(self, error: "sqlalchemy.exc.DBAPIError") -> ApplicationError:
+    def _failure(self, error: "sqlalchemy.exc.DBAPIError") -> ApplicationError:
         """Return the activity's error for an error of the database."""
         kind, final = classified(error)
         lost = kind == "ConnectionLost"
