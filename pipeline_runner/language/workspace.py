@@ -124,7 +124,7 @@ def load_text(text: str, *, base: str | Path | None = None, modules: Iterable[st
 
 
 def _load(workspace: "_Workspace", root: Path, shown: str) -> Loaded:
-    diagnostics = workspace.diagnostics()
+    diagnostics = workspace.remaining_diagnostics()
     bundle = None if has_errors(diagnostics) else workspace.bundle(root)
     used = list(workspace.activities.values())
     return Loaded(
@@ -158,7 +158,7 @@ def check_paths(
     workspace.visit_all(paths, stdin)
     workspace.compare()
     return Checked(
-        diagnostics=workspace.diagnostics(),
+        diagnostics=workspace.remaining_diagnostics(),
         sources={source.path: source.text for source in workspace.sources},
         files=tuple(file.source.path for file in workspace.files.values()),
         unreadable=tuple(dict.fromkeys(workspace.unreadable)),
@@ -304,7 +304,7 @@ class _Workspace:
                 waiting += file.children.values()
         return Bundle(root=_key(root, root), pipelines=pipelines)
 
-    def diagnostics(self) -> tuple[Diagnostic, ...]:
+    def remaining_diagnostics(self) -> tuple[Diagnostic, ...]:
         """Return the diagnostics of all files, without the warnings that comments ignore."""
         found: dict[str, list[Diagnostic]] = {}
         for diagnostic in self.diagnostics:

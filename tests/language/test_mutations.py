@@ -474,7 +474,7 @@ def of_file(path: Path) -> list[Mutation]:
     """Return the mistakes that can be made in a file, none if something is wrong with it already."""
     workspace = _Workspace(())
     document = workspace.visit(path, path.name).document
-    if workspace.diagnostics() or document is None or "\r" in document.source.text:
+    if workspace.remaining_diagnostics() or document is None or "\r" in document.source.text:
         return []
     return list(Mutations(document).every())
 
