@@ -66,6 +66,12 @@ def result(text: str) -> None:
         raise OutputError(error.strerror or str(error)) from None
 
 
+def result_width() -> int | None:
+    """Return the columns of the terminal that standard output is; None: it is no terminal."""
+    stream = _kept or sys.stdout
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
+
+
 def result_json(value: Any) -> None:
     """Write a value to standard output, as JSON.
 

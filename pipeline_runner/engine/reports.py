@@ -55,14 +55,15 @@ async def read_report(client: Client, workflow_id: str, run_id: str | None, pipe
     if end is None or end == "completed":
         return Report(pipeline=pipeline, status="completed" if end else "running", steps=steps)
     last = client.get_workflow_handle(workflow_id, run_id=follower.run_id, result_type=RawValue)
-    cause = await _cause_of(last)
+    cause = await cause_of(last)
     found = report_in(cause)
     if found is None:
         return without_report(cause, pipeline, acted=follower.reader.has_acted, steps=steps)
     return with_attempts(found, follower)
 
 
-async def _cause_of(handle: WorkflowHandle[Any, Any]) -> BaseException | None:
+async def cause_of(handle: WorkflowHandle[Any, Any]) -> BaseException | None:
+    """Return why a run has ended that did not complete; None: it has."""
     try:
         await handle.result(follow_runs=False)
     except WorkflowFailureError as failure:
