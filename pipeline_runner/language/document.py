@@ -127,7 +127,7 @@ class Use:
         self.node = node
         self.place = place
         self.key = key
-        """Of the step, its compensation, or the pipeline: ``with``, ``when``, …"""
+        """Of the step, its compensation, or the pipeline: ``with``, ``when``, …; of arms ``switch``."""
         self.step = step
         """The step it belongs to, None at the top level."""
         self.takes_secrets = takes_secrets
@@ -467,7 +467,7 @@ def _step_uses(step: Step) -> list[Use]:
             found += _uses(step, CATCH.fields["output"], output, Place.CATCH, scope)
     for arm in step.node.items("switch"):
         if isinstance(arm, MappingNode) and (when := arm.entry("when")):
-            found += _uses(step, ARM.fields["when"], when, step.place)
+            found += _uses(step, ARM.fields["when"], when, step.place, key="switch")
     if undo := step.compensation:
         found += _call_uses(step, undo, Use)
     return found
@@ -523,13 +523,14 @@ def _uses(
     *,
     takes_secrets: bool = False,
     kind: type[Use] = Use,
+    key: str | None = None,
 ) -> list[Use]:
     """Make the uses in one entry; ``inside`` is the scope that has run before it is looked at."""
     scope = inside or step.scope
     before = len(inside.steps) if inside else step.index
     return [
         kind(
-            node, mode, place=place, key=entry.name, step=step, scope=scope, before=before,
+            node, mode, place=place, key=key or entry.name, step=step, scope=scope, before=before,
             takes_secrets=takes_secrets,
         )
         for node, mode in _texts(field, entry.value)

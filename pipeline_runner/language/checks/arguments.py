@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Step
+from pipeline_runner.language.flow import SCOPES
 from pipeline_runner.language.yaml.nodes import Scalar
 
-_DEADLINES = frozenset(["steps", "switch", "parallel", "for_each", "until"])
+_DEADLINES = frozenset([*SCOPES, "for_each", "until"])
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
@@ -44,6 +45,10 @@ def _check_step(document: Document, step: Step) -> Iterator[Diagnostic]:
         message = '"timeout" is only allowed on a block, "switch", "parallel" or a loop'
         help_ = 'write "timeouts: {start_to_close: 5m}"' if step.kind in ("activity", None) else None
         yield source.diagnostic(timeout.key.span, "key-conflict", message, help_)
+    after = step.compensation.entry("after") if step.compensation and step.kind in SCOPES else None
+    if after:
+        message = f'the compensation of "{step.id}" takes no "after": it runs only if all of it completed'
+        yield source.diagnostic(after.key.span, "key-conflict", message, 'remove "after"')
     if step.place is Place.FINALLY:
         for key in ("compensate", "pivot"):
             if entry := node.entry(key):

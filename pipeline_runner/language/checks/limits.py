@@ -9,13 +9,21 @@ from collections.abc import Iterator
 from pipeline_runner.core.durations import spell
 from pipeline_runner.language import policies
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Call, Document
+from pipeline_runner.language.document import Call, Document, Step
+from pipeline_runner.language.flow import SCOPES
 from pipeline_runner.language.table.fields import ACTIVITY_TIMEOUTS, CHILD_TIMEOUTS
 from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
+
+_WAITS = ("until", "wait", "approval")
+"""Keys of a step whose mappings have a ``timeout``."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield limits of calls that do not go together, and retries without any."""
+    for step in document.steps:
+        yield from _deadlines(document, step)
+        if step.kind in SCOPES:
+            yield from _attempts_of_scope(document, step)
     for call in document.calls:
         found = list(_retries(document, call))
         if call.kind == "activity":
@@ -72,8 +80,8 @@ def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
     attempts, _ = policies.said(document, call, "retry").get("maximum_attempts", (None, 0))
     if not isinstance(attempts, Scalar) or policies.number(attempts) != 0:
         return
-    if "timeout" in document.root and not call.compensates and not call.step.in_finally:
-        return  # it ends the steps, but not their undo
+    if not call.compensates and _is_ended(document, call.step):
+        return  # a deadline ends the steps, but not their undo
     if call.kind == "activity":
         limited, name = policies.call_timeouts(document, call).schedule_to_close, "schedule_to_close"
     else:
@@ -83,6 +91,47 @@ def _retries(document: Document, call: Call) -> Iterator[Diagnostic]:
         yield document.source.diagnostic(
             attempts.span, "unlimited-retries", message, f"set {name}, or a number of attempts"
         )
+
+
+def _is_ended(document: Document, step: Step) -> bool:
+    """Tell whether a deadline of a step, of one around it or of the pipeline ends it."""
+    own = any("timeout" in one.node for one in (step, *step.around))
+    return own or ("timeout" in document.root and not step.in_finally)
+
+
+def _attempts_of_scope(document: Document, step: Step) -> Iterator[Diagnostic]:
+    retry = step.node.mapping("retry")
+    attempts = retry.get("maximum_attempts") if retry else None
+    if isinstance(attempts, Scalar) and policies.number(attempts) == 0 and not _is_ended(document, step):
+        message = "this is retried for ever: if it always fails, the run never ends"
+        help_ = "set timeout, or a number of attempts"
+        yield document.source.diagnostic(attempts.span, "unlimited-retries", message, help_)
+
+
+def _deadlines(document: Document, step: Step) -> Iterator[Diagnostic]:
+    """Yield deadlines that a shorter one around them always comes before."""
+    for node in (step.node, *map(step.node.mapping, _WAITS)):
+        found = node.get("timeout") if node else None
+        limit = policies.seconds(found)
+        if found is None or limit is None:
+            continue
+        around = [*step.around] if node is step.node else [step, *step.around]
+        shorter = [(end, name) for end, name in _ends(document, step, around) if end <= limit]
+        if shorter:
+            end, name = min(shorter)
+            message = (
+                f"a timeout of {spell(limit)} has no effect: that of {name} ends this after {spell(end)}"
+            )
+            yield document.source.diagnostic(found.span, "timeout-order", message, "make it shorter")
+
+
+def _ends(document: Document, step: Step, around: list[Step]) -> Iterator[tuple[float, str]]:
+    for one in around:
+        if (end := policies.seconds(one.node.get("timeout"))) is not None:
+            yield end, f'step "{one.id}"'
+    end = None if step.in_finally else policies.seconds(document.root.get("timeout"))
+    if end is not None:
+        yield end, "the pipeline"
 
 
 def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:

@@ -14,7 +14,8 @@ from pipeline_runner.language.document import Document, Use
 
 _ELSEWHERE = {
     "item": 'in a step with "for_each"',
-    "index": 'in a step with "for_each"',
+    "index": 'in a step with "for_each" or "until"',
+    "last": 'in a step with "until"',
     "step": 'in a compensation, and as "step.key" in "with" and "args"',
     "error": 'in a compensation, a "catch" and "finally"',
 }

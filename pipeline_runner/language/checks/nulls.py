@@ -10,12 +10,15 @@ from jinja2 import nodes as jinja
 
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
-from pipeline_runner.language.document import Document, Step, Use
+from pipeline_runner.language.document import Document, Scope, Step, Use
+from pipeline_runner.language.flow import arms, ends_in_failure, handlers, has_default, scopes_around
 from pipeline_runner.language.types import ANY, NULL, Map, Plain, options, union
 from pipeline_runner.language.typing.guards import Known, Look, expression_of, fact, looks
 from pipeline_runner.language.typing.inference import Inference
-from pipeline_runner.language.yaml.nodes import Scalar, scalars
+from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, scalars
 
+_FIRST = ("when", "until")
+"""Keys that are judged whether or not the step's own ``when`` holds."""
 _HELP = "use default(…) or a condition"
 _ERROR = jinja.Name("error", "load")
 _STATUS = jinja.Getattr(jinja.Name("run", "load"), "status", "load")
@@ -32,11 +35,13 @@ _COMPLETED = frozenset(
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
     """Yield uses of outputs and errors that may be null."""
-    skipped = frozenset(step.id for step in document.steps if "when" in step.node)
+    skipped = frozenset(
+        step.id for step in document.steps if step.inner or "when" in step.node or "catch" in step.node
+    )
     for use in document.uses:
         if use.tree is None or not _is_in_doubt(document, inferred, use, skipped):
             continue
-        around = _conditions(document, use.step, own=use.key != "when")
+        around = _conditions(document, use.step, own=use.key not in _FIRST)
         for look in looks(use.tree, lone=use.is_lone):
             known = around.joined(look.known)
             if _found(document, inferred, use, look, known) and (
@@ -62,6 +67,8 @@ def _may_be_null(use: Use, path: tuple[str, ...], skipped: frozenset[str]) -> bo
         return path[1] in skipped or path[2:3] == ("error",) or (use.step is not None and use.step.in_finally)
     if root == "step":
         return path[1:2] == ("error",)
+    if root == "last":
+        return True
     return root == "error" and use.place is Place.FINALLY
 
 
@@ -82,9 +89,9 @@ def _nullable(document: Document, inferred: Inference, use: Use, path: tuple[str
             kind, first = inferred.inputs.keys.get(name, ANY), 2
         case ("steps", name, "output", *_):
             step = document.ids.get(name)
-            if step is None or step.kind != "activity" or not use.sees(step):
+            if step is None or step.kind != "activity" or not use.sees(step) or "for_each" in step.node:
                 return []
-            kind, first = inferred.output(step), 3
+            kind, first = inferred.single(step), 3
         case _:
             return []
     if isinstance(kind, Plain):  # as most are
@@ -125,16 +132,23 @@ def _passed(document: Document, use: Use) -> Known:
 def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
     """Return the depth of the name that may be null, and why; None: it may not, or that does no harm."""
     path = look.reference.path
-    last = use.step is not None and use.step.in_finally
-    if path[0] == "error":
-        if use.place is not Place.FINALLY or len(path) + look.needed < 2:
-            return None
-        told = known.asks("error") or known.asks("run", "status")
-        return None if told else (0, '"error" is null when the run completed')
-    if path[0] == "step":
-        if path[1:2] != ("error",) or len(path) + look.needed < 3 or known.asks("step"):
-            return None
-        return 1, '"step.error" is null when the step completed'
+    match path[0]:
+        case "error":
+            if use.place is not Place.FINALLY or len(path) + look.needed < 2:
+                return None
+            told = known.asks("error") or known.asks("run", "status")
+            return None if told else (0, '"error" is null when the run completed')
+        case "step":
+            if path[1:2] != ("error",) or len(path) + look.needed < 3 or known.asks("step"):
+                return None
+            return 1, '"step.error" is null when the step completed'
+        case "last":
+            return _of_last(document, use, look, known)
+    return _of_result(document, use, look, known)
+
+
+def _of_result(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+    path = look.reference.path
     # A value that is handed on as it is may well be null; a key of null, or null in a text, fails.
     if path[2:3] not in (("output",), ("error",)) or len(path) + look.needed < 4:
         return None
@@ -143,12 +157,61 @@ def _why(document: Document, use: Use, look: Look, known: Known) -> tuple[int, s
         return None
     if path[2] == "error":
         return 2, f'"steps.{step.id}.error" is null unless the step failed'
+    last = use.step is not None and use.step.in_finally
     if last and not step.in_finally and not known.facts & _COMPLETED:
         return 1, f'the output of step "{step.id}" is null if the step did not run before "finally"'
-    # A loop that skips elements has null in its list, which is there all the same.
-    if "for_each" not in step.node and not all(map(known.implies, _whens(document, [step]))):
-        return 1, f'the output of step "{step.id}" is null if the step was skipped'
+    if reason := _null_if(document, step, known):
+        return 1, f'the output of step "{step.id}" is null if {reason}'
+    if step.kind == "parallel" and (reason := _of_branch(document, step, look, known)):
+        return 3, f'"{".".join(path[:4])}" is null if {reason}'
     return None
+
+
+def _null_if(document: Document, step: Step, known: Known, inside: str = "") -> str | None:
+    """Return when the output of a step is null though the run goes on; ``inside``: where the step is."""
+    if "for_each" in step.node:
+        return None  # a loop that skips elements has null in its list, which is there all the same
+    name = f'step "{step.id}"{inside}' if inside else "the step"
+    if not all(map(known.implies, _whens(document, [step]))):
+        return f"{name} was skipped"
+    if any("output" not in handler and not ends_in_failure(scope) for handler, scope in handlers(step)):
+        return f"an error of {name} was caught"
+    there = f' in "{step.id}"'
+    match step.kind:
+        case "steps" if "output" not in step.node:
+            return _null_end(document, step.body("block")[0], known, there)
+        case "switch":
+            conditions = [_condition(document, arm.get("when"), step) for arm in arms(step)]
+            if not has_default(step) and not any(
+                one is not None and known.implies(one) for one in conditions
+            ):
+                return f"no arm of {name if inside else 'it'} ran"
+            ends = (scope for scope in step.body("arm") if not ends_in_failure(scope))
+            return next((why for end in ends if (why := _null_end(document, end, known, there))), None)
+    return None
+
+
+def _null_end(document: Document, scope: Scope, known: Known, inside: str) -> str | None:
+    return _null_if(document, scope.steps[-1], known, inside) if scope.steps else None
+
+
+def _of_branch(document: Document, step: Step, look: Look, known: Known) -> str | None:
+    path = look.reference.path
+    if len(path) + look.needed < 5 or "for_each" in step.node:
+        return None
+    ends = (scope for scope in step.body("branch") if scope.name == path[3])
+    return next((_null_end(document, end, known, f' in "{step.id}"') for end in ends), None)
+
+
+def _of_last(document: Document, use: Use, look: Look, known: Known) -> tuple[int, str] | None:
+    path = look.reference.path
+    loop = next((loop for loop in use.loops if "until" in loop.node), None)
+    if loop is None or len(path) + look.needed < 2 or known.asks("last"):
+        return None
+    if use.step is not loop or use.key != "until":
+        return None if known.asks("index") else (0, '"last" is null in the first repetition')
+    reason = _null_if(document, loop, known)
+    return (0, f'"last" is null if {reason}') if reason and "caught" not in reason else None
 
 
 def _whens(document: Document, steps: list[Step]) -> list[jinja.Node]:
@@ -156,10 +219,15 @@ def _whens(document: Document, steps: list[Step]) -> list[jinja.Node]:
     found = []
     for step in steps:
         node = step.node.get("when")
-        use = document.use_at(node, step) if isinstance(node, Scalar) else None
-        if use and use.tree and (condition := expression_of(use.tree)):
+        if condition := _condition(document, node, step):
             found.append(condition)
     return found
+
+
+def _condition(document: Document, node: Node | None, step: Step) -> jinja.Node | None:
+    """Return the expression of a condition of a step, None if it cannot be read."""
+    use = document.use_at(node, step) if isinstance(node, Scalar) else None
+    return expression_of(use.tree) if use and use.tree else None
 
 
 def _conditions(document: Document, step: Step | None, *, own: bool) -> Known:
@@ -168,6 +236,18 @@ def _conditions(document: Document, step: Step | None, *, own: bool) -> Known:
     if step:
         for condition in _whens(document, [*([step] if own else []), *step.around]):
             known = known.also(condition, holds=True)
+        for scope in scopes_around(step):
+            if scope.kind == "arm" and scope.owner:
+                known = _of_arm(document, scope.owner, int(scope.name), known)
+    return known
+
+
+def _of_arm(document: Document, step: Step, number: int, known: Known) -> Known:
+    """Add that an arm's condition holds, and none of those before it."""
+    for place, arm in enumerate(step.node.items("switch")[: number + 1]):
+        node = arm.get("when") if isinstance(arm, MappingNode) else None
+        if condition := _condition(document, node, step):
+            known = known.also(condition, holds=place == number)
     return known
 
 

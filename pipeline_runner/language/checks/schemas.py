@@ -16,7 +16,7 @@ from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, Seque
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield mistakes in the schemas of the inputs, and of the answers that approvals take."""
+    """Yield mistakes in the schemas of the inputs, and of the answers and events that steps take."""
     for name, node in document.inputs.items():
         if not isinstance(node, MappingNode):
             continue
@@ -31,9 +31,9 @@ def check(document: Document) -> Iterator[Diagnostic]:
             help_ = boolean_help(part) if "true or false" in problem else None
             yield document.source.diagnostic(part.span, "bad-default", message, help_)
     for step in document.steps:
-        approval = step.node.mapping("approval")
-        if approval and (schema := approval.mapping("schema")):
-            yield from check_schema(document.source, schema)
+        for waits in (step.node.mapping("approval"), step.node.mapping("wait")):
+            if waits and (schema := waits.mapping("schema")):
+                yield from check_schema(document.source, schema)
 
 
 def check_schema(source: Source, node: MappingNode) -> Iterator[Diagnostic]:

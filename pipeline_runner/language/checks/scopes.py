@@ -1,4 +1,4 @@
-"""``pivot-place``, ``unreachable-step``, ``unreachable-catch``: steps and handlers that can take effect.
+"""``pivot-place``, ``unreachable-arm``, ``unreachable-catch``, ``unreachable-step``: all can take effect.
 
 Bad: a step after ``fail: {message: x}``; good: a ``when`` on the ``fail`` step.
 """
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pipeline_runner.core.scope import Place
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
-from pipeline_runner.language.table.fields import CATCH
+from pipeline_runner.language.flow import always_fails, arms
+from pipeline_runner.language.table.fields import ARM, CATCH
 from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
 
 
@@ -18,14 +19,14 @@ def check(document: Document) -> Iterator[Diagnostic]:
         yield from _in_scope(document, scope)
     for step in document.steps:
         yield from _pivot(document, step)
+        yield from _arms(document, step)
         yield from _handlers(document, step)
 
 
 def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
-    # In "finally", each step runs whatever becomes of the one before it.
-    pairs = zip(scope.steps, scope.steps[1:], strict=False) if scope.kind != "finally" else ()
+    pairs = () if _goes_on(document, scope) else zip(scope.steps, scope.steps[1:], strict=False)
     for step, after in pairs:
-        if step.kind == "fail" and not any(key in step.node for key in ("when", "catch", "for_each")):
+        if always_fails(step):
             node = after.node.get("id") or after.node
             name = f'step "{after.id}"' if after.id else "this step"
             message = f'{name} never runs: step "{step.id}" before it always fails'
@@ -35,6 +36,31 @@ def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
     for step in scope.steps:
         for inner in step.inner:
             yield from _in_scope(document, inner)
+
+
+def _goes_on(document: Document, scope: Scope) -> bool:
+    """Tell whether a step may run after one that has failed: in ``finally``, or since a person says so."""
+    asks = document.root.text("on_failure") == "ask" or document.root.mapping("on_failure") is not None
+    return scope.kind == "finally" or (scope.kind == "steps" and asks)
+
+
+def _arms(document: Document, step: Step) -> Iterator[Diagnostic]:
+    """Yield arms behind one that always holds, or that has the same condition."""
+    conditions: set[str] = set()
+    always = False
+    for arm in arms(step):
+        condition = arm.text("when")
+        message, help_ = "", ""
+        if always:
+            message, help_ = 'one before it has no "when", so it always holds', "put that one last"
+        elif condition in conditions:
+            message, help_ = "one before it has the same condition", "change one of the conditions"
+        if message:
+            message = f"this arm never runs: {message}"
+            yield document.source.diagnostic(arm.span, "unreachable-arm", message, help_)
+        conditions |= {condition} if condition else set()
+        # With a key that is misspelt, nobody knows whether it has one.
+        always |= "when" not in arm and all(entry.name in ARM.fields for entry in arm)
 
 
 def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:

@@ -12,6 +12,7 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.yaml.nodes import Scalar
 
+_LAST = 'in "until", "last" is the output of the repetition that has just ended'
 _OF_UNDONE = 'in a compensation, "step.output" is the output of the step that is undone'
 
 
@@ -56,7 +57,7 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     source, name = document.source, reference.path[1]
     span = use.span(source, reference, 1)
     if use.step and name == use.step.id:
-        help_ = _OF_UNDONE if use.place is Place.COMPENSATION else None
+        help_ = _OF_UNDONE if use.place is Place.COMPENSATION else _LAST if use.key == "until" else None
         return source.diagnostic(span, "step-order", f'step "{name}" cannot use its own output', help_)
     step = document.ids.get(name)
     if step is None:
@@ -68,6 +69,9 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
     if hidden := _hidden(step, use):
         message, help_ = hidden
         return source.diagnostic(span, "step-scope", message, help_)
+    if use.step and use.key == "until" and use.step in step.around:
+        message = f'step "{name}" is inside step "{use.step.id}" and can only be used there'
+        return source.diagnostic(span, "step-scope", message, _LAST)
     message = f'step "{name}" runs later'
     if step.in_finally and not (use.step and use.step.in_finally):
         message = f'"{name}" is a step of "finally", which runs later'
@@ -101,6 +105,8 @@ def _apart(step: Step, owner: Step, scope: Scope, part: Scope) -> tuple[str, str
                 f'step "{step.id}" is in another branch, and branches cannot use the steps of each other'
             )
             return message, f'after "{owner.id}", its outputs are in "steps.{owner.id}.output"'
+        case "arm", "arm":
+            return f'step "{step.id}" is in another arm of "{owner.id}", and only one of them runs', None
         case "catch", "catch":
             return f'step "{step.id}" is in another handler of "{owner.id}", and only one of them runs', None
         case _, "catch":

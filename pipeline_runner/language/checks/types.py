@@ -24,7 +24,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
         for problem in inferred.problems(use):
             span = use.at(source, problem.offset, problem.word)
             yield source.diagnostic(span, problem.rule, problem.message, problem.help)
-        if use.key in ("when", "for_each", "wait") and use.tree is not None:
+        if use.key in ("when", "switch", "until", "for_each", "wait") and use.tree is not None:
             yield from _result(document, inferred, use)
 
 
@@ -32,21 +32,25 @@ def _result(document: Document, inferred: Inference, use: Use) -> Iterator[Diagn
     """Yield a result that cannot be used where it stands."""
     source, kind = document.source, inferred.of(use)
     match use.key:
-        case "when":
+        case "when" | "switch" | "until" if use.bare:
             if any(misfits(kind, BOOLEAN)):
-                message = f'"when" must be true or false, but this is {words(kind)}'
+                what = "condition" if use.key == "until" else "when"
+                message = f'"{what}" must be true or false, but this is {words(kind)}'
                 yield source.diagnostic(use.node.span, "not-a-boolean", message, _as_condition(use, kind))
-            elif not use.references and not inferred.problems(use):
+            elif use.key != "until" and not use.references and not inferred.problems(use):
                 message = "this condition is always the same"
                 yield source.diagnostic(use.node.span, "constant-condition", message, _VARIABLE)
         case "for_each" if use.bare:
             if any(misfits(kind, ANY_LIST)):
                 message = f'"for_each" must be a list, but this is {words(kind)}'
                 yield source.diagnostic(use.node.span, "not-a-list", message)
-        case "wait":
+        case "wait" | "until":
             if any(misfits(kind, STRING)):
-                until = use.step is not None and use.step.node.mapping("wait") is not None
-                what = '"until" must be a time' if until else '"wait" must be a duration such as "30s"'
+                until = (
+                    use.key == "wait" and use.step is not None and use.step.node.mapping("wait") is not None
+                )
+                key = "every" if use.key == "until" else "wait"
+                what = '"until" must be a time' if until else f'"{key}" must be a duration such as "30s"'
                 message = f"{what}, but this is {words(kind)}"
                 help_ = 'add the unit: "{{ … }}s"' if words(kind) == "a number" and not until else None
                 yield source.diagnostic(use.node.span, "type-mismatch", message, help_)

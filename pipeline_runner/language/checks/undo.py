@@ -41,10 +41,13 @@ def _missing(document: Document) -> Iterator[Diagnostic]:
         known = document.catalogue.get(name)
         if known is None or known.undo is not None or known.effect_free or name in builtin():
             continue  # of what comes with the product all is known
-        if _side(finals, step) not in undone:
+        retried = next((one.id for one in step.around if "retry" in one.node), None)
+        if _side(finals, step) not in undone and retried is None:
             continue
         entry = step.node.get("activity")
         message = f'step "{step.id}" is not undone when the pipeline fails, but other steps are'
+        if retried is not None:
+            message = f'step "{step.id}" is not undone before "{retried}" is retried, which runs it again'
         help_ = (
             f'declare "undo" (or "undo: none") for "{name}" in the catalogue, or add "compensate" to the step'
         )
@@ -70,8 +73,8 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
         undo = use.step.compensation if use.step and use.place is Place.COMPENSATION else None
         if undo is None or use.step is None or use.tree is None:
             continue
-        if use.step.kind not in ("activity", "pipeline", "steps", "parallel"):
-            continue  # there is no doubt about the others
+        if use.step.kind not in ("activity", "pipeline"):
+            continue  # there is no doubt about the others: those with steps are undone from the inside
         after = undo.text("after") or "uncertain"
         if after == "completed" or all(one.path[:2] != ("step", "output") for one in use.references):
             continue

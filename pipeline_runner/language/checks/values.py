@@ -58,7 +58,7 @@ def _check_activity(
     values = _of_values(schema)
     keys = expected.keys if isinstance(expected, types.Map) else {}
     for name, entry in given.by_name.items():
-        if _is_literal(entry.value):
+        if is_literal(entry.value):
             yield from _misfits(document.source, entry.value, values, {name: plain(entry.value)})
         elif name in keys:
             yield from mismatches(document, inferred, call, entry.value, keys[name], name)
@@ -71,7 +71,7 @@ def _check_child(
         if entry.name not in child.inputs:
             continue
         schema: JsonSchema = plain(child.inputs[entry.name])
-        if not _is_literal(entry.value):
+        if not is_literal(entry.value):
             yield from mismatches(document, inferred, call, entry.value, types.of_schema(schema), entry.name)
         elif not schema_problems(schema):
             yield from _misfits(document.source, entry.value, schema, plain(entry.value), (entry.name,))
@@ -182,7 +182,8 @@ def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
     return {**parts, **{key: schema[key] for key in _DEFINITIONS if key in schema}}
 
 
-def _is_literal(node: Node) -> bool:
+def is_literal(node: Node) -> bool:
+    """Tell whether a value has no templates."""
     if isinstance(node, Scalar):  # as most are
         return not contains_template(node.text)
     return not any(contains_template(text.text) for text, _ in _TEXTS.templates(node))
@@ -194,7 +195,7 @@ def argument(
     """Yield what is wrong with a positional argument."""
     found = list(mismatches(document, inferred, call, node, types.of_catalogue(schema), name))
     yield from found or (
-        _misfits(document.source, node, schema, plain(node), (name,)) if _is_literal(node) else ()
+        _misfits(document.source, node, schema, plain(node), (name,)) if is_literal(node) else ()
     )
 
 

@@ -78,6 +78,9 @@ class Types(Protocol):
     def element(self, step: Step) -> Type:
         """Return the type of the elements that a step with ``for_each`` goes through."""
 
+    def single(self, step: Step) -> Type:
+        """Return the type of a step's output, or that of a loop, if no error of it was caught."""
+
     def step_of(self, use: Use) -> Type:
         """Return the type of ``step`` where a template stands."""
 
@@ -283,11 +286,21 @@ class Evaluation:
                 return self._types.element(next(loop for loop in use.loops if "for_each" in loop.node))
             case "index":
                 return NUMBER
+            case "last":
+                return self._last()
             case "error":
                 return ERROR
             case "step":
                 return self._types.step_of(use)
         return ANY_MAP if name in ("steps", "secrets") else ANY
+
+    def _last(self) -> Type:
+        """Return the type of the latest repetition's output: in the step itself there is none at first."""
+        use = self._use
+        loop = next(loop for loop in use.loops if "until" in loop.node)
+        kind = self._types.single(loop) if "for_each" not in loop.node else ANY
+        ended = use.step is loop and use.key == "until" and "when" not in loop.node
+        return kind if ended else union([kind, NULL])
 
     def _key(self, node: jinja.Getattr | jinja.Getitem) -> Type:
         if isinstance(node, jinja.Getattr):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from jinja2 import nodes as jinja
 
 from pipeline_runner.core.scope import OWN_KEYS, Place
+from pipeline_runner.language import flow
 from pipeline_runner.language.document import Document, Scope, Step, Use
 from pipeline_runner.language.types import (
     ANY,
@@ -29,7 +30,6 @@ from pipeline_runner.language.typing.evaluation import Evaluation, Problem
 from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, plain
 
 _OUTCOME = Plain("string", ("completed", "uncertain", "failed"))
-_APPROVED = {"by": STRING, "at": STRING}
 
 
 class Inference:
@@ -40,12 +40,15 @@ class Inference:
         self._outputs: dict[int, Type] = {}
         self._uses: dict[int, tuple[Type, list[Problem]]] = {}
         self._undone: dict[int, Type] = {}
+        self._singles: dict[int, Type] = {}
+        self._complete = False
         self.inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
         # In the order in which they run, so that no step's type has to be worked out from that of
         # the one before, and so on to the first.
         for scope in document.scopes:
             for step in _as_they_end(scope):
                 self._outputs[id(step)] = self._output(step)
+        self._complete = True
 
     def of(self, use: Use) -> Type:
         """Return the type of what a template or an expression gives."""
@@ -127,6 +130,10 @@ class Inference:
             each = self.value(node, step)
         return union([kind.item if isinstance(kind, List) else ANY for kind in options(each)])
 
+    def single(self, step: Step) -> Type:
+        """Return the type of a step's output, or that of a loop, if no error of it was caught."""
+        return self._singles.get(id(step), ANY)
+
     def _judged(self, use: Use) -> tuple[Type, list[Problem]]:
         judged = self._uses.get(id(use))
         if judged is None:
@@ -134,16 +141,23 @@ class Inference:
             kind = ANY
             if use.tree is not None:
                 kind = Evaluation(self, use, found).result(use.tree)
-            judged = self._uses[id(use)] = kind, found
+            judged = kind, found
+            # A step's output may be made of "last", which is that output: it is not known at first.
+            if self._complete or all(one.path[0] != "last" for one in use.references):
+                self._uses[id(use)] = judged
         return judged
 
     def _output(self, step: Step) -> Type:
         kind = self._own_output(step)
-        if handlers := [one for one in step.node.items("catch") if isinstance(one, MappingNode)]:
-            caught = [self.value(value, step) if (value := one.get("output")) else NULL for one in handlers]
-            single = List(kind) if "for_each" in step.node else kind
-            return union([single, *caught])
-        return List(kind) if "for_each" in step.node else kind
+        if "for_each" in step.node:
+            kind = List(union([kind, NULL]) if "when" in step.node else kind)
+        self._singles[id(step)] = kind
+        caught = [
+            self.value(value, step) if (value := handler.get("output")) else NULL
+            for handler, scope in flow.handlers(step)
+            if not flow.ends_in_failure(scope)
+        ]
+        return union([kind, *caught])
 
     def _own_output(self, step: Step) -> Type:
         node = step.node
@@ -163,7 +177,7 @@ class Inference:
             case "wait":
                 return _payload(node.mapping("wait"))
             case "approval":
-                return Map({**_APPROVED, "payload": _payload(node.mapping("approval"), ANY)}, "none")
+                return self._approval(step, node.mapping("approval"))
         return self._scopes_output(step)
 
     def _scopes_output(self, step: Step) -> Type:
@@ -173,12 +187,22 @@ class Inference:
             case "steps":
                 return self._last(step.body("block")[0])
             case "switch":
-                outputs = [self._last(scope) for scope in step.body("arm")]
-                arms = [arm for arm in step.node.items("switch") if isinstance(arm, MappingNode)]
-                return union(outputs if any("when" not in arm for arm in arms) else [*outputs, NULL])
+                ends = [self._last(scope) for scope in step.body("arm") if not flow.ends_in_failure(scope)]
+                return union(ends if flow.has_default(step) else [*ends, NULL])
             case "parallel":
                 return Map({scope.name: self._last(scope) for scope in step.body("branch")}, "none")
         return ANY
+
+    def _approval(self, step: Step, node: MappingNode | None) -> Type:
+        payload = _payload(node, ANY)
+        approvals = node.get("approvals") if node else None
+        several = approvals is not None and plain(approvals) != 1
+        by: Type = List(STRING) if several else STRING
+        if node and node.text("on_timeout") == "approve":  # by nobody
+            by = union([by, NULL])
+            default = node.get("payload")
+            payload = union([payload, self.value(default, step) if default else NULL])
+        return Map({"by": by, "at": STRING, "payload": payload}, "none")
 
     def _last(self, scope: Scope) -> Type:
         return self.output(scope.steps[-1]) if scope.steps else ANY
