@@ -225,7 +225,7 @@ WAIT_UNTIL = Fields(
     required=("until",),
     hints=dict.fromkeys(
         ("for", "duration", "delay", "time", "timeout", "seconds", "minutes", "hours"),
-        'how long to wait is no mapping: write "wait: 5m"',
+        'a duration is not a mapping: write "wait: 5m"',
     ),
 )
 
@@ -264,15 +264,15 @@ _PAUSES = ("sleep", "delay", "pause")
 _CONDITIONS = ("wait_for", "wait_until")
 _CLAIMS = ("assert", "check", "require")
 _PRINTED = ("print", "echo", "debug", "log")
-_AS_COMMAND = 'an activity runs it: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
+_AS_COMMAND = 'a program runs in an activity: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
 _AS_WAIT = 'write "wait: 5m"; for a time of day, "wait: {until: TIME}"'
 _AS_FAIL = 'write "when: not (CONDITION)" and "fail: {message: …}"'
 _AS_OUTPUT = (
-    'nothing is printed while a pipeline runs: what people should see goes into the step\'s "name",'
-    ' what programs should get into the pipeline\'s "output"'
+    'nothing is printed while a pipeline runs: put what people should see into the step\'s "name",'
+    ' and what programs need into the pipeline\'s "output"'
 )
-_ENV = 'it goes into the "with" of "activity: shell.run"'
-_AS_KIND = '"activity" names what the step does, "pipeline" another pipeline file'
+_ENV = 'put it into the "with" of "activity: shell.run"'
+_AS_KIND = '"activity" calls an activity, "pipeline" runs another pipeline file'
 
 STEP: Variants = Variants(
     name="step",
@@ -393,7 +393,7 @@ STEP: Variants = Variants(
     required=("id",),
     hints={
         **dict.fromkeys(_COMMANDS, _AS_COMMAND),
-        **dict.fromkeys(_CHILDREN, 'another pipeline file is run by "pipeline: ./file.yaml"'),
+        **dict.fromkeys(_CHILDREN, 'to run another pipeline file, write "pipeline: ./file.yaml"'),
         **dict.fromkeys((*_PAUSES, *_CONDITIONS), _AS_WAIT),
         **dict.fromkeys(_CLAIMS, _AS_FAIL),
         **dict.fromkeys(_PRINTED, _AS_OUTPUT),
@@ -408,13 +408,13 @@ STEP: Variants = Variants(
         **dict.fromkeys(("undo", "rollback", "on_rollback"), 'write "compensate"'),
         **dict.fromkeys(
             ("on_error", "on_failure", "rescue", "except", "continue_on_error", "ignore_errors"),
-            '"catch" handles errors, "compensate" says how the step is undone',
+            '"catch" handles errors, "compensate" declares how the step is undone',
         ),
-        **dict.fromkeys(("always", "ensure"), 'what always runs is a step of the pipeline\'s "finally"'),
+        **dict.fromkeys(("always", "ensure"), 'steps that always run are in the pipeline\'s "finally"'),
         "register": 'its result is "steps.ID.output" in the steps after it',
         "env": _ENV,
         "environment": _ENV,
-        "outputs": 'what an activity returns is "steps.ID.output"; a block has "output"',
+        "outputs": 'the result of an activity is "steps.ID.output"; a block has "output"',
     },
     foreign_kinds=frozenset(
         ["uses", "action", "task", "type", *_COMMANDS, *_CHILDREN, *_PAUSES, *_CONDITIONS, *_CLAIMS]
@@ -446,9 +446,9 @@ SCHEDULE = Fields(
     fields={
         "cron": Field(
             Forms(
-                expected="a cron text or a list of them",
+                expected="a cron string or a list of them",
                 scalar=_NAME,
-                sequence=ListOf(item=_NAME, title="a cron text", at_least=1),
+                sequence=ListOf(item=_NAME, title="a cron string", at_least=1),
             ),
             "One or more cron expressions.",
         ),
@@ -483,7 +483,7 @@ ASK = Fields(
                 lone="timeout",
                 fields={
                     "timeout": Field(
-                        _POSITIVE, "How long to wait for a decision, before the undo. Default: 1d."
+                        _POSITIVE, "How long to wait for a decision before the undo. Default: 1d."
                     )
                 },
             ),
@@ -514,7 +514,7 @@ PIPELINE = Fields(
                 value=JsonSchema(),
                 key=_IDENTIFIER,
                 title="the name of an input",
-                hint="write {NAME: {type: string}}, or the like",
+                hint="write for example {NAME: {type: string}}",
             ),
             "A JSON Schema for each input. An input that has a default is optional.",
         ),
@@ -534,7 +534,7 @@ PIPELINE = Fields(
             "The names of the secrets that steps can use.",
         ),
         "timeout": Field(
-            _POSITIVE, "How long the run may take. Then it fails with PipelineTimeout, and is undone."
+            _POSITIVE, "The limit for the run. Then it fails with PipelineTimeout, and is undone."
         ),
         "steps": Field(_STEPS, "The steps of the pipeline, in order."),
         "finally": Field(_STEPS, "Steps that run last, whatever happened before."),
@@ -564,9 +564,9 @@ PIPELINE = Fields(
         **dict.fromkeys(("schedule", "cron"), 'did you mean "schedules"? They have names: ' + _SCHEDULES),
         **dict.fromkeys(
             ("env", "environment"),
-            'a pipeline has none: each "activity: shell.run" has an "env" in its "with"',
+            'a pipeline has no "env": each "activity: shell.run" has one in its "with"',
         ),
-        **dict.fromkeys(("jobs", "stages"), 'write "steps"; what runs at the same time is a "parallel" step'),
+        **dict.fromkeys(("jobs", "stages"), 'write "steps"; steps that run at the same time are in a "parallel" step'),
         **dict.fromkeys(("on", "trigger", "triggers"), 'a pipeline is started by a command or "schedules"'),
     },
 )
@@ -583,7 +583,7 @@ _UNDO_FIELDS = Fields(
         "retry": _RETRY,
         "timeouts": _TIMEOUTS,
         "task_queue": Field(
-            _NAME, "Where it runs. Default: where its own entry says, else where the step ran."
+            _NAME, "The task queue. Default: that of its own entry, else that of the step."
         ),
     },
     required=("activity",),
@@ -610,7 +610,7 @@ ACTIVITIES_FILE = Fields(
                         "task_queue": Field(_NAME, "The task queue of its worker."),
                         "input": Field(JsonSchema(boolean=False), "The JSON Schema of its argument."),
                         "output": Field(JsonSchema(boolean=False), "The JSON Schema of its result."),
-                        "effect_free": Field(Boolean(), "true: nothing to undo, and safe to repeat."),
+                        "effect_free": Field(Boolean(), "true: there is nothing to undo, and it is safe to repeat."),
                         "undo": Field(
                             Forms(
                                 expected="none or a mapping",
@@ -621,7 +621,7 @@ ACTIVITIES_FILE = Fields(
                             "How a step without compensate is undone; none: there is nothing to undo.",
                         ),
                         "secrets": Field(
-                            Boolean(), "true: its worker is one of this package, and inserts secrets."
+                            Boolean(), "true: its worker uses this package, and inserts secrets."
                         ),
                         "timeouts": Field(
                             ACTIVITY_TIMEOUTS, "Defaults, which the pipeline's settings override."
