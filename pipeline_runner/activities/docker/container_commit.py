@@ -18,7 +18,6 @@ from pipeline_runner.activities.docker.image import (
     split,
     tag_taken,
 )
-from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import uncertain
 from pipeline_runner.activities.toolkit.parameters import doc
 
@@ -47,7 +46,7 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
     """Create an image of a container, or use the one that an earlier attempt has created."""
     container, tag = parameters.container, full(parameters.image)
     found = await state.find(engine, container)
-    image = await _own(engine)
+    image = await IMAGES.own(engine)
     named = await look(engine, tag)
     if named is not None and named["Id"] != image:
         raise tag_taken(tag)
@@ -57,11 +56,6 @@ async def commit(engine: Engine, parameters: CommitInput) -> CommitOutput:
     elif named is None:  # the earlier attempt was interrupted before it set the tag
         await apply(engine, image, tag)
     return CommitOutput(id=image, image=tag, created=created)
-
-
-async def _own(engine: Engine) -> str | None:
-    made = await IMAGES.find_by_key(engine, step_key())
-    return str(made[0]["Id"]) if made else None
 
 
 async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:
@@ -93,7 +87,7 @@ async def _make(engine: Engine, parameters: CommitInput, container: str) -> str:
 async def _discard(engine: Engine, error: ApplicationError) -> ApplicationError:
     """Remove what exists of the image. Return the error, marked as uncertain if the removal fails too."""
     try:
-        image = await _own(engine)
+        image = await IMAGES.own(engine)
         if image is not None:
             await discard(engine, image)
     except ApplicationError:

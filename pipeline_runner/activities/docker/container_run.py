@@ -25,7 +25,6 @@ from pipeline_runner.activities.docker.engine import (
 )
 from pipeline_runner.activities.docker.errors import MESSAGE_LIMIT, is_type
 from pipeline_runner.activities.docker.image import split
-from pipeline_runner.activities.toolkit.context import step_key
 from pipeline_runner.activities.toolkit.errors import refused, uncertain
 from pipeline_runner.activities.toolkit.heartbeat import Heart
 from pipeline_runner.activities.toolkit.parameters import Scalar, as_text, doc
@@ -113,7 +112,7 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
     """Run a container, or take over the one that an earlier attempt has created."""
     settle = seconds(parameters.settle, "settle")
     config = _config(parameters)  # refuses wrong input before anything is done
-    container = await _own(engine)
+    container = await CONTAINERS.own(engine)
     created = container is None
     if container is None:
         await _prepare(engine, parameters, heart)
@@ -130,12 +129,6 @@ async def run(engine: Engine, parameters: RunInput, heart: Heart) -> RunOutput:
         ports=state.ports(found),
         created=created,
     )
-
-
-async def _own(engine: Engine) -> str | None:
-    """Return the id of the container that an earlier attempt of this step has created."""
-    listed = await CONTAINERS.find_by_key(engine, step_key())
-    return str(listed[0]["Id"]) if listed else None
 
 
 async def _prepare(engine: Engine, parameters: RunInput, heart: Heart) -> None:

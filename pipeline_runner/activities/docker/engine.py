@@ -329,6 +329,11 @@ class Kind:
         await wait_until_settled(key)
         return await engine.call(f"list {self.what}s", lambda docker: self.of_key(docker, key))
 
+    async def own(self, engine: Engine) -> str | None:
+        """Return the id of what an earlier attempt of this step created; None: there is none."""
+        found = await self.find_by_key(engine, step_key())
+        return str(found[0][self.id]) if found else None
+
     async def find_all(self, engine: Engine, name: str | None, key: str | None) -> dict[str, str]:
         """Return the names of the objects with a name, a key, or both, by id.
 

@@ -264,7 +264,7 @@ _PAUSES = ("sleep", "delay", "pause")
 _CONDITIONS = ("wait_for", "wait_until")
 _CLAIMS = ("assert", "check", "require")
 _PRINTED = ("print", "echo", "debug", "log")
-_AS_COMMAND = 'a program runs in an activity: write "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
+_AS_COMMAND = 'a program runs in an activity: "activity: shell.run", "with: {command: [PROGRAM, ARGUMENT]}"'
 _AS_WAIT = 'write "wait: 5m"; for a time of day, "wait: {until: TIME}"'
 _AS_FAIL = 'write "when: not (CONDITION)" and "fail: {message: …}"'
 _AS_OUTPUT = (
@@ -566,7 +566,7 @@ PIPELINE = Fields(
             ("env", "environment"),
             'a pipeline has no "env": each "activity: shell.run" has one in its "with"',
         ),
-        **dict.fromkeys(("jobs", "stages"), 'write "steps"; steps that run at the same time are in a "parallel" step'),
+        **dict.fromkeys(("jobs", "stages"), 'write "steps"; a "parallel" step runs several at the same time'),
         **dict.fromkeys(("on", "trigger", "triggers"), 'a pipeline is started by a command or "schedules"'),
     },
 )
@@ -582,9 +582,7 @@ _UNDO_FIELDS = Fields(
         "after": COMPENSATION.common["after"],
         "retry": _RETRY,
         "timeouts": _TIMEOUTS,
-        "task_queue": Field(
-            _NAME, "The task queue. Default: that of its own entry, else that of the step."
-        ),
+        "task_queue": Field(_NAME, "The task queue. Default: that of its own entry, else that of the step."),
     },
     required=("activity",),
     hints={"policy": 'policies belong to a pipeline: write "retry" and "timeouts"'},
@@ -610,7 +608,7 @@ ACTIVITIES_FILE = Fields(
                         "task_queue": Field(_NAME, "The task queue of its worker."),
                         "input": Field(JsonSchema(boolean=False), "The JSON Schema of its argument."),
                         "output": Field(JsonSchema(boolean=False), "The JSON Schema of its result."),
-                        "effect_free": Field(Boolean(), "true: there is nothing to undo, and it is safe to repeat."),
+                        "effect_free": Field(Boolean(), "true: nothing to undo, and safe to repeat."),
                         "undo": Field(
                             Forms(
                                 expected="none or a mapping",
