@@ -1,4 +1,4 @@
-"""A file without mistakes into the model that travels to Temporal."""
+"""Builds the model of a file without errors, which is sent to Temporal."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -57,7 +57,7 @@ _SCOPES = ("steps", "switch", "parallel")
 
 
 class _Builder:
-    """Makes the steps of one file, whatever they are inside of."""
+    """Builds the steps of one file, at any depth."""
 
     def __init__(self, document: Document, child_key: ChildKey) -> None:
         self._document = document
@@ -175,7 +175,7 @@ def _call(document: Document, call: Call, child_key: ChildKey) -> ActivityCall |
             timeouts=policies.call_timeouts(document, call),
             retry=policies.call_retry(document, call),
             task_queue=policies.task_queue(document, call),
-            # Said only where there may be any, so that other bundles stay as they were.
+            # Written only if there are secrets, so that other bundles stay unchanged.
             secrets=not document.secrets or call.activity is None or call.activity.takes_secrets,
         )
     own = ("parent_close_policy", "wait_for_completion")

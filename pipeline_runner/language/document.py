@@ -1,7 +1,7 @@
-"""A parsed pipeline file as the checks see it: its scopes and steps, names, and every template in it.
+"""A parsed pipeline file as the checks see it: its scopes and steps, its names, and every template.
 
-Everything here puts up with a file that is full of mistakes: what is not of the right
-shape is left out, because the structure check has reported it.
+Everything here tolerates errors in the file: parts with a wrong shape are skipped, because the
+structure check has reported them.
 """
 
 import re
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _LOOP_NAMES = {"for_each": ("item", "index"), "until": ("last", "index")}
 _BRACES = len("{{ ")
-"""How far the places in the tree of a bare expression are off."""
+"""The difference between the offsets in the tree of a bare expression and those in its string."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -53,7 +53,7 @@ class Scope:
     def __init__(self, kind: ScopeKind, owner: "Step | None" = None, name: str = "") -> None:
         self.kind = kind
         self.owner = owner
-        """The step that it is a part of, None for a pipeline's own ``steps`` and ``finally``."""
+        """The step that it is a part of; None for a pipeline's own ``steps`` and ``finally``."""
         self.name = name
         """Of a branch; of an arm its number."""
         self.after: Scope | None = None
@@ -61,39 +61,39 @@ class Scope:
         self.steps: list[Step] = []
 
     def around(self) -> "tuple[Scope | None, int]":
-        """Return the scope whose steps are seen too, and how many of them run before this one."""
+        """Return the enclosing scope, whose steps are visible too, and how many of them run earlier."""
         if self.owner:
             return self.owner.scope, self.owner.index
         return self.after, len(self.after.steps) if self.after else 0
 
 
 class Step:
-    """A step, wherever in the file."""
+    """A step, anywhere in the file."""
 
     def __init__(self, node: MappingNode, scope: Scope, place: Place) -> None:
         self.node = node
         self.scope = scope
         self.index = len(scope.steps)
-        """In its scope."""
+        """The index in its scope."""
         self.place = place
         """STEP, FINALLY or CATCH."""
         self.id = node.text("id") or ""
         self.kind = STEP.kind(node)
-        """The key that says what it does, None if that is not clear."""
+        """The key that decides what it does; None: that is not clear."""
         self.in_loop: bool = not _LOOP_NAMES.keys().isdisjoint(node.by_name) or (
             scope.owner is not None and scope.owner.in_loop
         )
-        """Whether it, or a step that it is inside of, has ``for_each`` or ``until``."""
+        """Whether it, or a step around it, has ``for_each`` or ``until``."""
         self.in_finally: bool = scope.owner.in_finally if scope.owner else scope.kind == "finally"
         """Whether it is in ``finally``, at any depth."""
         self.inner: list[Scope] = []
         """The scopes of a block, of branches or arms, and of handlers."""
         self.compensation = node.mapping("compensate")
-        """The mapping that says how the step is undone."""
+        """The mapping that declares how the step is undone."""
 
     @property
     def around(self) -> Iterator["Step"]:
-        """Yield the steps that this one is inside of, innermost first."""
+        """Yield the steps around this one, innermost first."""
         step = self.scope.owner
         while step:
             yield step
@@ -105,7 +105,7 @@ class Step:
 
 
 class Use:
-    """A text with templates in it, or a bare expression, and where it stands."""
+    """A string with templates, or a bare expression, and its place."""
 
     __slots__ = (
         "_before", "_scope", "bare", "errors", "is_lone", "key", "node", "place", "references", "step",
@@ -129,14 +129,14 @@ class Use:
         self.key = key
         """Of the step, its compensation, or the pipeline: ``with``, ``when``, …; of arms ``switch``."""
         self.step = step
-        """The step it belongs to, None at the top level."""
+        """The step that it belongs to; None at the top level."""
         self.takes_secrets = takes_secrets
         self.bare = mode is Mode.EXPRESSION
         self.text = str(node.value) if isinstance(node.value, str) else node.text.lower()
         self._scope = scope
         self._before = before
         self.tree: jinja.Template | None
-        """None where there are errors."""
+        """None if there are errors."""
         self.is_lone: bool
         """Whether it is one expression, whose value keeps its type."""
         self.references: list[Reference]
@@ -145,7 +145,7 @@ class Use:
 
     @property
     def scopes(self) -> list[Scope]:
-        """The scope it stands in, and those around it, innermost first."""
+        """Its scope, and those around it, innermost first."""
         found = []
         scope: Scope | None = self._scope
         while scope:
@@ -155,7 +155,7 @@ class Use:
 
     @property
     def visible(self) -> Iterator[Step]:
-        """Yield the steps that it sees: those before it, in its scope and the scopes around it."""
+        """Yield the visible steps: the earlier ones in its scope and in the scopes around it."""
         scope: Scope | None = self._scope
         before = self._before
         while scope:
@@ -186,7 +186,7 @@ class Use:
         """The steps whose elements are ``item`` here, or whose repetitions have ``last``, innermost first."""
         if self.step is None or not self.step.in_loop:
             return []
-        # An element is chosen before the step is looked at; a handler is that of the whole loop.
+        # An element is chosen before the step runs; a handler belongs to the whole loop.
         own = self.key != "for_each" and not (self._scope.kind == "catch" and self._scope.owner is self.step)
         found = [self.step] if own else []
         scope = self.step.scope
@@ -196,14 +196,14 @@ class Use:
         return [step for step in found if not _LOOP_NAMES.keys().isdisjoint(step.node.by_name)]
 
     def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
-        """Return where the key at a depth of a reference's path stands; 0: its name."""
+        """Return the position of the key at a depth of a reference's path; 0: its name."""
         start = self._offset(reference.offset)
         for before, key in zip(reference.path, reference.path[1 : depth + 1], strict=False):
             start = max(self.text.find(key, start + len(before)), start)
         return part_of(source, self.node, start, start + len(reference.path[depth]))
 
     def at(self, source: Source, offset: int, word: str = "") -> Span:
-        """Return where a word stands: the first at or after an offset in the tree."""
+        """Return the position of a word: the first at or after an offset in the tree."""
         start = self._offset(offset)
         if word and (found := self.text.find(word, start)) >= 0:
             return part_of(source, self.node, found, found + len(word))
@@ -215,16 +215,16 @@ class Use:
 
 
 class DeclaredUse(Use):
-    """A template in an undo of the catalogue, which stands nowhere in the file: its step is told instead."""
+    """A template in an undo of the catalogue. It is not in the file: its step is reported instead."""
 
     __slots__ = ()
 
     def span(self, source: Source, reference: Reference, depth: int = 0) -> Span:
-        """Return where the step names its activity."""
+        """Return the position of the step's activity."""
         return self.node.span
 
     def at(self, source: Source, offset: int, word: str = "") -> Span:
-        """Return where the step names its activity."""
+        """Return the position of the step's activity."""
         return self.node.span
 
 
@@ -244,36 +244,36 @@ class Call:
         self.node = node
         """The mapping with ``activity`` or ``pipeline``, and ``with``."""
         self.given = node.mapping("with")
-        """What it is given by name."""
+        """The input by name."""
         self.step = step
         self.kind = kind
         self.name = node.text(kind)
         """The activity's name, or the child's path."""
         self.activity = catalogue.get(self.name) if kind == "activity" and self.name else None
-        """What is known of the activity."""
+        """The catalogue's entry of the activity."""
         self.compensates = compensates
         self.declared = declared
-        """The undo of the catalogue that it is, None where the step says it itself."""
+        """The undo of the catalogue that it belongs to; None: the step declares it itself."""
         self.parts: list[MappingNode] | None = None
-        """What may say something of its limits, once that has been looked up (:mod:`policies`)."""
+        """The mappings that may set its limits, once they have been looked up (:mod:`policies`)."""
         self.said: dict[str, dict[str, tuple[Node, int]]] = {}
-        """What these say, by group, once that has been looked up."""
+        """The settings in these mappings, by group, once they have been looked up."""
 
     @property
     def span(self) -> Span:
-        """Where the name stands."""
+        """The position of the name."""
         value = self.node.get(self.kind)
         return value.span if value else self.node.span
 
     @property
     def input_span(self) -> Span:
-        """Where it is said what it gets: the key ``with``, without one the name."""
+        """The position of the input: the key ``with``, or else the name."""
         entry = self.node.entry("with")
         return entry.key.span if entry else self.span
 
 
 class Document:
-    """A pipeline file whose YAML is sound."""
+    """A pipeline file whose YAML is valid."""
 
     def __init__(
         self, source: Source, root: MappingNode, path: Path, catalogue: Catalogue, *, complete: bool
@@ -283,9 +283,9 @@ class Document:
         self.path = path
         self.catalogue = catalogue
         self.complete = complete
-        """Whether the catalogue has all that it is meant to have: its own file has no errors."""
+        """Whether the catalogue is complete: its own file has no errors."""
         self.children: dict[str, Document] = {}
-        """The children that could be read, by what the file calls them."""
+        """The children that could be read, by their paths in the file."""
         self.output_type: Type = ANY
         """The type of the pipeline's own output, once the file is checked."""
 
@@ -305,7 +305,7 @@ class Document:
 
     @cached_property
     def ids(self) -> dict[str, Step]:
-        """The steps by id, the first of those that share one."""
+        """The steps by id. Of several steps with the same id, the first one."""
         return {step.id: step for step in reversed(self.steps) if step.id}
 
     @cached_property
@@ -314,7 +314,7 @@ class Document:
         return self._names("inputs")
 
     def needed(self, given: MappingNode | None) -> list[str]:
-        """Return the inputs without a default that are not given, nor meant by a misspelt name."""
+        """Return the inputs without a default that are neither given nor meant by a misspelled name."""
         names = given.by_name if given else {}
         missing = [
             name
@@ -349,7 +349,7 @@ class Document:
 
     @cached_property
     def declared(self) -> list[Call]:
-        """The undos that the catalogue declares for the steps that say nothing, in the steps' order."""
+        """The undos that the catalogue declares for steps that declare none, in the steps' order."""
         found = []
         for step in self.steps:
             if undo := declared_undo(step, self.catalogue):
@@ -379,13 +379,13 @@ class Document:
         }
 
     def use_at(self, node: Scalar, step: Step | None, *, compensates: bool = False) -> Use | None:
-        """Return the template that a node of a step, or of its compensation, is; None: it is none."""
+        """Return the template at a node of a step, or of its compensation; None: it is not a template."""
         return self._use_at.get((id(node), id(step), compensates))
 
     def forget(self) -> None:
-        """Let go of what was worked out for the checks: of many files it would fill the memory.
+        """Drop cached results, which would fill the memory when many files are checked.
 
-        Who asks for it again has it worked out again.
+        They are computed again if needed.
         """
         for name in ("uses", "_use_at", "calls", "declared", "declared_uses"):
             self.__dict__.pop(name, None)
@@ -410,7 +410,7 @@ _Parsed = tuple["jinja.Template | None", bool, list[Reference], list[ExpressionE
 
 @lru_cache(maxsize=1000)
 def _parsed(text: str, bare: bool) -> _Parsed:
-    """Parse a text; files say many things more than once, and nobody here changes a tree."""
+    """Parse a string, with a cache: files repeat strings, and nobody here changes a tree."""
     try:
         parsed = parsing.parse(text, bare=bare)
     except ExpressionError as error:
@@ -422,7 +422,7 @@ def _parsed(text: str, bare: bool) -> _Parsed:
 
 
 def _fill(scope: Scope, value: Node | None, place: Place) -> None:
-    """Make the steps of a scope, and the scopes in them."""
+    """Create the steps of a scope, and the scopes in them."""
     for node in value.items if isinstance(value, SequenceNode) else ():
         if not isinstance(node, MappingNode):
             continue
@@ -474,7 +474,7 @@ def _step_uses(step: Step) -> list[Use]:
 
 
 def _call_uses(step: Step, undo: MappingNode, kind: type[Use]) -> Iterator[Use]:
-    """Yield the uses in how a step is undone."""
+    """Yield the templates in a step's undo."""
     fields = COMPENSATION.templated(undo)
     for name, entry in undo.by_name.items():
         if name in fields:
@@ -483,7 +483,7 @@ def _call_uses(step: Step, undo: MappingNode, kind: type[Use]) -> Iterator[Use]:
 
 
 def declared_undo(step: Step, catalogue: Catalogue) -> Undo | None:
-    """Return the undo that counts for a step because the catalogue declares it, None without one."""
+    """Return the undo that the catalogue declares for a step and that applies; None: there is none."""
     if step.kind != "activity" or step.in_finally or "compensate" in step.node:
         return None
     activity = catalogue.get(step.node.text("activity") or "")
@@ -498,7 +498,7 @@ def declared_undo(step: Step, catalogue: Catalogue) -> Undo | None:
 
 
 def _of_undo(undo: Undo, step: Step, catalogue: Catalogue) -> dict[str, Any]:
-    """Return an undo as a step would say it, without its limits, which are weaker than those of a step."""
+    """Return an undo as a step would declare it, without its limits, whose precedence is lower."""
     queue = (
         undo.task_queue
         or step.node.text("task_queue")
@@ -525,7 +525,7 @@ def _uses(
     kind: type[Use] = Use,
     key: str | None = None,
 ) -> list[Use]:
-    """Make the uses in one entry; ``inside`` is the scope that has run before it is looked at."""
+    """Create the uses in one entry. ``inside`` is the scope that has run before it is evaluated."""
     scope = inside or step.scope
     before = len(inside.steps) if inside else step.index
     return [
@@ -538,7 +538,7 @@ def _uses(
 
 
 def _texts(field: Field, value: Node) -> list[tuple[Scalar, Mode]]:
-    # A text with a brace too few is no template, and may well be meant for one.
+    # A string with a missing brace is not a template, but may be meant as one.
     return [
         (scalar, mode)
         for scalar, mode in field.shape.templates(value)

@@ -1,9 +1,9 @@
-"""Retry and timeouts of a call, merged field by field from everybody who says something.
+"""The retry settings and timeouts of a call, merged field by field from all sources.
 
-The order, weakest first: the language, the catalogue (what it says of the activity, then of
-the undo), the pipeline's ``defaults`` (their policy, then their own fields), the step's
-policy, the step's own fields. Children are touched by neither the catalogue nor ``defaults``.
-What is not well-formed counts as not said: the structure check has reported it.
+The sources, lowest precedence first: the language, the catalogue (the activity's entry, then the
+undo's), the pipeline's ``defaults`` (their policy, then their own fields), the step's policy, the
+step's own fields. Neither the catalogue nor ``defaults`` affect children. Malformed settings are
+ignored, because the structure check has reported them.
 """
 
 from typing import TypeVar
@@ -29,7 +29,7 @@ _FIELDS = {"retry": RETRY_FIELDS.fields, "timeouts": POLICY_TIMEOUTS.fields}
 
 
 def merged(*layers: T) -> T:
-    """Return one struct in which the last layer that says something of a field wins."""
+    """Return one struct whose fields come from the last layer that sets them."""
     result = layers[0]
     for layer in layers[1:]:
         said = {key: value for key, value in msgspec.structs.asdict(layer).items() if value is not None}
@@ -39,7 +39,7 @@ def merged(*layers: T) -> T:
 
 
 def seconds(node: Node | None) -> float | None:
-    """Return the seconds of a duration, None if there is none or it is malformed."""
+    """Return the seconds of a duration; None: there is none, or it is malformed."""
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
         return None
     try:
@@ -49,7 +49,7 @@ def seconds(node: Node | None) -> float | None:
 
 
 def retry(node: Node | None) -> Retry:
-    """Read a ``retry`` mapping."""
+    """Return the settings of a ``retry`` mapping."""
     if not isinstance(node, MappingNode):
         return Retry()
     types = node.items("non_retryable_error_types")
@@ -65,20 +65,20 @@ def retry(node: Node | None) -> Retry:
 
 
 def timeouts(node: Node | None) -> Timeouts:
-    """Read the timeouts of an activity."""
+    """Return the timeouts of an activity."""
     return _durations(Timeouts, node)
 
 
 def child_timeouts(node: Node | None) -> ChildTimeouts:
-    """Read the timeouts of a child."""
+    """Return the timeouts of a child."""
     return _durations(ChildTimeouts, node)
 
 
 def said_retry(document: Document, call: Call) -> Retry:
-    """Return what the file and the catalogue say of a call's retries, without the language's defaults."""
+    """Return the retry settings of a call in the file and the catalogue, without the language's defaults."""
     own = call.activity.retry if call.activity else Retry()
     if call.compensates:
-        # An undo must try hard, however often its activity is tried as a step.
+        # An undo must try hard, however often its activity is retried as a step.
         own = msgspec.structs.replace(own, maximum_attempts=None)
     if call.declared:
         own = merged(own, call.declared.retry)
@@ -86,9 +86,9 @@ def said_retry(document: Document, call: Call) -> Retry:
 
 
 def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, int]]:
-    """Return what the file says of the fields of ``retry`` or ``timeouts``, where it counts.
+    """Return the settings in ``retry`` or ``timeouts`` that apply, with their precedence.
 
-    With how strong the part is that says it: the higher, the stronger.
+    The higher the number, the higher the precedence.
     """
     if group not in call.said:
         found = call.said[group] = {}
@@ -100,9 +100,9 @@ def said(document: Document, call: Call, group: str) -> dict[str, tuple[Node, in
 
 
 def is_sound(document: Document, call: Call, group: str) -> bool:
-    """Tell whether all that the file says of ``retry`` or ``timeouts`` is well-formed.
+    """Tell whether all settings in ``retry`` or ``timeouts`` are well-formed.
 
-    If not, what follows from it, or from a default that then counts, is not worth telling.
+    If not, errors that follow from them, or from a default in their place, are not worth reporting.
     """
     known = _FIELDS[group]
     return all(
@@ -112,7 +112,7 @@ def is_sound(document: Document, call: Call, group: str) -> bool:
 
 
 def call_retry(document: Document, call: Call) -> Retry:
-    """Return the retry policy of a call, every field filled in but the error types."""
+    """Return the retry policy of a call, with every field but the error types set."""
     return _with_defaults(COMPENSATION_RETRY if call.compensates else RETRY, said_retry(document, call))
 
 
@@ -126,12 +126,12 @@ def _with_defaults(defaults: Retry, said: Retry) -> Retry:
 
 
 def child_retry(document: Document, call: Call) -> Retry | None:
-    """Return the retry policy of a child, None where nobody asks for one."""
+    """Return the retry policy of a child; None: it has none."""
     return None if said_retry(document, call) == Retry() else call_retry(document, call)
 
 
 def scope_retry(node: Node | None) -> Retry | None:
-    """Return the retry policy of a block, switch or parallel, None where it has none."""
+    """Return the retry policy of a block, switch or parallel; None: it has none."""
     return _with_defaults(RETRY, retry(node)) if node else None
 
 
@@ -144,7 +144,7 @@ def call_timeouts(document: Document, call: Call) -> Timeouts:
     if said.start_to_close is not None:
         return said
     if said.schedule_to_close is not None and said.schedule_to_close < START_TO_CLOSE:
-        # All attempts together are bounded more tightly than the default bounds one.
+        # The limit for all attempts is tighter than the default limit for one.
         return said
     return msgspec.structs.replace(said, start_to_close=START_TO_CLOSE)
 
@@ -167,8 +167,8 @@ def task_queue(document: Document, call: Call) -> str | None:
 def _own_queue(document: Document, call: Call) -> str | None:
     """Return the task queue that a call, or the catalogue, names.
 
-    What the catalogue undoes is undone where it was done: the files or the Engine that a step has
-    changed may be there alone.
+    The catalogue's undo runs on the queue of the step: the files or the Engine that the step has
+    changed may be reachable only from there.
     """
     known = call.activity.task_queue if call.activity else None
     if not call.declared:
@@ -180,7 +180,7 @@ def _own_queue(document: Document, call: Call) -> str | None:
 
 
 def _parts(document: Document, call: Call) -> list[MappingNode]:
-    """Return the mappings that may say something of a call, weakest first."""
+    """Return the mappings with settings for a call, lowest precedence first."""
     if call.parts is None:
         call.parts = _found_parts(document, call)
     return call.parts
@@ -209,6 +209,6 @@ def _durations(kind: type[T], node: Node | None) -> T:
 
 
 def number(node: Node | None) -> float | None:
-    """Return the value of a number, None if it is none."""
+    """Return the value of a number; None: it is not a number."""
     value = node.value if isinstance(node, Scalar) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,1 +1,1 @@
-"""What a workflow is made of, and replayed with: no clock, no random source, no threads, no I/O."""
+"""The workflow: everything that is replayed. No clock, no random source, no threads, no I/O."""

@@ -1,4 +1,4 @@
-"""Attempts of a step that holds others: each is undone before the next one begins."""
+"""Retries of a step that contains others: each attempt is undone before the next one begins."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from pipeline_runner.engine.workflow.values import after
 
 
 class Attempts:
-    """Runs steps again. The frame of the turn says which attempt it is, and whether it is being undone."""
+    """Retries steps. The frame of the turn records the attempt, and whether it is being undone."""
 
     def __init__(self, undo: Undo, gate: Gate) -> None:
         """Prepare to run the attempts of one run's steps."""
@@ -24,17 +24,17 @@ class Attempts:
         self._gate = gate
 
     async def run(self, turn: Turn, retry: Retry, name: str, once: Callable[[Turn], Awaitable[Any]]) -> Any:
-        """Run a step until it completes, or must not be tried again.
+        """Run a step until it completes or is not retried.
 
         Args:
             turn: The step, with the path of its first attempt.
-            retry: How it is retried.
-            name: What it is called.
+            retry: Its retry policy.
+            name: Its name.
             once: Runs one attempt.
 
         Raises:
-            StepError: The last attempt failed. What it did is not undone yet.
-            Interrupted: It was cut short.
+            StepError: The last attempt failed. Its steps are not undone yet.
+            Interrupted: It was interrupted.
         """
         frame = turn.scope.frame
         while True:

@@ -1,4 +1,4 @@
-"""How the interpreter schedules activities and child pipelines, forward and in undo."""
+"""Schedules activities and child pipelines, forward and in undo."""
 
 import asyncio
 import hashlib
@@ -25,17 +25,18 @@ from pipeline_runner.engine.workflow.program import Program
 T = TypeVar("T")
 
 SUMMARY = 200
-"""Characters of a step's name."""
+"""The maximum number of characters in a step's name."""
 
 _SUMMARY_BYTES = 380
-"""Bytes of a summary; servers may refuse 400."""
+"""The maximum size of a summary in bytes. Servers may refuse 400."""
 
 INSTALLED = "pipeline_runner.installed"
-"""The external function by which a workflow knows that the interceptor is there."""
+"""The external function by which a workflow detects the interceptor."""
 
 HARD_EVENTS = 40_000
 HARD_BYTES = 25 * 1024 * 1024
-"""What a history may grow to; the server terminates a run at 51,200 events or 50 MiB."""
+"""The limits of a history for a run that cannot continue as new. The server terminates a run at 51,200 events
+or 50 MiB."""
 
 _POLICIES = {
     "terminate": workflow.ParentClosePolicy.TERMINATE,
@@ -46,21 +47,21 @@ _POLICIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StepInput:
-    """An activity's arguments on their way to the interceptor, which puts the rest in headers."""
+    """An activity's arguments on their way to the interceptor, which puts the rest into headers."""
 
     payloads: list[RawValue]
     key: str
     places: SecretSpans
     directory: str | None = None
     undone: str | None = None
-    """How the step ended that this activity undoes; None: it undoes nothing."""
+    """The outcome of the step that this activity undoes; None: it undoes nothing."""
     undoing: str | None = None
-    """How the step ended that the activity's whole pipeline undoes; None: it undoes nothing."""
+    """The outcome of the step that the activity's whole pipeline undoes; None: it undoes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedActivity:
-    """An activity whose input is rendered and measured: nothing can go wrong before its start."""
+    """An activity whose input is rendered and measured, so that nothing can fail before its start."""
 
     call: ActivityCall
     activity_id: str
@@ -100,10 +101,10 @@ def prepare_activity(
     log: ScopeLog,
     undone: str | None = None,
 ) -> PreparedActivity:
-    """Render and measure an activity's input; ``undone`` is the outcome of the step that it undoes.
+    """Render and measure an activity's input. ``undone`` is the outcome of the step that it undoes.
 
     Raises:
-        ExpressionError: A template cannot be evaluated, or gives a secret to a worker that cannot resolve it.
+        ExpressionError: A template cannot be evaluated, or a worker that gets a secret cannot resolve it.
         PayloadTooLargeError: The input is over Temporal's limit.
     """
     value, places = seal(render(call.input if call.args is None else call.args, names))
@@ -148,7 +149,7 @@ class PreparedChild:
     task_queue: str
 
     async def start(self) -> workflow.ChildWorkflowHandle[Any, Any]:
-        """Start the child, and return when the server has."""
+        """Start the child, and return when the server has started it."""
         abandon = self.call.parent_close_policy == "abandon"
         kinds = workflow.ChildWorkflowCancellationType
         return await workflow.start_child_workflow(
@@ -175,10 +176,10 @@ def prepare_child(
     log: ScopeLog,
     undone: Outcome | None = None,
 ) -> PreparedChild:
-    """Render and measure a child's inputs; ``undone`` is the outcome of the step that it undoes.
+    """Render and measure a child's inputs. ``undone`` is the outcome of the step that it undoes.
 
     Raises:
-        ExpressionError: A template cannot be evaluated, or gives a secret.
+        ExpressionError: A template cannot be evaluated, or its result contains a secret.
         PayloadTooLargeError: Bundle and inputs are over Temporal's limit.
     """
     value, places = seal(render(call.input, names))
@@ -210,7 +211,7 @@ def prepare_child(
 
 
 def history_is_full() -> bool:
-    """Tell whether a run that cannot go on in a new one has to fail, so that its undo has room."""
+    """Tell whether a run that cannot continue as new must fail, so that there is room for its undo."""
     info = workflow.info()
     return info.get_current_history_length() > HARD_EVENTS or info.get_current_history_size() > HARD_BYTES
 
@@ -223,13 +224,13 @@ async def retried(
     failed: Callable[[FailureError, Ending], Exception],
     pause: Callable[["asyncio.Task[None]"], Awaitable[None]],
 ) -> T:
-    """Run a child until it completes, or must not be tried again: what the server does for an activity.
+    """Run a child until it completes or is not retried, as the server does for an activity.
 
     Args:
         call: The child, with its retry policy.
-        name: What it is for, in the summary of a timer.
+        name: Its name, for the summary of a timer.
         run: Runs it once.
-        failed: Records how an attempt failed; returns what is raised if no other follows.
+        failed: Records the failure of an attempt, and returns the error to raise if it was the last one.
         pause: Waits for the timer between two attempts.
     """
     attempt = 1
@@ -251,13 +252,13 @@ async def retried(
 
 
 def may_retry(retry: Retry, kind: str, attempt: int, *, final: bool) -> bool:
-    """Tell whether what is not an activity is tried again.
+    """Tell whether something other than an activity is retried.
 
     Args:
         retry: Its retry policy.
         kind: The type of the error of its last attempt.
         attempt: The number of that attempt, counted from 1.
-        final: Whether the error says that nothing retries it.
+        final: Whether the error forbids a retry.
     """
     return (
         (not retry.maximum_attempts or attempt < retry.maximum_attempts)
@@ -281,12 +282,12 @@ def idempotency_key(path: Path, run: Mapping[str, Any] | None = None) -> str:
 
 
 def summary_of(text: str) -> str:
-    """Return a name cut to what the server takes as a summary."""
+    """Return a name cut to the server's limit for a summary."""
     return text.encode()[:_SUMMARY_BYTES].decode(errors="ignore")
 
 
 def fitting_id(text: str) -> str:
-    """Return an id made of names; one that is too long ends with its hash."""
+    """Return an id made of names. One that is too long ends with its hash."""
     data = text.encode()
     if len(data) <= MAX_ID:
         return text
@@ -312,7 +313,7 @@ def retry_policy(retry: Retry) -> RetryPolicy:
 
 
 def backoff(retry: Retry, attempt: int) -> float:
-    """Return the seconds to wait after a failed attempt, counted from 1."""
+    """Return the seconds to wait after a failed attempt. Attempts are counted from 1."""
     seconds = _or(retry.initial_interval, 1.0)
     limit = _or(retry.maximum_interval, 100 * seconds)
     coefficient = _or(retry.backoff_coefficient, 2.0)

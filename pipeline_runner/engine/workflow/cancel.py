@@ -1,9 +1,9 @@
-"""What ends work from outside: a cancellation, the pipeline's deadline, or the failure of a sibling.
+"""Ends work from outside: a cancellation, the pipeline's deadline, or the failure of a sibling.
 
-The workflow's primary task only supervises (see ``interpreter.py``). The work runs in
-tasks that nobody ever cancels, so that a cancellation cannot land on an
-arbitrary ``await``. Instead the activities, children and timers in flight are cancelled
-here, one by one, and the work learns how each of them really ended before it goes on.
+The workflow's primary task only supervises (see ``interpreter.py``). The work runs in tasks that are
+never cancelled, so that a cancellation cannot reach an arbitrary ``await``. Instead, the open
+activities, children and timers are cancelled here, one by one, and the work learns how each of them
+really ended before it continues.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pipeline_runner.core.state import RunStatus
 T = TypeVar("T")
 
 _PATCH = "finally is not interrupted"
-"""In runs that were open before, an interruption that came together with a failure cancelled a step there."""
+"""Earlier versions cancelled a step of ``finally`` if an interruption came together with a failure."""
 
 
 class Interrupted(Exception):
@@ -29,32 +29,32 @@ class Interrupted(Exception):
 
 
 class CancelScope:
-    """Ends some of the forward work of a run, once: its own, and that of the scopes inside it."""
+    """Cancels some of the forward work of a run, once: its own, and that of the scopes inside it."""
 
     def __init__(self, parent: "CancelScope | None" = None) -> None:
-        """Open a scope; ``parent``: the one that it is a part of."""
+        """Open a scope inside ``parent``."""
         self._parent = parent
         self._reason: Interrupted | None = None
         self._closed = False
-        # Dicts, since the order in which a set is walked is not the same on replay.
+        # Dicts, because the iteration order of a set differs in a replay.
         self._inside: dict[CancelScope, None] = {}
         self._in_flight: dict[asyncio.Future[Any], str | None] = {}
-        # Kept, since the event loop holds tasks weakly.
+        # Kept, because the event loop holds only weak references to tasks.
         self._cancelling: list[asyncio.Task[None]] = []
         if parent is not None:
             parent._inside[self] = None  # noqa: SLF001 - one of its kind
 
     async def request(self, reason: Interrupted) -> None:
-        """End the work in here, unless it is over or being ended already."""
+        """Cancel the work in this scope, unless it has ended or is already being cancelled."""
         if self._closed or self._reason is not None:
             return
         self._reason = reason
-        # A result that arrived in the same activation still has to reach its task: to cancel
-        # the handle now would lose it (the SDK raises CancelledError over a finished future).
-        # Conditions are looked at when every task has run as far as it can.
+        # A result that arrived in the same activation must still reach its task: cancelling the handle now
+        # would lose it (the SDK raises CancelledError over a finished future). Conditions are checked when
+        # every task has run as far as it can.
         await workflow.wait_condition(lambda: True)
         if self._closed and workflow.patched(_PATCH):
-            # It ended meanwhile: what is in flight now belongs to ``finally``.
+            # It ended in the meantime: what is open now belongs to ``finally``.
             return
         self._cancel_all()
 
@@ -69,7 +69,7 @@ class CancelScope:
         if child is None:
             handle.cancel()
         else:
-            # Its handle would cancel the child's first run, and it may have gone on in a new one.
+            # Its handle would cancel the child's first run, and the child may have continued as new.
             self._cancelling.append(asyncio.create_task(_cancel_newest(child)))
 
     @property
@@ -81,25 +81,25 @@ class CancelScope:
 
     @property
     def requested(self) -> bool:
-        """Whether the work in here is to end."""
+        """Whether the work in this scope is being cancelled."""
         return self._why is not None
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if the work in here is to end."""
+        """Raise :class:`Interrupted` if the work in this scope is being cancelled."""
         if (reason := self._why) is not None:
             raise reason
 
     def close(self) -> None:
-        """Say that the work in here is over: nothing interrupts what comes now."""
+        """Close the scope: its work has ended, and nothing interrupts what comes now."""
         self._closed = True
         if self._parent is not None:
             self._parent._inside.pop(self, None)  # noqa: SLF001 - one of its kind
 
     async def wait(self, handle: "asyncio.Future[T]", child: str | None = None) -> T:
-        """Wait for something in flight, which an interruption cancels; ``child``: its workflow id.
+        """Wait for an operation, which an interruption cancels. ``child`` is its workflow id.
 
         Returns:
-            Its result, also when it completed although it was cancelled.
+            Its result, even if it completed although it was cancelled.
 
         Raises:
             Interrupted: A timer was cancelled. Activities and children raise their own error.

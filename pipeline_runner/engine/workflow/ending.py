@@ -1,4 +1,4 @@
-"""The error with which a run ends, in a size that the server takes and without our own frames.
+"""The error with which a run ends: limited to a size that the server accepts, without our own frames.
 
 Replayed: part of the workflow.
 """
@@ -18,26 +18,27 @@ from pipeline_runner.core.state import Report
 from pipeline_runner.engine.workflow.payloads import encoded
 
 CAUSES = 300_000
-"""Bytes of all causes of a run's error. Those of a child have its whole report, and its children's."""
+"""The maximum size of all causes of a run's error, in bytes. Those of a child contain its whole report, and
+those of its children."""
 
 CANCELLED_WITH = "pipeline_runner.cancelled_with"
-"""The function of the worker that notes a detail down: see ``cancelling.py``."""
+"""The function of the worker that records a detail: see ``cancelling.py``."""
 
 _PART = 1_000
-"""Bytes of a part of a cause that is kept however large the others are."""
+"""The part of a cause, in bytes, that is kept however large the others are."""
 
 
 def bound(error: ApplicationError, cause: BaseException | None) -> BaseException:
-    """Return an error bound to the failure that it becomes: raising it adds no stack trace to that.
+    """Return an error bound to its failure: raising it does not add a stack trace to the failure.
 
     Args:
         error: The error.
-        cause: What led to it: as the history has it, with whatever a codec encodes of it.
+        cause: Its cause, as it is in the history, including what a codec has encoded.
     """
     failure = Failure()
     converter, payloads = DefaultFailureConverter(), workflow.payload_converter()
     converter.to_failure(error, payloads, failure)
-    # Any other cause is an error of this package's own, and the message says it.
+    # Any other cause is an error of this package itself, and is in the message.
     if isinstance(cause, FailureError) and cause.failure is not None:
         failure.cause.CopyFrom(cause.failure)
         fit(failure.cause, CAUSES)
@@ -45,7 +46,7 @@ def bound(error: ApplicationError, cause: BaseException | None) -> BaseException
 
 
 def refused(error: Exception) -> BaseException:
-    """Return the end of a run that could not begin, or not go on, with its report; log it."""
+    """Return the error of a run that could not begin or continue, with its report, and log it."""
     info = workflow.info()
     root = error.cause if isinstance(error, ActivityError) and error.cause is not None else error
     kind = root.type or "" if isinstance(root, ApplicationError) else type(root).__name__
@@ -53,7 +54,7 @@ def refused(error: Exception) -> BaseException:
     report = Report(
         pipeline=info.workflow_type,
         status="failed",
-        # It had begun in the run that it continues; a retry by the server and a schedule begin anew.
+        # It had begun in the run that it continues; a retry by the server and a schedule begin from nothing.
         dirty=info.continued_run_id is not None and info.attempt == 1 and not info.cron_schedule,
         error=ErrorInfo(type=kind, message=shortened(message)),
     )
@@ -66,7 +67,7 @@ def refused(error: Exception) -> BaseException:
 
 
 def fit(failure: Failure, limit: int) -> None:
-    """Take parts out of a chain of failures until it has no more than that many bytes.
+    """Remove parts of a chain of failures until it is at most that many bytes.
 
     First the details, then the stack traces, then long messages, then the causes from the end.
     """
@@ -106,7 +107,7 @@ def _clear_message(failure: Failure) -> None:
 
 
 def preserved(cause: BaseException | None) -> bytes:
-    """Return a cause as bytes, for the next run of a chain."""
+    """Return a cause as bytes, for the run in which this one continues."""
     failure = Failure()
     if isinstance(cause, Exception):
         DefaultFailureConverter().to_failure(cause, workflow.payload_converter(), failure)
@@ -115,15 +116,15 @@ def preserved(cause: BaseException | None) -> bytes:
 
 
 def revived(data: bytes) -> Any:
-    """Return the cause that :func:`preserved` wrote."""
+    """Return the cause from :func:`preserved`."""
     failure = Failure.FromString(base64.b64decode(data))
     return DefaultFailureConverter().from_failure(failure, workflow.payload_converter())
 
 
 def cancelled_with(detail: Any) -> None:
-    """Have the run that ends as cancelled in this activation say so with a detail, JSON data.
+    """Add a detail, which is JSON data, if the run ends as cancelled in this activation.
 
-    A replay has no need of it: details are no part of what a replay compares.
+    A replay does not need it, because replays do not compare details.
     """
     keep = workflow.extern_functions().get(CANCELLED_WITH)
     if keep is not None:

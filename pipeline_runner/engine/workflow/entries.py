@@ -11,10 +11,10 @@ from pipeline_runner.engine.workflow.scopes import Turn
 
 
 class Entries:
-    """Enters steps in the undo log of a run, and completes their entries."""
+    """Records steps in the undo log of a run, and completes their entries."""
 
     def __init__(self, program: Program, state: Continuation) -> None:
-        """Write to a run's log; ``program`` says what its undo templates read."""
+        """Write to a run's log. ``program`` knows what its undo templates read."""
         self._program = program
         self._state = state
         self._open = {entry.key: entry for entry in state.log.entries}
@@ -28,9 +28,9 @@ class Entries:
         places: SecretSpans | None = None,
         key: str | None = None,
     ) -> UndoEntry:
-        """Enter a step in the undo log, before it is scheduled, if it is ever undone.
+        """Record a step in the undo log before it is scheduled, if it can ever be undone.
 
-        The entry holds no more than the undo's templates read: it travels with the log.
+        The entry contains only what the undo's templates read, because it travels with the log.
         """
         log, step = self._state.log, turn.step
         uses = self._program.undo_uses(log.pipeline, step.id)
@@ -46,7 +46,7 @@ class Entries:
             and step.action.parent_close_policy != "abandon"
             and self._program.undoable(step.action.pipeline)
         )
-        # What ``finally`` does is never undone.
+        # The steps of ``finally`` are never undone.
         if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
             log.entries.append(entry)
         return entry

@@ -1,8 +1,8 @@
-"""The gate: where a run stops, in all of its branches at once, to go on in a new run.
+"""The gate: where a run stops, in all of its branches at once, to continue as new.
 
-The server suggests continue-as-new when a history has grown long. From then on every list of steps
-stops before its next step. Waits on timers count as stopped, since the state says when they are over.
-When nothing else is left, the state is all that there is to the run, and goes into the new one.
+The server suggests continue-as-new when a history has grown long. From then on, every list of steps
+stops before its next step. Waits on timers count as stopped, because the state holds their ends. When
+everything has stopped, the state is complete, and is passed to the new run.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from pipeline_runner.engine.workflow.cancel import CancelScope
 
 
 class Gate:
-    """Counts the tasks that do the work of a run, and those of them that have stopped."""
+    """Counts the tasks that do the work of a run, and how many of them have stopped."""
 
     def __init__(self, go_on: Callable[[], None], work: CancelScope) -> None:
-        """Make the gate of a run.
+        """Create the gate of a run.
 
         Args:
-            go_on: Goes on in a new run, and does not return; or returns, if the state is too large for that.
+            go_on: Continues as new and does not return, or returns if the state is too large for that.
             work: The scope of all its work.
         """
         self._go_on = go_on
@@ -31,22 +31,22 @@ class Gate:
         self._groups = 0
         self._stopped = 0
         self._failing = 0
-        """Groups of tasks of which one has failed: the others come to their end first."""
+        """The number of groups of which one task has failed: the other tasks must end first."""
         self._is_late = False
-        """Whether the run has to do without: its state was too large."""
+        """Whether the run cannot continue as new, because its state was too large."""
 
     async def pass_(self, cancel: CancelScope | None = None) -> None:
-        """Pass, or stop while the run gets ready to go on in a new one.
+        """Pass, or stop while the run prepares to continue as new.
 
         Args:
-            cancel: What may end the work that is about to be done; None: nothing does.
+            cancel: The scope of the work that is about to be done; None: nothing cancels it.
 
         Raises:
-            Interrupted: It is to end.
+            Interrupted: It is being cancelled.
         """
         if workflow.info().is_continue_as_new_suggested():
             if cancel is not None:
-                # The new run would not know of a cancellation that came in this very activation.
+                # The new run would not know of a cancellation that arrived in this very activation.
                 await workflow.wait_condition(lambda: True)
                 cancel.check()
             if not self._groups:
@@ -60,10 +60,10 @@ class Gate:
             cancel.check()
 
     async def pause(self, cancel: CancelScope, until: str, summary: str) -> None:
-        """Wait until a time, RFC 3339, that the state says.
+        """Wait until a time in the state (RFC 3339).
 
         Raises:
-            Interrupted: The work is to end.
+            Interrupted: The work is being cancelled.
         """
         seconds = (datetime.fromisoformat(until) - workflow.now()).total_seconds()
         if seconds > 0:
@@ -72,7 +72,7 @@ class Gate:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Count as stopped in the meantime: the state says how to take up what is waited for."""
+        """Count as stopped while the body runs: the state holds what the body waits for."""
         self._stopped += 1
         try:
             yield
@@ -81,7 +81,7 @@ class Gate:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Keep the run from going on in a new one in the meantime."""
+        """Prevent the run from continuing as new while the body runs."""
         self._failing += 1
         try:
             yield
@@ -89,20 +89,20 @@ class Gate:
             self._failing -= 1
 
     def begin(self, tasks: int) -> None:
-        """Take note that so many tasks do the work of one, which waits for them."""
+        """Record that so many tasks do the work of one, which waits for them."""
         self._working += tasks - 1
         self._groups += 1
 
     def end(self) -> None:
-        """Take note that one of these tasks has ended."""
+        """Record that one of these tasks has ended."""
         self._working -= 1
 
     async def wait_for(self, are_done: Callable[[], bool], *, outermost: bool) -> None:
-        """Wait for such tasks, in place of which the caller works again then.
+        """Wait for such tasks, and then count as a task again.
 
         Args:
             are_done: Tells whether all have ended.
-            outermost: Whether the caller is the run's main task, which goes on in a new run for all.
+            outermost: Whether the caller is the run's main task, which continues as new for all.
         """
         while not are_done():
             await workflow.wait_condition(lambda: are_done() or (outermost and self._is_ready()))

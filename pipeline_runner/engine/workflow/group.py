@@ -1,4 +1,4 @@
-"""Items of a loop, or branches, some at a time: the first that fails ends the others, if it is to."""
+"""Runs items of a loop, or branches, several at a time. The first one that fails may cancel the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,14 +16,14 @@ from pipeline_runner.engine.workflow.scopes import Scope
 from pipeline_runner.engine.workflow.step_errors import StepError, kept, restored
 
 _NAMED = 10
-"""So many of the others that failed are named."""
+"""How many of the other failures are named."""
 
 _MESSAGE = 1_000
-"""Characters of the first error's message, if there are others."""
+"""The maximum number of characters of the first error's message if there are others."""
 
 
 class Group:
-    """Runs something for each of some keys. What is under way, and what has completed, is in a frame."""
+    """Runs a body for each key. A frame holds what is open, and what has completed."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Group:
         Args:
             gate: The run's.
             scope: The scope of the step that the group is a part of.
-            body: Runs one of the keys, in a scope of its own, and returns its output.
-            fail_fast: Whether the first that fails ends the others.
+            body: Runs one of the keys, in its own scope, and returns its output.
+            fail_fast: Whether the first failure cancels the others.
             name_of: Returns the name of a key in an error.
         """
         self._gate = gate
@@ -51,25 +51,24 @@ class Group:
         self._name_of = name_of
         self._cancel = CancelScope(scope.cancel)
         self._waiting: list[str] = []
-        """Keys that have not begun, or that the run before had begun; the next one is last."""
+        """Keys that have not begun, or that the previous run of the chain has begun; the next one is last."""
         self._error: BaseException | None = None
-        """The one that ends the others."""
+        """The error that cancels the others."""
         self._tasks = 0
         self._ended = 0
 
     async def run(self, keys: Sequence[str], *, limit: int) -> dict[str, Any]:
-        """Run all that has not completed, at most so many at a time.
+        """Run everything that has not completed, with a limit on how many run at a time.
 
         Returns:
             The outputs by key.
 
         Raises:
-            StepError: The first error, once all have ended. If the others went on, it names those that
-                failed, too.
-            Interrupted: All have ended because the work is to end.
+            StepError: The first error, after all have ended. If others went on, it names those that failed.
+            Interrupted: All have ended because the work is being cancelled.
         """
         frame = self._frame
-        # What is open goes on before others begin.
+        # What is open continues before others begin.
         begun = {*frame.open, *frame.outputs, *frame.failures}
         self._waiting = [key for key in keys if key not in begun][::-1]
         self._waiting += [key for key in keys if key in frame.open][::-1]
@@ -96,7 +95,7 @@ class Group:
         tasks = [asyncio.create_task(self._work()) for _ in range(self._tasks)]
         await self._gate.wait_for(lambda: self._ended == self._tasks, outermost=self._scope.outermost)
         for task in tasks:
-            # What is neither an error of a step nor an interruption is a mistake in here.
+            # Anything other than a step's error or an interruption is an error in this package.
             await task
 
     async def _work(self) -> None:

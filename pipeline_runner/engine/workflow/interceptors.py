@@ -1,6 +1,6 @@
-"""The interceptors of the workflow's side: what goes into headers, and what is refused.
+"""The interceptors of the workflow's side: they set headers, and refuse runs.
 
-Replayed: part of the workflow. A replay without them gives the same commands, as headers are not
+Replayed: part of the workflow. A replay without them gives the same commands, because headers are not
 compared. Of ``temporalio.worker`` only the base classes of interceptors are used.
 """
 
@@ -28,9 +28,9 @@ KEY_HEADER = "pipeline-runner-key"
 SECRETS_HEADER = "pipeline-runner-secrets"
 DIRECTORY_HEADER = "pipeline-runner-directory"
 OUTCOME_HEADER = "pipeline-runner-outcome"
-"""On a compensation: how the step ended that it undoes."""
+"""On a compensation: the outcome of the step that it undoes."""
 UNDOING_HEADER = "pipeline-runner-undoing"
-"""On a step of a pipeline that is a compensation: how the step ended that the pipeline undoes."""
+"""On a step of a pipeline that is a compensation: the outcome of the step that the pipeline undoes."""
 
 _BY_COMMAND = (
     "this worker refuses the run, because no command of the worker's user started it. On an embedded server,"
@@ -40,7 +40,7 @@ _BY_NAME = "this worker runs only the pipelines that it serves: start one by nam
 
 
 class Steps(WorkflowInboundInterceptor):
-    """Has what a step's activity needs beside its input travel in headers."""
+    """Puts everything that a step's activity needs in addition to its input into headers."""
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_StepHeaders(outbound))
@@ -65,7 +65,7 @@ class _StepHeaders(WorkflowOutboundInterceptor):
 
 
 class SignedRuns(WorkflowInboundInterceptor):
-    """Refuses a run that nobody signed, and signs what the others start."""
+    """Refuses a run that is not signed, and signs what the others start."""
 
     signer: signatures.Signer
     served_only: bool
@@ -81,7 +81,7 @@ class SignedRuns(WorkflowInboundInterceptor):
         if len(arguments) > 1 and self.served_only and by_client:
             raise refused(signatures.not_signed(_BY_NAME)) from None
         if len(arguments) > 1 and not all(map(is_plain, arguments)):
-            # What was signed cannot be known without the codec. They may be those of a continued run.
+            # Without the codec, the signed content is not known. The run may be a continued one.
             raise EncodedArgumentsError
         if len(arguments) > 1 and not signatures.same(signatures.signature_in(input.headers), expected):
             raise refused(signatures.not_signed(_BY_NAME if self.served_only else _BY_COMMAND)) from None
@@ -96,7 +96,7 @@ class _Scheduling(WorkflowOutboundInterceptor):
 
     def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
         info = workflow.info()
-        # Without an id the SDK numbers it, and does not say so before it is scheduled.
+        # Without an id the SDK numbers the activity, and does not reveal the number before it is scheduled.
         input.activity_id = input.activity_id or input.activity
         signature = self._signer.activity(
             input.activity,

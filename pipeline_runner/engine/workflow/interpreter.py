@@ -1,12 +1,12 @@
-"""The one generic workflow: it runs any pipeline, under the pipeline's own name as its type.
+"""The only workflow: it runs any pipeline, with the pipeline's name as its type.
 
-Arguments: the pipeline's inputs, then the bundle, then :class:`Options`. A client of any
-SDK may pass the inputs alone: the bundle is then fetched, by name, from the worker that
-took the run, in a local activity, which pins it in the history.
+Arguments: the pipeline's inputs, then the bundle, then :class:`Options`. A client in any SDK may pass
+the inputs alone: the bundle is then fetched by name, from the worker that took the run, in a local
+activity, which records it in the history.
 
-Not sandboxed: authors of pipelines write no Python in here, and without the sandbox an
-instance starts in a fraction of the time. What the sandbox would guard is guarded by the
-import contract of ``core`` and by the recorded histories that the tests replay.
+Not sandboxed: authors of pipelines write no Python that runs here, and without the sandbox an instance
+starts in a fraction of the time. The import contract of ``core``, and the recorded histories that the
+tests replay, protect what the sandbox would protect.
 """
 
 import asyncio
@@ -37,18 +37,18 @@ MISSING = (
 )
 
 LOAD = "pipeline_runner.load"
-"""The activity that gives a worker's bundle by name."""
+"""The activity that returns a worker's bundle by name."""
 
 
 @workflow.defn(dynamic=True, sandboxed=False)
 class Interpreter:
-    """Runs a pipeline. The work is in :class:`Run`; this class supervises it."""
+    """Runs a pipeline. :class:`Run` does the work; this class supervises it."""
 
     @workflow.init
     def __init__(self, args: Sequence[RawValue]) -> None:
-        """Take the arguments; reading them is left to the run, where errors are reported."""
+        """Take the arguments. The run decodes them, because errors are reported there."""
         if INSTALLED not in workflow.extern_functions():
-            # Fails the task, and not the run: a worker that has it may take the run up.
+            # Fails the task, but not the run: a worker that has it may take the run.
             raise RuntimeError(MISSING)
         self._cancel = CancelScope()
         self._run: Run | None = None
@@ -56,10 +56,10 @@ class Interpreter:
 
     @workflow.dynamic_config
     def config(self) -> workflow.DynamicWorkflowConfig:
-        """Have an error in here fail the run, instead of a task that is retried for ever.
+        """Make an error in this class fail the run, instead of a task that is retried for ever.
 
         Only a run whose arguments this worker cannot decode waits for a worker that can: its arguments
-        may be those of a continued run, and hold what is to be undone.
+        may be those of a continued run, and contain what must be undone.
         """
         return workflow.DynamicWorkflowConfig(failure_exception_types=[Exception] if self._readable else [])
 
@@ -74,7 +74,7 @@ class Interpreter:
                 if work.done():
                     # It ended in the activation that brought the cancellation: its end counts.
                     return work.result()
-                # Nobody cancels the work itself but the SDK, when it evicts the instance.
+                # Only the SDK cancels the work itself, when it evicts the instance.
                 if work.cancelling():
                     raise
             await self._cancel.request(Interrupted("cancelled", _cancelled()))
@@ -88,7 +88,7 @@ class Interpreter:
                 inputs = _validated(program, inputs)
                 workflow.logger.info("started: %s", program.root.name)
             run = Run(program, inputs, options, self._cancel)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with its report
+        except Exception as error:  # noqa: BLE001 - every error ends the run with its report
             raise refused(error) from None
         self._run = run
         return await self._run.execute()
@@ -100,9 +100,9 @@ class Interpreter:
 
     @workflow.signal(name=CHILD_UNDONE)
     def child_undone(self, *args: Any) -> None:
-        """Take the report of a child that was cancelled and has undone itself.
+        """Receive the report of a child that was cancelled and has undone itself.
 
-        Anybody can send a signal, and what a handler raises would fail the run without its undo.
+        Anybody can send a signal, and an error in a handler would fail the run without its undo.
         """
         try:
             workflow_id, report = msgspec.convert(args, tuple[str, Report])
@@ -114,7 +114,7 @@ class Interpreter:
 
     @workflow.query
     def report(self) -> Any:
-        """Return the run's :class:`Report` as it stands, as JSON data; null before it began."""
+        """Return the run's current :class:`Report` as JSON data; null before it began."""
         return None if self._run is None else msgspec.to_builtins(self._run.report())
 
 
@@ -141,10 +141,10 @@ async def _read(args: Sequence[RawValue]) -> tuple[Any, Program, Options]:
 
 
 async def _load_bundle(name: str) -> tuple[bytes, str | None]:
-    """Fetch a pipeline by its name from this worker, else from one beside it.
+    """Fetch a pipeline by its name from this worker, or else from another one.
 
     Returns:
-        Its bundle, and the directory that its relative paths refer to.
+        Its bundle, and the directory to which its paths are relative.
     """
     try:
         raw = await workflow.execute_local_activity(
@@ -165,16 +165,16 @@ async def _load_bundle(name: str) -> tuple[bytes, str | None]:
     try:
         served = msgspec.json.decode(raw.payload.data, type=_Served)
     except msgspec.ValidationError:
-        # Workers of older versions answered with the bundle alone.
+        # Workers of older versions returned only the bundle.
         served = _Served(bundle=msgspec.Raw(raw.payload.data))
-    # Canonical again, so that the bundle has the same hash however it came here.
+    # Canonical again, so that the bundle has the same hash however it arrived here.
     bundle = model.canonical(bytes(served.bundle))
     _check_signature(name, bundle, served)
     return bundle, served.directory
 
 
 class _Served(msgspec.Struct):
-    """What :data:`LOAD` answers."""
+    """The result of :data:`LOAD`."""
 
     bundle: msgspec.Raw
     directory: str | None = None
@@ -193,7 +193,7 @@ def _check_signature(name: str, bundle: bytes, served: _Served) -> None:
 
 
 async def _loaded_elsewhere(name: str) -> RawValue:
-    """Ask whichever workers share the task queue; they may serve other folders than this one."""
+    """Ask any worker of the task queue, which may serve other directories than this one."""
     try:
         raw: RawValue = await workflow.execute_activity(
             LOAD,

@@ -1,4 +1,4 @@
-"""Time limits of blocks and loops: what is not done in time is cancelled, and the step has failed."""
+"""Time limits of blocks and loops: work that exceeds them is cancelled, and the step fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How long a step may take as a whole."""
+    """The time limit of a step as a whole."""
 
     seconds: float
     error: ErrorInfo
-    """What is wrong if it takes longer."""
+    """The error if it takes longer."""
 
 
 def limit_of(step: Step) -> Limit | None:
@@ -46,7 +46,7 @@ def _limit(step: Step, seconds: float, kind: str, message: str) -> Limit:
 
 
 async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awaitable[T]]) -> T:
-    """Do the work of a step within a time limit. The frame remembers when it began.
+    """Do the work of a step within a time limit. The frame records when it began.
 
     Args:
         limit: The limit; None: there is none.
@@ -54,7 +54,7 @@ async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awai
         work: Does the work, in a scope that is cancelled when the time is up.
 
     Raises:
-        StepError: The time is up, and everything that was under way has ended.
+        StepError: The time is up, and everything that was open has ended.
     """
     if limit is None:
         return await work(scope)
@@ -62,7 +62,7 @@ async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awai
     reason = Interrupted("timed_out", limit.error.message)
     left = _left(limit, scope)
     if left <= 0:
-        # A run that goes on may come too late. Nothing else begins in it.
+        # A run that continues may be too late. Nothing else begins in it.
         await cancel.request(reason)
     watch = asyncio.create_task(_watch(cancel, reason, limit, left))
     try:

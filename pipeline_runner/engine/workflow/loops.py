@@ -1,4 +1,4 @@
-"""Loops: a step that runs once for each item of a list, or until a condition is met."""
+"""Loops: a step that runs once for each item of a list, or until a condition holds."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +20,7 @@ Taking = Callable[[Turn], Awaitable[StepResult]]
 
 
 class Loops:
-    """Runs the loops of one run. Where they stand is in the frame of the list that they are in."""
+    """Runs the loops of one run. The frame of the enclosing list holds their state."""
 
     def __init__(self, take: Taking, gate: Gate, work: Work) -> None:
         """Prepare to run loops.
@@ -28,7 +28,7 @@ class Loops:
         Args:
             take: Runs one turn of a loop.
             gate: The run's.
-            work: What the run computes.
+            work: Counts the run's computation.
         """
         self._take = take
         self._gate = gate
@@ -39,7 +39,7 @@ class Loops:
 
         Raises:
             StepError: An item or a repetition failed, or the loop itself.
-            Interrupted: It was cut short.
+            Interrupted: It was interrupted.
         """
 
         async def run(inside: Scope) -> Any:
@@ -54,7 +54,7 @@ class Loops:
         assert step.for_each is not None
         try:
             items = items_of(step.for_each, scope.names)
-        except Exception as failure:  # noqa: BLE001 - named there, and never lost
+        except Exception as failure:  # noqa: BLE001 - it becomes a step's error, and is never lost
             raise named(step, step.id, failure) from None
 
         async def run(key: str, inside: Scope) -> Any:
@@ -71,7 +71,7 @@ class Loops:
         return [outputs[key] for key in keys]
 
     async def _until(self, step: Step, until: Until, scope: Scope) -> Any:
-        """Repeat a step. A pause is under way if the frame says when it is over."""
+        """Repeat a step. The frame holds the end of a pause if there is one."""
         frame = scope.frame
         while True:
             if frame.until is None:
@@ -94,10 +94,10 @@ class Loops:
 
 
 def _is_met(step: Step, until: Until, scope: Scope) -> bool:
-    """Judge the condition after a repetition. If it is not met, the pause before the next one begins.
+    """Evaluate the condition after a repetition. If it does not hold, the pause before the next one begins.
 
     Raises:
-        StepError: The condition cannot be judged, or it was the last repetition.
+        StepError: The condition cannot be evaluated, or it was the last repetition.
     """
     frame, index = scope.frame, scope.frame.index
     names = {**scope.names, "last": frame.last, "index": index}
@@ -107,7 +107,7 @@ def _is_met(step: Step, until: Until, scope: Scope) -> bool:
         if index + 1 < until.at_most:
             frame.index, frame.until = index + 1, later("every", until.every, names)
             return False
-    except Exception as failure:  # noqa: BLE001 - named there, and never lost
+    except Exception as failure:  # noqa: BLE001 - it becomes a step's error, and is never lost
         raise named(step, f"{step.id}[{index}]", failure) from None
     message = f'the condition of "{step.id}" was not met in {_repetitions(until.at_most)}'
     info = ErrorInfo(type=errors.UNTIL_TIMEOUT, message=message, step=step.id)

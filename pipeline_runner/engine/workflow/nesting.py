@@ -1,4 +1,4 @@
-"""Steps that hold other steps: blocks, arms and branches."""
+"""Steps that contain other steps: blocks, switches and parallels."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -17,14 +17,14 @@ from pipeline_runner.engine.workflow.scopes import Scope, Turn, is_loop
 from pipeline_runner.engine.workflow.values import holds, plain
 
 Nesting = Block | Parallel | Switch
-"""What a step does that holds other steps."""
+"""The action of a step that contains other steps."""
 
 Sequencing = Callable[[Sequence[Step], Scope], Awaitable[None]]
-"""Runs a list of steps from where its frame says."""
+"""Runs a list of steps from the position in its frame."""
 
 
 class Nested:
-    """Runs what holds other steps. Where it stands is in the frame of the turn."""
+    """Runs steps that contain other steps. The frame of the turn holds their state."""
 
     def __init__(self, sequence: Sequencing, gate: Gate, entries: Entries, attempts: Attempts) -> None:
         """Prepare to run steps that hold others.
@@ -41,11 +41,11 @@ class Nested:
         self._attempts = attempts
 
     async def run(self, turn: Turn, action: Nesting, name: str) -> Any:
-        """Run a step that holds others, again and again where it is retried, and return its output.
+        """Run a step that contains others, with its retries, and return its output.
 
         Raises:
             StepError: It failed.
-            Interrupted: It was cut short.
+            Interrupted: It was interrupted.
         """
 
         async def once(attempt: Turn) -> Any:
@@ -56,20 +56,20 @@ class Nested:
         return await self._attempts.run(turn, turn.step.retry, name, once)
 
     async def _once(self, turn: Turn, action: Nesting, name: str) -> Any:
-        """Run it; its own compensation replaces those inside it once it has completed."""
+        """Run it. Once it has completed, its own compensation replaces those inside it."""
         if not isinstance(turn.step.compensate, Compensation):
             return await self._in_time(turn, action)
         entry = self._entries.taken_up(turn)
         if entry is None:
             entry = self._entries.register(turn, name)
-            # Until then it is undone from the inside.
+            # Until then, the steps inside it are undone.
             entry.outcome = "failed"
         output = self._entries.complete(entry, await self._in_time(turn, action))
         self._entries.drop_inside(turn, entry)
         return output
 
     async def _in_time(self, turn: Turn, action: Nesting) -> Any:
-        # The limit of a loop is one for all of its turns.
+        # The limit of a loop applies to all of its turns together.
         limit = None if is_loop(turn.step) else limit_of(turn.step)
         return await within(
             limit, turn.scope, lambda inside: self._scopes(replace(turn, scope=inside), action)

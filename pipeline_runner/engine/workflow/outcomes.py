@@ -1,7 +1,6 @@
-"""What the end of an activity or a child means: outcome, error type, message.
+"""Determines the outcome, error type and message of an activity or child from its end.
 
-The rules are those of the language reference, "Undo": the outcome is judged by the last
-attempt.
+The rules are those of the language reference, "Undo": the last attempt decides the outcome.
 """
 
 import re
@@ -29,20 +28,20 @@ from pipeline_runner.core.model import ActivityCall, ChildCall, Timeouts
 from pipeline_runner.core.state import Outcome, Report
 
 UNREGISTERED = "ActivityNotRegisteredError"
-"""What a worker in Go says of an activity that it does not know, and nothing else does."""
+"""The error type of a worker in Go that does not know an activity. Nothing else uses it."""
 
 _UNREGISTERED = {
     UNREGISTERED: re.compile(r""),
-    # Python, TypeScript, .NET and Ruby; Java. The types are common, the messages are not.
+    # Python, TypeScript, .NET and Ruby; Java. Other errors have the same types, but other messages.
     "NotFoundError": re.compile(r"Activity .* is not registered on this worker", re.IGNORECASE),
     "java.lang.IllegalArgumentException": re.compile(r'Activity Type ".*" is not registered with a worker'),
 }
-"""By type: how the messages begin of workers that do not know an activity."""
+"""By type: the beginning of the messages of workers that do not know an activity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How an action ended when it did not complete."""
+    """The end of an action that did not complete."""
 
     outcome: Outcome
     type: str
@@ -53,7 +52,7 @@ class Ending:
 
 
 def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending:
-    """Judge the exception that an activity or child handle raised."""
+    """Determine the ending from the exception of an activity or child handle."""
     if isinstance(error, WorkflowAlreadyStartedError):
         message = f'a workflow with the id "{error.workflow_id}" is already running'
         return Ending(outcome="failed", type=errors.WORKFLOW_ALREADY_STARTED, message=message)
@@ -68,7 +67,7 @@ def of_failure(error: BaseException, action: ActivityCall | ChildCall) -> Ending
 
 
 def unknown_activity(name: str, queue: str | None) -> str:
-    """Say that a worker does not know an activity; ``queue`` None: it listens on the run's own task queue."""
+    """Return the message about a worker that does not know an activity. ``queue`` None: the run's own."""
     where = f'on the task queue "{queue}"' if queue else "on the task queue of the run"
     return f'the worker {where} does not have the activity "{name}"'
 
@@ -81,7 +80,7 @@ def _of_activity(error: ActivityError, action: ActivityCall) -> Ending:
         kind = cause.type or ""
         message = cause.message
         if kind == "PayloadsTooLarge":
-            # The SDK's word for a result that it could not send: the work was done.
+            # The SDK's message about a result that it could not send: the work was done.
             return Ending(outcome="uncertain", type=errors.PAYLOAD_TOO_LARGE, message=message)
         if isinstance(cause.cause, FailureError) and message == "Failed decoding arguments":
             message = f"invalid input: {cause.cause.message}"
@@ -125,7 +124,7 @@ def _spelt(seconds: float | None) -> str:
 
 
 _NOT_BEGUN = (errors.INVALID_INPUTS, errors.UNSUPPORTED_BUNDLE)
-"""Errors of children that began nothing; those of older workers have no report."""
+"""Errors of children that had not begun. Those of older workers have no report."""
 
 
 def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
@@ -133,7 +132,7 @@ def _of_child(error: ChildWorkflowError, action: ChildCall) -> Ending:
     if isinstance(cause, ApplicationError):
         report = report_of(cause)
         kind = cause.type or ""
-        # A run of a pipeline that failed says what it has undone, unless it never began.
+        # A failed run of a pipeline reports what it has undone, unless it never began.
         is_undone = kind in _NOT_BEGUN if report is None else not keeps(report)
         return Ending(
             outcome="failed" if is_undone else "uncertain",
@@ -164,17 +163,17 @@ def keeps(report: Report) -> bool:
 
 
 def details_of(details: Sequence[Any]) -> Any:
-    """Return what an activity's author put into the details of its error: the first of them, if any."""
+    """Return the first detail of an activity's error that its author has set, if any."""
     return next((d for d in details if not (isinstance(d, dict) and errors.MARK in d)), None)
 
 
 def report_of(error: ApplicationError | CancelledError) -> Report | None:
-    """Return the report that a failed or cancelled pipeline run attached to its end."""
+    """Return the report that a failed or cancelled pipeline run has attached to its end."""
     for detail in error.details:
         if isinstance(detail, dict) and "pipeline" in detail and "status" in detail:
             try:
                 return msgspec.convert(detail, Report)
             except msgspec.ValidationError:
-                # Written by another version: what cannot be read is not taken for clean.
+                # Another version wrote it. A report that cannot be read does not count as clean.
                 return Report(pipeline=str(detail["pipeline"]), status="failed", dirty=True)
     return None

@@ -1,4 +1,4 @@
-"""Payloads: encoded once, measured before they are sent."""
+"""Payloads: encoded once, and measured before they are sent."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from temporalio.common import RawValue
 from pipeline_runner.core.expressions.values import whole
 
 LIMIT = 2 * 1024 * 1024 - 64 * 1024
-"""Bytes that the payloads of one command may have. Temporal's servers refuse 2 MiB
-(``limit.blobSize.error``); what remains is for headers and a codec's overhead."""
+"""The maximum size of the payloads of one command in bytes. Temporal's servers refuse 2 MiB
+(``limit.blobSize.error``); the rest is for headers and a codec's overhead."""
 
 _PLAIN = (b"json/plain", b"binary/null", b"binary/plain", b"json/protobuf", b"binary/protobuf")
 _METADATA = {"encoding": b"json/plain"}
@@ -28,7 +28,7 @@ class EncodedArgumentsError(Exception):
 
 
 class PayloadTooLargeError(Exception):
-    """Data is over Temporal's limit. The message says what, and how large."""
+    """Data is over Temporal's limit. The message says which data, and how large it is."""
 
 
 def encoded(value: Any) -> Payload:
@@ -40,8 +40,8 @@ def measured(what: str, *payloads: Payload) -> list[RawValue]:
     """Return the payloads as arguments to send.
 
     Args:
-        what: What they are, for the message.
-        payloads: All that one command carries.
+        what: Their name in the message.
+        payloads: All payloads of one command.
 
     Raises:
         PayloadTooLargeError: They are too large together.
@@ -53,15 +53,15 @@ def measured(what: str, *payloads: Payload) -> list[RawValue]:
 
 
 def too_large(what: str, size: int) -> str:
-    """Say that something is over the limit, with both figures."""
+    """Return the message about data over the limit, with both sizes."""
     return f"{what} has {size:,} bytes, but Temporal accepts at most {LIMIT:,}: pass a reference instead"
 
 
 def decoded(value: RawValue | None) -> Any:
-    """Decode a result of any SDK to JSON data; bytes become base64 text.
+    """Decode a result of any SDK to JSON data. Bytes become a base64 string.
 
     Args:
-        value: The result; None where an SDK sends none (``void`` in Java, ``error`` alone in Go).
+        value: The result; None if an SDK sends none (``void`` in Java, only ``error`` in Go).
     """
     if value is None:
         return None
@@ -70,13 +70,13 @@ def decoded(value: RawValue | None) -> Any:
         try:
             return msgspec.json.decode(payload.data)
         except msgspec.DecodeError:
-            # What other SDKs call JSON may hold NaN; the default converter reads it.
+            # The JSON of other SDKs may contain NaN; the default converter accepts it.
             pass
     return _whole(msgspec.to_builtins(workflow.payload_converter().from_payload(payload)))
 
 
 def _whole(value: Any) -> Any:
-    """Replace lone surrogates: JSON escapes may hold them, and nothing can encode them again."""
+    """Replace lone surrogates: JSON escapes may express them, and nothing can encode them again."""
     if isinstance(value, str):
         return whole(value)
     if isinstance(value, dict):
@@ -85,5 +85,5 @@ def _whole(value: Any) -> Any:
 
 
 def is_plain(payload: Payload) -> bool:
-    """Tell whether nothing has been done to a payload that a codec would have to undo."""
+    """Tell whether a payload was not encoded by a codec."""
     return not payload.metadata or payload.metadata.get("encoding") in _PLAIN

@@ -1,6 +1,6 @@
-"""A bundle made ready to run, kept per process by its content.
+"""A bundle that is ready to run, cached per process by its content.
 
-Starting an instance of a bundle that this process has seen costs one look-up.
+Starting another instance of a known bundle costs one lookup.
 """
 
 from functools import cached_property, lru_cache
@@ -19,11 +19,11 @@ _JSON = {"encoding": b"json/plain"}
 
 
 class UnsupportedBundleError(Exception):
-    """The bundle was written by another version of this package."""
+    """Another version of this package wrote the bundle."""
 
 
 class Program:
-    """A decoded bundle with what is computed from it once."""
+    """A decoded bundle, with everything that is computed from it once."""
 
     def __init__(self, bundle: Bundle, data: bytes) -> None:
         self.bundle = bundle
@@ -54,11 +54,11 @@ class Program:
         }
 
     def step(self, pipeline: str, step_id: str) -> Step:
-        """Return a step by the key of its pipeline and its id."""
+        """Return a step, by the key of its pipeline and its id."""
         return self._steps[pipeline, step_id]
 
     def child_payload(self, key: str) -> Payload:
-        """Return the encoded bundle of a child: that pipeline and what it reaches."""
+        """Return the encoded bundle of a child: that pipeline and everything that it can reach."""
         payload = self._children.get(key)
         if payload is None:
             reached = self._reached(key)
@@ -74,7 +74,7 @@ class Program:
 
     @cached_property
     def _undoable(self) -> frozenset[str]:
-        """Keys of the pipelines whose runs may have anything to undo."""
+        """Keys of the pipelines whose runs may have something to undo."""
         found: set[str] = set()
         pipelines = self.bundle.pipelines.items()
         while more := {k for k, p in pipelines if k not in found and self._has_undo(p, found)}:
@@ -95,7 +95,7 @@ class Program:
         )
 
     def undoable(self, key: str) -> bool:
-        """Tell whether a run of that pipeline may leave anything to undo."""
+        """Tell whether a run of that pipeline may leave something to undo."""
         return key in self._undoable
 
     @cached_property
@@ -118,7 +118,7 @@ class Program:
         return frozenset(path[1] for path in found if path[0] == "step")
 
     def undo_names(self, pipeline: str, step_id: str, names: dict[str, Any]) -> dict[str, Any]:
-        """Return what the undo of a step reads of the scopes that the step is in, as it is now."""
+        """Return the current values of the names that the undo of a step reads."""
         found = self._undo_references[pipeline].get(step_id, frozenset())
         read = {path[0]: names[path[0]] for path in found if path[0] in ("item", "index", "last")}
         steps = names["steps"]
@@ -127,7 +127,7 @@ class Program:
         return {**read, "steps": steps} if steps else read
 
     def undo_view(self, log: ScopeLog) -> ScopeLog:
-        """Return a log with no more than its undo templates read, to be handed to a parent."""
+        """Return a log with only what its undo templates read, for a parent."""
         needs = frozenset[tuple[str, ...]]().union(*self._undo_references[log.pipeline].values())
         all_steps = ("steps",) in needs
         return ScopeLog(
@@ -154,7 +154,7 @@ def _heads(text: str) -> list[tuple[str, ...]]:
     try:
         return [reference.path[:2] for reference in references(text)]
     except ExpressionError:
-        # Refused by the checker; at run time it is the undo's own error.
+        # The checker refuses it; at run time it is the undo's own error.
         return []
 
 
@@ -163,7 +163,7 @@ def program_of(data: bytes) -> Program:
     """Return the program of an encoded bundle.
 
     Raises:
-        UnsupportedBundleError: The bytes are no bundle of this version.
+        UnsupportedBundleError: The bytes are not a bundle of this version.
     """
     try:
         version = msgspec.json.decode(data, type=_Versioned).format

@@ -1,7 +1,7 @@
 """One run of a pipeline: forward, undo, ``finally``, and the end.
 
-The phases are methods that run one after the other; a run that goes on by continue-as-new
-enters at the phase and the position where it was.
+The phases are methods that run one after the other. A continued run enters the phase and the position
+where the previous run stopped.
 """
 
 import asyncio
@@ -44,32 +44,32 @@ from pipeline_runner.engine.workflow.work import Work
 
 REPORT_BYTES = 200_000
 _FINALLY = 50
-"""Failures of finally steps that a failed run's report names."""
+"""The maximum number of failed finally steps that a failed run's report names."""
 
 CHILD_UNDONE = "pipeline_runner.child_undone"
-"""The signal by which a cancelled child tells its parent what it has undone."""
+"""The signal with which a cancelled child reports to its parent what it has undone."""
 
 
 class Run:
-    """The state of one run, and what it does."""
+    """The state of one run, and its phases."""
 
     def __init__(
         self, program: Program, inputs: dict[str, Any], options: Options, cancel: CancelScope
     ) -> None:
-        """Start a run, or take up one that goes on.
+        """Start a run, or continue one.
 
         Args:
             program: The run's bundle.
             inputs: Its inputs, validated, with defaults.
-            options: How it was started.
-            cancel: What may end its forward work.
+            options: The options of its start.
+            cancel: The scope that can cancel its forward work.
         """
         self._program = program
         self._pipeline = program.root
         self._as_child = options.child
         self._cancel = cancel
         info = workflow.info()
-        # Mutable through msgspec: what is in here survives continue-as-new.
+        # Mutable through msgspec: this state survives continue-as-new.
         self._state = options.continued or Continuation(
             phase="steps",
             started_at=info.start_time.isoformat(),
@@ -122,8 +122,8 @@ class Run:
             The pipeline's output, or an :class:`Envelope` for a parent.
 
         Raises:
-            ApplicationError: The run failed; the report is its first detail.
-            CancelledError: The run was cancelled, and is undone; the report is a detail of its end.
+            ApplicationError: The run failed. The report is its first detail.
+            CancelledError: The run was cancelled, and is undone. The report is a detail of its end.
         """
         state = self._state
         if state.phase == "steps":
@@ -139,7 +139,7 @@ class Run:
             self._enter("finally")
         await self._finally()
         if self._as_child and self._finally_alone_failed():
-            # Its parent takes it for failed, and a child that failed has undone itself.
+            # For its parent it has failed, and a child that failed has undone itself.
             await self._undo_or_keep()
         return await self._end()
 
@@ -197,14 +197,14 @@ class Run:
         await self._cancel.request(Interrupted("timed_out", message))
 
     def _scope(self) -> Scope:
-        """Return the scope of the pipeline's own list that is under way."""
+        """Return the scope of the pipeline's own list that is running."""
         return Scope(frame=self._frame, results=self._log.steps, names=self._names, cancel=self._cancel)
 
     # Finally
 
     async def _finally(self) -> None:
         state = self._state
-        # Its own failure is nothing that it sees, in whatever run of the chain it goes on.
+        # It does not see its own failure, in whichever run of the chain it continues.
         own = self._finally_alone_failed()
         self._names["error"] = error_names(None if own else state.error)
         self._names["run"] = {**self._log.run, "status": "completed" if own else state.status}
@@ -227,14 +227,14 @@ class Run:
         self._state.phase = phase
         self._frame = self._state.frame = Frame()
 
-    # The end, and going on in a new run
+    # The end, and continue-as-new
 
     async def _end(self) -> Any:
         state = self._state
         if state.error is None:
             workflow.logger.info("completed")
             if state.dirty and not self._as_child:
-                # Its end is its output: the report of what an error that was caught has left goes beside it.
+                # Its end is its output. The report about effects of handled errors goes beside it.
                 workflow.upsert_memo({REPORT_MEMO: msgspec.to_builtins(self.report(limit=REPORT_BYTES))})
             return self._result()
         level = logging.INFO if state.status == "cancelled" else logging.WARNING
@@ -250,8 +250,8 @@ class Run:
             state.error.message,
             msgspec.to_builtins(self.report(limit=REPORT_BYTES)),
             type=state.error.type,
-            # A retry by the server would repeat a continued run from its middle, though it is undone.
-            # A parent's own loop starts a new child, and may.
+            # A retry by the server would repeat a continued run from its middle, although it is undone. A
+            # parent's own loop starts a new child, and is allowed.
             non_retryable=state.non_retryable
             or state.dirty
             or state.kept
@@ -300,11 +300,14 @@ class Run:
         return msgspec.to_builtins(envelope)
 
     def child_undone(self, workflow_id: str, report: Report) -> None:
-        """Take the report of a child that was cancelled and has undone itself."""
+        """Receive the report of a child that was cancelled and has undone itself."""
         self._steps.cancelled_children[workflow_id] = report
 
     def report(self, limit: int | None = None) -> Report:
-        """Return how the run stands; ``limit``: bytes of it that may be undo records."""
+        """Return the current report of the run.
+
+        ``limit`` is the maximum size of its undo records in bytes.
+        """
         state = self._state
         undo, omitted = _fitting(state.records, limit)
         return Report(
@@ -320,7 +323,7 @@ class Run:
         )
 
     def _go_on(self) -> None:
-        """Go on in a new run, unless the state is too large for that."""
+        """Continue as new, unless the state is too large for that."""
         if self._cause is not None:
             self._state.failure = preserved(self._cause)
         options = Options(child=self._as_child, continued=self._state)
@@ -335,7 +338,7 @@ class Run:
 
 
 def _fitting(records: list[UndoRecord], limit: int | None) -> tuple[list[UndoRecord], int]:
-    """Leave out undos that went well until the rest fits; the failed ones matter most."""
+    """Omit successful undos until the rest fits; the failed ones matter most."""
     if limit is None or len(msgspec.json.encode(records)) <= limit:
         return records, 0
     bad = [record for record in records if record.state != "undone"]
@@ -345,7 +348,7 @@ def _fitting(records: list[UndoRecord], limit: int | None) -> tuple[list[UndoRec
 
 
 def _steps(statuses: dict[str, str], limit: int | None) -> dict[str, str]:
-    """Leave out steps that have completed, then any, until the rest fits."""
+    """Omit completed steps, then any steps, until the rest fits."""
     others = {key: status for key, status in statuses.items() if status != "completed"}
     for kept in (statuses, others):
         if limit is None or len(msgspec.json.encode(kept)) <= limit:

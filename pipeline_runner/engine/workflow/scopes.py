@@ -1,4 +1,4 @@
-"""The scopes of a run that are open: lists of steps, where each has come to, and what it sees."""
+"""The open scopes of a run: lists of steps, with their positions and the names that they see."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,25 +11,25 @@ from pipeline_runner.engine.workflow.cancel import CancelScope
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """A list of steps that is under way."""
+    """A list of steps that is running."""
 
     frame: Frame
     results: dict[str, StepResult]
-    """Of its steps, by id: a part of the run's state."""
+    """The results of its steps, by id: a part of the run's state."""
     names: dict[str, Any]
-    """What expressions see in here; ``steps`` grows with the results."""
+    """The names that expressions see in it; ``steps`` grows with the results."""
     cancel: CancelScope
     path: Path | None = None
     """None: it is a pipeline's own list."""
     outermost: bool = True
-    """Whether the run's main task does the work in here."""
+    """Whether the run's main task does the work in it."""
 
     def path_of(self, step: Step) -> Path:
         """Return the path of one of its steps."""
         return Path.of(step.id) if self.path is None else self.path.inner(step.id)
 
     def inside(self, frame: Frame, path: Path | None) -> "Scope":
-        """Return a scope of a step in here, which sees all that the step sees."""
+        """Return a scope of a step in this one, which sees everything that the step sees."""
         steps = {**self.names["steps"], **{key: result.names() for key, result in frame.results.items()}}
         return replace(
             self, frame=frame, results=frame.results, names={**self.names, "steps": steps}, path=path
@@ -38,21 +38,21 @@ class Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One time that a step is run: once, or once for each item or repetition of its loop."""
+    """One execution of a step: the only one, or one of the items or repetitions of its loop."""
 
     step: Step
     path: Path
     scope: Scope
-    """What the step sees, and the frame for what is open in it."""
+    """The names that the step sees, and the frame for the scopes inside it."""
 
 
 def is_loop(step: Step) -> bool:
-    """Tell whether a step has turns: items or repetitions."""
+    """Tell whether a step has several turns: items or repetitions."""
     return step.for_each is not None or step.until is not None
 
 
 def next_step(frame: Frame) -> None:
-    """Go on to the next step of a list: nothing of the one before is open."""
+    """Advance to the next step of a list, and close everything inside the previous one."""
     frame.position += 1
     frame.clear()
     frame.attempt, frame.failed = 1, None

@@ -1,6 +1,6 @@
-"""Signatures of runs and activities, and the errors of what carries none: see ``signing.py``.
+"""Signatures of runs and activities, and the errors of unsigned ones: see ``signing.py``.
 
-Replayed: part of the workflow. Signing reads nothing but the message and the key.
+Replayed: part of the workflow. Signing depends only on the message and the key.
 """
 
 import hmac
@@ -55,11 +55,11 @@ class Signer:
         )
 
     def bundle(self, workflow_id: str, name: str, bundle: bytes, directory: str | None) -> str:
-        """Sign what a worker answers with that serves a pipeline by its name."""
+        """Sign the result of a worker that serves a pipeline by its name."""
         return self._signature("bundle", workflow_id, name, bundle, msgspec.json.encode(directory))
 
     def memo(self, workflow_id: str, memo: Mapping[str, Any]) -> str:
-        """Sign what the command that starts a run notes down for ``watch``."""
+        """Sign what the command that starts a run records for ``watch``."""
         plain = {name: value for name, value in memo.items() if name != MEMO_FIELD}
         return self._signature("memo", workflow_id, json.dumps(plain, sort_keys=True))
 
@@ -74,12 +74,12 @@ class Signer:
 
 
 def same(one: object, other: str) -> bool:
-    """Compare a signature that came with one that was made here, in constant time."""
+    """Compare a received signature with an expected one, in constant time."""
     return isinstance(one, str) and hmac.compare_digest(one.encode(), other.encode())
 
 
 def not_signed(message: str) -> ApplicationError:
-    """Return the error of what an embedded worker refuses to run."""
+    """Return the error of an unsigned run or activity."""
     return ApplicationError(message, type=errors.NOT_SIGNED, non_retryable=True)
 
 
@@ -87,12 +87,12 @@ _current: ContextVar[Signer | None] = ContextVar("pipeline_runner_signer", defau
 
 
 def current() -> Signer | None:
-    """Return what the worker of this run or activity signs with; None: it takes whatever comes."""
+    """Return the signer of this run's or activity's worker; None: the worker accepts everything."""
     return _current.get()
 
 
 def use(signer: Signer) -> None:
-    """Have this run or activity sign with a key."""
+    """Use this key in the current run or activity."""
     _current.set(signer)
 
 
@@ -102,7 +102,7 @@ def payload_of(signature: str) -> Payload:
 
 
 def signature_in(headers: Mapping[str, Payload]) -> object:
-    """Return the signature in some headers; None if there is none."""
+    """Return the signature in some headers; None: there is none."""
     payload = headers.get(HEADER)
     if payload is None:
         return None

@@ -1,4 +1,4 @@
-"""Errors of steps: what is wrong, with the names of the steps around it in front."""
+"""Errors of steps: the root cause, preceded by the names of the enclosing steps."""
 
 from typing import Any
 
@@ -26,29 +26,29 @@ class StepError(Exception):
 
 
 def info_of(kind: str, message: str) -> ErrorInfo:
-    """Return an error of the run, its message cut to a length that histories can hold."""
+    """Return an error of the run. Its message is cut to a length that fits into histories."""
     return ErrorInfo(type=kind, message=shortened(message))
 
 
 def step_error(kind: str, message: str) -> StepError:
-    """Return an error of the pipeline's own, which nothing retries."""
+    """Return an error of the pipeline itself, which is never retried."""
     return StepError(info_of(kind, message), non_retryable=True, cause=None)
 
 
 def kept(error: StepError) -> Failure:
-    """Return an error as the state of a run holds it."""
+    """Return an error as it is stored in the state of a run."""
     cause = None if error.cause is None else preserved(error.cause)
     return Failure(error=error.info, non_retryable=error.non_retryable, cause=cause)
 
 
 def restored(failure: Failure) -> StepError:
-    """Return the error that :func:`kept` put into the state."""
+    """Return the error that :func:`kept` has stored in the state."""
     cause = None if failure.cause is None else revived(failure.cause)
     return StepError(failure.error, non_retryable=failure.non_retryable, cause=cause)
 
 
 def named(step: Step, name: str, error: Exception) -> StepError:
-    """Put a step's name in front of whatever went wrong in it; an empty one adds nothing."""
+    """Put a step's name in front of an error in it. An empty name adds nothing."""
     failed = classified(step, error)
     message = shortened(f"{name}: {failed.info.message}" if name else failed.info.message)
     workflow.logger.warning("%s failed: %s [%s]", step.id, failed.info.message, failed.info.type)
@@ -57,7 +57,7 @@ def named(step: Step, name: str, error: Exception) -> StepError:
 
 
 def classified(step: Step, error: Exception) -> StepError:
-    """Return whatever went wrong in a step as an error of that step."""
+    """Return any error in a step as an error of that step."""
     match error:
         case StepError():
             return error
@@ -66,7 +66,7 @@ def classified(step: Step, error: Exception) -> StepError:
         case PayloadTooLargeError():
             return step_error(errors.PAYLOAD_TOO_LARGE, str(error))
         case _:
-            # Nothing may end a run without its undo, not even a mistake in this package.
+            # Nothing may end a run without its undo, not even an error in this package.
             workflow.logger.exception("step %s", step.id)
             info = info_of(type(error).__name__, str(error))
             return StepError(info, non_retryable=False, cause=error)
@@ -81,11 +81,11 @@ def handler_of(step: Step, error: ErrorInfo) -> int | None:
 
 
 def title_of(step: Step, names: dict[str, Any]) -> str:
-    """Return what a step is called in the errors of its handlers, which belong to all of its turns."""
+    """Return a step's name in the errors of its handlers, which belong to all of its turns."""
     if step.name is None:
         return "" if isinstance(step.action, Block | Parallel | Switch) else step.id
     try:
         return shortened(render_text(step.name, names), SUMMARY)
     except ExpressionError:
-        # It reads the item of a loop, or is the very error.
+        # It reads the item of a loop, or is itself the error.
         return step.id

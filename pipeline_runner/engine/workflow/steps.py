@@ -1,7 +1,7 @@
 """The steps of a pipeline, one at a time: one ``match`` on the step's kind, one method each.
 
-A step is entered in the undo log before it is scheduled, and what it came to is recorded
-when it ends, so that the run can end at any ``await`` in here and be undone.
+A step is recorded in the undo log before it is scheduled, and its outcome is recorded when it ends, so
+that the run can end at any ``await`` in here and be undone.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     import asyncio
 
 _HANDLER = "#catch"
-"""The frame of a handler, among the open ones of a step. No branch has such a name."""
+"""The frame of a handler among the open ones of a step. No branch has this name."""
 
 
 class Steps:
@@ -72,9 +72,9 @@ class Steps:
         Args:
             program: The run's bundle.
             state: The run's state, in which every step is recorded.
-            gate: Where the run goes on in a new one.
+            gate: Where the run continues as new.
             undo: Undoes what an error leaves that is handled.
-            work: What the run computes.
+            work: Counts the run's computation.
         """
         self._program = program
         self._state = state
@@ -86,16 +86,16 @@ class Steps:
         attempts = Attempts(undo, gate)
         self._nested = Nested(self.sequence, gate, self._entries, attempts)
         self.cancelled_children: dict[str, Report] = {}
-        """Reports that children have sent which ended as cancelled, by workflow id."""
+        """Reports of children that ended as cancelled, by workflow id."""
         self.current: str | None = None
-        """Id of the step that was started last and is running."""
+        """Id of the running step that was started last."""
 
     async def sequence(self, steps: Sequence[Step], scope: Scope) -> None:
-        """Run steps one after the other, from where the scope's frame says.
+        """Run steps one after the other, from the position in the scope's frame.
 
         Raises:
             StepError: One failed.
-            Interrupted: One was cut short, or ended while the work is being ended.
+            Interrupted: One was interrupted, or ended while the work is being cancelled.
         """
         frame = scope.frame
         while frame.position < len(steps):
@@ -104,11 +104,11 @@ class Steps:
             next_step(frame)
 
     async def run(self, step: Step, scope: Scope) -> None:
-        """Run one step to its end, its handlers included, and record its result.
+        """Run one step to its end, including its handlers, and record its result.
 
         Raises:
             StepError: It failed.
-            Interrupted: It was cut short, or ended while the run is being ended.
+            Interrupted: It was interrupted, or ended while the run is being cancelled.
         """
         self._work.count_step()
         await self._work.pause_if_due(scope.cancel)
@@ -123,7 +123,7 @@ class Steps:
             self._record(step, scope, StepResult(status="cancelled"))
             raise
         except StepError as failed:
-            # A step that fails while the run is being ended most likely does so because of it.
+            # A step that fails while the run is being cancelled most likely does so because of it.
             cut_short = scope.cancel.requested
             status: Any = "cancelled" if cut_short else "failed"
             self._record(step, scope, StepResult(status=status, error=failed.info))
@@ -140,7 +140,7 @@ class Steps:
         scope.names["steps"][step.id] = result.names()
 
     async def _forward(self, step: Step, scope: Scope) -> StepResult:
-        """Run a step; an error that one of its handlers knows is put into the scope's frame."""
+        """Run a step. An error that one of its handlers accepts is stored in the scope's frame."""
         try:
             if is_loop(step):
                 return StepResult(status="completed", output=await self._loops.run(step, scope))
@@ -160,7 +160,7 @@ class Steps:
         if _HANDLER not in scope.frame.open:
             scope.frame.open.clear()
             await self._undo.within(path, error, scope.cancel)
-            # From here on the undo is over.
+            # From here on the undo has ended.
             scope.frame.open[_HANDLER] = Frame()
         handler = step.catch[index]
         frame = scope.frame.open[_HANDLER]
@@ -173,7 +173,7 @@ class Steps:
             raise
         except StepError as failed:
             raise named(step, title_of(step, scope.names), failed) from None
-        except Exception as failure:  # noqa: BLE001 - named there, and never lost
+        except Exception as failure:  # noqa: BLE001 - it becomes a step's error, and is never lost
             raise named(step, step.id, failure) from None
         return StepResult(status="caught", output=output, error=error)
 
@@ -181,7 +181,7 @@ class Steps:
         """Run a step once.
 
         Raises:
-            StepError: It failed; the message begins with its name.
+            StepError: It failed. The message begins with its name.
         """
         step, names = turn.step, turn.scope.names
         name = step.id
@@ -190,13 +190,13 @@ class Steps:
                 return StepResult(status="skipped")
             await self._work.pause_if_due(turn.scope.cancel)
             if step.name is not None:
-                # In front of every error, and in every record of the report: the cause must fit in too.
+                # In front of every error, and in every record of the report: the cause must fit too.
                 name = shortened(render_text(step.name, names), calls.SUMMARY)
             await self._work.pause_if_due(turn.scope.cancel)
             return StepResult(status="completed", output=await self._act(turn, name))
         except Interrupted:
             raise
-        except Exception as error:  # noqa: BLE001 - named there, and never lost
+        except Exception as error:  # noqa: BLE001 - it becomes a step's error, and is never lost
             if is_loop(step):
                 name = f"{name}[{names['index']}]"
             elif step.name is None and isinstance(step.action, Nesting):
@@ -220,7 +220,7 @@ class Steps:
         return output
 
     async def _inside(self, turn: Turn, action: SetValues | Wait | Fail, name: str) -> Any:
-        """Do what the workflow does by itself."""
+        """Perform an action of the workflow itself."""
         entry, names = self._entries.register(turn, name), turn.scope.names
         output = None
         try:
@@ -255,10 +255,10 @@ class Steps:
         except FailureError as error:
             ending = of_failure(error, call)
             if turn.scope.cancel.requested and isinstance(error.cause, ApplicationError):
-                # The cancellation may have caused it in the middle of the work, whatever it says.
+                # The cancellation may have caused it in the middle of the work, whatever the error says.
                 ending = replace(ending, outcome="uncertain")
             raise self._end(entry, turn.path, ending, error) from None
-        # Before it is decoded: whatever comes of that, the step is done.
+        # Before it is decoded: whatever happens then, the step is done.
         entry.outcome = "completed"
         return self._entries.complete(entry, decoded(raw))
 
@@ -330,7 +330,7 @@ class Steps:
 
 
 def _with_key(names: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return what a step's own input sees."""
+    """Return the names that a step's own input sees."""
     return {**names, "step": {"key": key}}
 
 

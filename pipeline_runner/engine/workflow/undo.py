@@ -1,8 +1,8 @@
-"""Undo: what the log says was done, or may have been done, is undone in reverse order.
+"""Undo: everything that was done, or may have been done, is undone in reverse order of the log.
 
-Runs shielded: nothing in here can be interrupted but by termination. A compensation that
-fails for good is recorded and does not stop the others. An entry leaves the log when it
-has been dealt with, so that a run can go on by continue-as-new at any point in between.
+Undo is shielded: only a termination can interrupt it. A compensation that fails permanently is recorded
+and does not stop the others. An entry leaves the log once it has been handled, so that a run can
+continue as new at any point in between.
 """
 
 import logging
@@ -35,7 +35,7 @@ _DUE = {
 
 
 class _Failed(Exception):
-    """One undo failed for good."""
+    """An undo failed permanently."""
 
     def __init__(self, info: ErrorInfo) -> None:
         super().__init__(info.message)
@@ -43,7 +43,7 @@ class _Failed(Exception):
 
 
 class Undo:
-    """Undoes one run's log and keeps the record of it."""
+    """Undoes the log of a run, and records the results."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Undo:
 
         Args:
             program: The run's bundle.
-            state: The run's state: why it is undone, and where every undo is recorded.
-            work: What the run computes.
-            pause: Called between two undos; the run may go on in a new one there.
+            state: The run's state: why it is undone, and the records of all undos.
+            work: Counts the run's computation.
+            pause: Called between two undos; the run may continue as new there.
         """
         self._program = program
         self._state = state
@@ -67,7 +67,7 @@ class Undo:
         self._shield = CancelScope()
 
     async def scope(self, log: ScopeLog, above: Path = ROOT) -> None:
-        """Undo a log from its end to its start; ``above`` is the path of the child whose log it is."""
+        """Undo a log from its end to its start. ``above`` is the path of the child whose log it is."""
         position = len(log.entries)
         while position:
             position -= 1
@@ -97,10 +97,10 @@ class Undo:
                 self._record(path, entry, "kept")
 
     async def within(self, path: Path, why: ErrorInfo, cancel: CancelScope) -> None:
-        """Undo what a step of this run has done, at whatever depth, before its error is handled.
+        """Undo what a step of this run has done, at any depth, before its error is handled.
 
         Raises:
-            Interrupted: The work around it is to end; what is left stays in the log, and is undone with it.
+            Interrupted: The work around it is being cancelled. The rest stays in the log.
         """
         log = self._state.log
         while True:
@@ -114,13 +114,13 @@ class Undo:
             await self._work.pause_if_due(cancel)
             entry.left = not await self._entry(log, entry, ROOT, why)
             if not entry.left:
-                # Branches beside it may have entered more meanwhile.
+                # Parallel branches may have added more entries in the meantime.
                 places = range(len(log.entries) - 1, -1, -1)
                 del log.entries[next(k for k in places if log.entries[k] is entry)]
             await self._pause(cancel)
 
     def is_complete(self, path: Path) -> bool:
-        """Tell whether all is undone that a step has done, at whatever depth, as far as it was undone."""
+        """Tell whether everything that a step has done, at any depth, was undone as far as attempted."""
         return not any(record.state != "undone" and path.holds(record.path) for record in self._state.records)
 
     async def _entry(self, log: ScopeLog, entry: UndoEntry, above: Path, why: ErrorInfo | None) -> bool:
@@ -212,7 +212,10 @@ class Undo:
         )
 
     def _failed(self, ending: Ending, path: Path) -> _Failed:
-        """Take over what a failed compensation undid of itself; return what is raised if it was the last."""
+        """Take over what a failed compensation has undone of itself.
+
+        Return the error if it was the last attempt.
+        """
         if ending.report is not None:
             self.add(ending.report.undo, path.undo(), dirty=ending.report.dirty)
         return _Failed(_info(ending.type, ending.message, path))
@@ -229,7 +232,7 @@ class Undo:
         self._state.records.append(record)
 
     def add(self, undos: Iterable[UndoRecord], child: Path, *, dirty: bool) -> None:
-        """Take over what became of a child's own undos; ``dirty``: the child has left something."""
+        """Take over the records of a child's own undos. ``dirty``: effects of the child remain."""
         self._state.dirty |= dirty
         for record in undos:
             path = str(child.child(Path.of_id(record.path)))

@@ -1,4 +1,4 @@
-"""Values that stay in the workflow: rendered, and free of secrets."""
+"""Values that stay in the workflow: rendered, and without secrets."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,19 +13,19 @@ from pipeline_runner.core.secrets import seal
 
 
 def plain(template: Any, names: dict[str, Any]) -> Any:
-    """Render data that is to stay in the workflow.
+    """Render data that stays in the workflow.
 
     Raises:
-        ExpressionError: It cannot be rendered, or there is a secret in it.
+        ExpressionError: It cannot be rendered, or contains a secret.
     """
     return without_secrets(render(template, names))
 
 
 def without_secrets(value: Any) -> Any:
-    """Return rendered data that is to stay in the workflow.
+    """Return rendered data that stays in the workflow.
 
     Raises:
-        ExpressionError: There is a secret in it.
+        ExpressionError: It contains a secret.
     """
     found, places = seal(value)
     if places:
@@ -34,7 +34,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def holds(key: str, condition: str, names: dict[str, Any]) -> bool:
-    """Tell whether a condition holds; ``key``: where it was written, such as ``when``.
+    """Tell whether a condition holds. ``key`` is where it is written, such as ``when``.
 
     Raises:
         ExpressionError: It cannot be evaluated, or is neither true nor false.
@@ -49,7 +49,7 @@ def items_of(for_each: str | list[Any], names: dict[str, Any]) -> list[Any]:
     """Return the items of a loop.
 
     Raises:
-        ExpressionError: They cannot be evaluated, or are no list.
+        ExpressionError: They cannot be evaluated, or are not a list.
     """
     value = evaluate(for_each, names) if isinstance(for_each, str) else render(for_each, names)
     if not isinstance(value, list):
@@ -59,7 +59,7 @@ def items_of(for_each: str | list[Any], names: dict[str, Any]) -> list[Any]:
 
 
 def later(key: str, duration: str, names: dict[str, Any]) -> str:
-    """Return the time, RFC 3339, when a duration from now is over; ``key``: where it was written.
+    """Return the time (RFC 3339) at the end of a duration from now. ``key`` is where it is written.
 
     Raises:
         ExpressionError: It cannot be rendered, or is not a duration.
@@ -71,11 +71,11 @@ def later(key: str, duration: str, names: dict[str, Any]) -> str:
 
 
 def after(seconds: float) -> str:
-    """Return the time, RFC 3339, so many seconds from now."""
+    """Return the time (RFC 3339) so many seconds from now."""
     return (workflow.now() + timedelta(seconds=seconds)).isoformat()
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error message shows it."""
+    """Return a value as error messages show it."""
     text = msgspec.json.encode(seal(value)[0]).decode()
     return text if len(text) <= 60 else text[:59] + "…"

@@ -1,4 +1,4 @@
-"""How much a run computes in one go: the SDK gives each workflow task two seconds, and retries it forever."""
+"""Limits how much a run computes at once: a workflow task that takes over two seconds is retried forever."""
 
 from temporalio import workflow
 
@@ -7,22 +7,22 @@ from pipeline_runner.engine.workflow import calls
 from pipeline_runner.engine.workflow.cancel import CancelScope
 
 PAUSE_AFTER = budget.MAX_UNITS // 2
-"""Units of work of expressions after which a run pauses, so that the server begins a new workflow task.
+"""Units of work after which a run pauses, so that the server begins a new workflow task.
 
-The counts decide where a history has a timer: a change of what an operation counts needs a patch.
+The counts decide where a history has a timer: a change of what an operation costs needs a patch.
 """
 
 UNITS_OF_STEP = 100
 
 _PATCH = "pause after much work"
-"""In the histories of runs that pause. Runs that were open before there were pauses replay without them."""
+"""In the histories of runs that pause. Runs that were open before this feature replay without pauses."""
 
 
 class Work:
-    """Counts what the expressions of one run take, and pauses the run when it is much."""
+    """Counts the computation of one run, and pauses the run when it is much."""
 
     def __init__(self) -> None:
-        """Count all that is rendered from now on in this context."""
+        """Count everything that is rendered from now on in this context."""
         self._meter = budget.metered()
         self._task = 0
         """Events of the history when the counting began: they tell workflow tasks apart."""
@@ -39,7 +39,7 @@ class Work:
             self._task, self._meter.units = task, 0
 
     def count_step(self) -> None:
-        """Count what a step takes beside its expressions: thousands that compute little are much, too."""
+        """Count the cost of a step apart from its expressions: thousands of small steps are much, too."""
         self._meter.units += UNITS_OF_STEP
 
     async def pause_if_due(self, cancel: CancelScope) -> None:

@@ -1,9 +1,8 @@
-"""What can be wrong with a file whose YAML is sound: one rule, or one family, a module.
+"""The checks of a file whose YAML is valid: one rule, or one family of rules, per module.
 
-A check is a generator that yields diagnostics: ``check(document)``, or ``check(document, inferred)``
-where it asks for types. It never prints, raises or stops, and puts up with parts of the wrong
-shape. What involves other files is checked where they are resolved
-(:mod:`pipeline_runner.language.workspace`).
+A check is a generator that yields diagnostics: ``check(document)``, or ``check(document, inferred)`` if
+it needs types. It never prints, raises or exits, and tolerates parts with a wrong shape. Checks that
+involve other files are in :mod:`pipeline_runner.language.workspace`.
 """
 
 from collections.abc import Callable, Iterator
@@ -90,7 +89,7 @@ OF_TYPES: tuple[Callable[[Document, Inference], Iterator[Diagnostic]], ...] = (
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield everything that is wrong with a file by itself."""
+    """Yield the diagnostics of a file by itself."""
     found = [diagnostic for one in CHECKS for diagnostic in one(document)]
     found += (diagnostic for one in OF_TYPES for diagnostic in one(document, inferred))
     yield from found

@@ -1,12 +1,10 @@
 """``unknown-activity``: an activity is in the catalogue, or the step names its task queue.
 
-Bad: ``activity: shel.run``; good: ``activity: shell.run``.
+``undeclared-activity``: the step names a task queue, and the catalogue has no such activity. A warning,
+because the worker of that queue may well have it.
 
-``undeclared-activity``: the step names a task queue, and the catalogue has no such activity.
-A warning, because the worker of that queue may well have it.
-
-``missing-extra``: what a built-in activity needs is installed here. A warning, because the
-worker may be elsewhere.
+``missing-extra``: a built-in activity needs a package that is not installed here. A warning, because
+the worker may be elsewhere.
 """
 
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ _HELP = "declare it in activities.yaml, or name the task_queue of its worker"
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield activities that nobody knows; none while the file that may declare them has mistakes."""
+    """Yield unknown activities, but none while the file that may declare them has errors."""
     if not document.complete:
         return
     installed = cache(extras.installed)  # which searches the disk

@@ -1,7 +1,4 @@
-"""``key-conflict``: keys of a step that do not go together.
-
-Bad: ``{activity: a, with: {}, args: []}``; good: one of the two.
-"""
+"""``key-conflict``: keys of a step that exclude each other."""
 
 from collections.abc import Iterator
 

@@ -17,13 +17,13 @@ _LOST = re.compile(
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield what looks like a template, and is text for want of a brace."""
+    """Yield strings that look like templates, but lack a brace."""
     for use in document.uses:
         text = use.text
         paired = text.count("{") == 2 * text.count("{{")  # as they nearly always are
         if paired or use.bare or use.tree is None or not _LOST.search(text):
             continue
-        for data in use.tree.find_all(nodes.TemplateData):  # not what is an expression already
+        for data in use.tree.find_all(nodes.TemplateData):  # not what is already an expression
             match = _LOST.search(data.data)
             if match is None:
                 continue

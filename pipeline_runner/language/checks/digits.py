@@ -1,7 +1,4 @@
-"""``changed-number``: a number that becomes a text keeps its digits.
-
-Bad: ``command: [python, 3.10]``, which runs ``python 3.1``; good: ``[python, "3.10"]``.
-"""
+"""``changed-number``: a number keeps its digits when it becomes a string."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +9,11 @@ from pipeline_runner.language.document import Document
 from pipeline_runner.language.yaml.nodes import Node, Scalar, SequenceNode
 
 _AS_STRINGS = frozenset(["command", "entrypoint", "env", "labels"])
-"""Parameters that take numbers too, and make strings of them."""
+"""Parameters that also accept numbers, and turn them into strings."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield numbers that an activity takes as texts, and that would be other texts then."""
+    """Yield numbers that an activity turns into different strings."""
     for call in document.calls:
         given, activity = call.given, call.activity
         found = [] if given is None else [entry for entry in given if entry.name in _AS_STRINGS]
@@ -31,7 +28,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def _texts(node: Node, expected: types.Type) -> Iterator[Scalar]:
-    """Yield the numbers that change, where strings and numbers are taken; elsewhere another rule tells."""
+    """Yield the numbers that change where strings and numbers are accepted.
+
+    Elsewhere another rule applies.
+    """
     options = types.options(expected)
     if isinstance(node, Scalar):
         kinds = {one.kind for one in options if isinstance(one, types.Plain)}

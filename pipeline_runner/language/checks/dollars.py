@@ -1,7 +1,4 @@
-"""``dollar-template``: a template of a pipeline has no ``$`` in front.
-
-Bad: ``path: "${{ inputs.path }}"``; good: ``path: "{{ inputs.path }}"``.
-"""
+"""``dollar-template``: a template of a pipeline does not follow a ``$``."""
 
 from collections.abc import Iterator
 
@@ -12,7 +9,7 @@ _FOREIGN = "${{"
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield templates as GitHub Actions writes them: the ``$`` would stay in the text."""
+    """Yield templates as in GitHub Actions: the ``$`` would remain in the string."""
     for use in document.uses:
         if use.bare or _FOREIGN not in use.text or use.tree is None:
             continue

@@ -1,7 +1,4 @@
-"""``expression-syntax`` and what the language leaves out of Jinja: filters, tests, functions, a clock.
-
-Bad: ``when: "{{ inputs.go }}"``; good: ``when: inputs.go``.
-"""
+"""``expression-syntax``, and the filters, tests and functions that the language does not have."""
 
 import re
 from collections.abc import Iterator
@@ -24,11 +21,11 @@ RULES = {
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield texts that are no templates, or no expressions."""
+    """Yield strings that are not valid templates or expressions."""
     source = document.source
     for use in document.uses:
         if not use.errors or not use.text.strip():
-            continue  # that it is empty is told
+            continue  # another rule reports that it is empty
         if use.errors and use.bare and "{{" in use.text:
             inner = _BRACES.sub("", use.text).strip()
             help_ = f"write {inner}" if _is_expression(inner) else None

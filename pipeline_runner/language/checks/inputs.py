@@ -11,7 +11,7 @@ from pipeline_runner.language.document import Document
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield uses of inputs that are not declared."""
+    """Yield uses of undeclared inputs."""
     for use in document.uses:
         for reference in use.references:
             if reference.path[0] != "inputs" or not reference.path[1:]:

@@ -1,7 +1,4 @@
-"""``retry-intervals``: the first wait of a retry policy is not longer than its longest.
-
-Bad: ``{initial_interval: 1m, maximum_interval: 10s}``; good: the other way round.
-"""
+"""``retry-intervals``: the first interval of a retry policy is not longer than its maximum."""
 
 from collections.abc import Iterator
 

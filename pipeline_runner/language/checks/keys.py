@@ -1,7 +1,4 @@
-"""``template-key``: a template stands in a value, not in a key, where it is taken literally.
-
-Bad: ``with: {"{{ inputs.name }}": 1}``; good: a value, or ``{{ {inputs.name: 1} }}``.
-"""
+"""``template-key``: a template is in a value, not in a key, where it is literal."""
 
 from collections.abc import Iterator
 
@@ -13,7 +10,7 @@ from pipeline_runner.language.yaml.nodes import MappingNode, SequenceNode
 _HELP = "to compute a key, write an expression for the whole mapping: \"{{ {inputs.name: 'value'} }}\""
 
 _TEMPLATED = frozenset(["with", "args", "set", "output", "for_each", "search_attributes"])
-"""Keys of what is full of templates."""
+"""Keys whose values contain templates."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:

@@ -1,7 +1,6 @@
-"""``unknown-schema-keyword``, ``slow-pattern``, ``unchecked-format``: keywords do what they say.
+"""``unknown-schema-keyword``, ``slow-pattern``, ``unchecked-format``: keywords have the intended effect.
 
-Bad: ``{type: integer, minimun: 1}``; good: ``{type: integer, minimum: 1}``. Keywords that begin
-with ``x-`` are notes, and right. Bad: ``{pattern: "^(a+)+$"}``; good: ``{pattern: "^a+$"}``.
+Keywords that begin with ``x-`` are notes, and allowed.
 """
 
 from collections.abc import Iterator
@@ -13,14 +12,14 @@ from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, SequenceNode, Source
 
 _BY_NAME = frozenset(["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"])
-"""Below them stand names, and a schema for each."""
+"""Keywords whose values are mappings from names to schemas."""
 _OF_SCHEMAS = frozenset(
     [
         "additionalProperties", "allOf", "anyOf", "contains", "contentSchema", "else", "if", "items", "not",
         "oneOf", "prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
     ]
 )  # fmt: skip
-"""Below them stands a schema, or a list of them."""
+"""Keywords whose values are schemas, or lists of schemas."""
 _OTHERS = frozenset(
     [
         "$anchor", "$comment", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "$schema", "$vocabulary",
@@ -32,7 +31,7 @@ _OTHERS = frozenset(
     ]
 )  # fmt: skip
 KEYWORDS = _BY_NAME | _OF_SCHEMAS | _OTHERS
-"""Those of JSON Schema 2020-12, and ``definitions``, where references of older schemas lead to."""
+"""The keywords of JSON Schema 2020-12, and ``definitions``, to which references of older schemas lead."""
 
 _OPTIONAL = 'a key is optional unless "required" lists it; an input is optional if it has a "default"'
 _BOUNDS = 'write "{0}imum" for numbers, "{0}Length" for strings, "{0}Items" for lists'
@@ -56,7 +55,7 @@ _FOREIGN = {
     "label": 'write "title"',
     "nullable": 'write a list of types with "null" in it, such as type: [string, "null"]',
     "example": 'write "examples", with a list',
-    # Those of older versions.
+    # Keywords of older versions.
     "$recursiveAnchor": 'write "$dynamicAnchor"',
     "$recursiveRef": 'write "$dynamicRef"',
     "additionalItems": 'write "prefixItems" for the first elements, and "items" for the others',
@@ -65,11 +64,11 @@ _FOREIGN = {
     "divisibleBy": 'write "multipleOf"',
     "extends": 'write "allOf"',
 }
-"""What stands for words of other languages, and of other versions."""
+"""Replacements for keywords of other languages and versions."""
 
 
 def check(source: Source, schema: MappingNode) -> Iterator[Diagnostic]:
-    """Yield the keywords of a schema, at any depth, that do nothing, and its slow patterns."""
+    """Yield the keywords of a schema, at any depth, that have no effect, and its slow patterns."""
     for entry in schema:
         name = entry.name
         if name in _BY_NAME:

@@ -36,10 +36,10 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def _timeouts(document: Document, call: Call) -> Iterator[Diagnostic]:
-    """Yield limits that never come into force.
+    """Yield limits that never take effect.
 
-    A limit that a step makes tighter for itself may leave one that holds for many steps behind:
-    that is no mistake.
+    A step may set a tighter limit, which makes a limit for many steps ineffective. That is not an
+    error.
     """
     fields = policies.said(document, call, "timeouts")
     if "heartbeat" not in fields and "schedule_to_close" not in fields:
@@ -135,7 +135,7 @@ def _ends(document: Document, step: Step, around: list[Step]) -> Iterator[tuple[
 
 
 def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:
-    """Yield a call's own ``retry`` that asks for nothing: the catalogue has its activity tried once."""
+    """Yield a call's own ``retry`` that has no effect: by default, its activity has one attempt."""
     own = call.node.mapping("retry")
     if own is None or "maximum_attempts" in policies.said(document, call, "retry"):
         return
@@ -147,7 +147,7 @@ def _single_attempts(document: Document, call: Call) -> Iterator[Diagnostic]:
 
 
 def _policies(document: Document) -> Iterator[Diagnostic]:
-    """Yield policies of which those who name them can use nothing."""
+    """Yield policies without any setting that applies to their users."""
     users = [(call.node, call.kind) for call in document.calls]
     if defaults := document.root.mapping("defaults"):
         users += [(node, "activity") for node in (defaults, defaults.mapping("compensate")) if node]

@@ -1,7 +1,4 @@
-"""``unknown-name``: an expression uses only the names that exist where it stands.
-
-Bad: ``{{ input.name }}``; good: ``{{ inputs.name }}``.
-"""
+"""``unknown-name``: an expression uses only names that exist at its place."""
 
 from collections.abc import Iterator
 
@@ -58,7 +55,7 @@ def _of_variables(use: Use, name: str, known: frozenset[str]) -> str | None:
 
 
 def _compared(use: Use) -> set[str]:
-    """Return the names that something is compared with, or looked for among."""
+    """Return the names that are compared with something, or searched."""
     found: set[str] = set()
     for compare in use.tree.find_all(jinja.Compare) if use.tree else ():
         sides = [compare.expr, *(operand.expr for operand in compare.ops)]

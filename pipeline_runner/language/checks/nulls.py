@@ -1,8 +1,4 @@
-"""``maybe-null``: what a step did not do is not used as if it had, nor what a schema lets be null.
-
-Bad: ``{{ steps.build.output.id }}`` where ``build`` has a ``when``; good: with
-``| default('')``, or under the same condition.
-"""
+"""``maybe-null``: outputs of steps that may not have run, and values that may be null."""
 
 from collections.abc import Iterator
 
@@ -30,7 +26,7 @@ _COMPLETED = frozenset(
         fact(_ERROR, holds=False),
     ]
 )
-"""Any of these tells ``finally`` that every step before it has run, or was skipped."""
+"""In ``finally``, each of these conditions means that every earlier step has run, or was skipped."""
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
@@ -53,7 +49,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
 
 
 def _is_in_doubt(document: Document, inferred: Inference, use: Use, skipped: frozenset[str]) -> bool:
-    """Tell whether a template is worth a closer look, as it seldom is."""
+    """Tell whether a template must be examined, which is rare."""
     for reference in use.references:
         path = reference.path
         if _may_be_null(use, path, skipped) or _nullable(document, inferred, use, path):
@@ -80,9 +76,9 @@ def _found(
 
 
 def _nullable(document: Document, inferred: Inference, use: Use, path: tuple[str, ...]) -> list[int]:
-    """Return how many keys of a path lead to what may be null as a schema has it.
+    """Return how many keys of a path lead to a value that its schema allows to be null.
 
-    Not of values that the file computes: what their conditions have ruled out, types do not tell.
+    Values that the file computes are excluded: types do not show what their conditions have ruled out.
     """
     match path:
         case ("inputs", name, *_):
@@ -119,7 +115,7 @@ def _by_schema(
 
 
 def _passed(document: Document, use: Use) -> Known:
-    """Return what is known since no step before has failed on purpose."""
+    """Return what is known because no earlier step has failed on purpose."""
     last = use.step is not None and use.step.in_finally
     fails = [step for step in use.visible if step.kind == "fail" and step.in_finally == last]
     certain = [step for step in fails if "for_each" not in step.node and "catch" not in step.node]
@@ -215,7 +211,7 @@ def _of_last(document: Document, use: Use, look: Look, known: Known) -> tuple[in
 
 
 def _whens(document: Document, steps: list[Step]) -> list[jinja.Node]:
-    """Return the conditions of steps, as far as they can be read."""
+    """Return the conditions of steps, as far as they can be parsed."""
     found = []
     for step in steps:
         node = step.node.get("when")
@@ -252,7 +248,7 @@ def _of_arm(document: Document, step: Step, number: int, known: Known) -> Known:
 
 
 def _with_those_of_steps(document: Document, known: Known) -> Known:
-    """Add the conditions of the steps that are known to have run, and what a ``set`` has asked."""
+    """Add the conditions of steps that are known to have run, and the conditions in ``set`` steps."""
     names = {path[1] for path in known.asked if path[0] == "steps" and len(path) > 1}
     ran = [step for name in sorted(names) if (step := document.ids.get(name))]
     for condition in _whens(document, ran):

@@ -1,9 +1,7 @@
-"""``unknown-parameter``, ``missing-parameter``: ``with`` fits what the activity takes.
+"""``unknown-parameter``, ``missing-parameter``: ``with`` matches the activity's parameters.
 
-Bad: ``{activity: shell.run, with: {comand: [ls]}}``; good: ``with: {command: [ls]}``.
-
-``undeclared-parameter``: the schema is not closed. It lets the parameter through, but does
-not know it, which is a warning.
+``undeclared-parameter``: the schema is not closed. It accepts the parameter, but does not declare it,
+which is a warning.
 """
 
 from collections.abc import Iterator
@@ -23,16 +21,16 @@ _FOREIGN = {
     **dict.fromkeys(("dest", "destination", "file", "filename", "directory"), "path"),
     **dict.fromkeys(("uri", "link", "address"), "url"),
 }
-"""What parameters of the built-in activities are called elsewhere."""
+"""Names of the built-in activities' parameters in other tools."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield parameters that an activity does not take, or that it needs and does not get."""
+    """Yield parameters that an activity does not accept, and missing ones."""
     for call in document.calls:
         activity = call.activity
         if activity is None or activity.input is None or "args" in call.node:
             continue
-        if "with" in call.node or activity.arguments is None:  # else its one parameter has a default
+        if "with" in call.node or activity.arguments is None:  # else its only parameter has a default
             yield from _check_call(document, call, resolved(activity.input))
 
 
@@ -49,7 +47,7 @@ def _check_call(document: Document, call: Call, schema: dict[str, Any]) -> Itera
             message = f'"{call.name}" has no parameter "{name}"'
             meant = _meant(name, known)
             help_ = f'did you mean "{meant}"?' if meant else f"its parameters are {listed(known)}"
-            # What it is meant for is not missing as well; but a warning must not hide that it is.
+            # The parameter that it means is not missing as well; but a warning must not hide that it is.
             is_missing = meant in missing
             if schema.get("additionalProperties") is False:
                 yield source.diagnostic(entry.key.span, "unknown-parameter", message, help_)
@@ -75,7 +73,7 @@ def _meant(name: str, known: AnyMapping[str, Any]) -> str | None:
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow a reference at the top of a schema to its definition."""
+    """Return the definition that a reference at the top of a schema leads to."""
     reference = schema.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
         return schema

@@ -1,7 +1,4 @@
-"""``unknown-policy``: a policy that is used is one of the file's ``policies``.
-
-Bad: ``policy: slwo``; good: ``policy: slow``.
-"""
+"""``unknown-policy``: a policy is one of the file's ``policies``."""
 
 from collections.abc import Iterator
 

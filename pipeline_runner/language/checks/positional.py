@@ -1,7 +1,4 @@
-"""``missing-argument``, ``unknown-argument``, ``type-mismatch``, ``bad-value``: what ``args`` says.
-
-Bad: ``args: [1, 2, 3]`` for a function of two parameters; good: ``args: [1, 2]``.
-"""
+"""``missing-argument``, ``unknown-argument``, ``type-mismatch``, ``bad-value``: the values of ``args``."""
 
 from collections.abc import Iterator
 
@@ -16,7 +13,7 @@ from pipeline_runner.language.yaml.nodes import SequenceNode
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield arguments that an activity does not take, or needs and does not get."""
+    """Yield arguments that an activity does not accept, and missing ones."""
     for call in document.calls:
         taken = _taken(call)
         if taken is None or ("with" in call.node and "args" in call.node):
@@ -38,7 +35,7 @@ def _arguments(taken: tuple[Argument, ...]) -> str:
 
 
 def _taken(call: Call) -> tuple[Argument, ...] | None:
-    """Return what an activity takes, None where that is not known, or said by ``with``."""
+    """Return the parameters of an activity; None: not known, or ``with`` passes its input."""
     activity = call.activity
     if activity is None:
         return None

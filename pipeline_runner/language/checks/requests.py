@@ -1,8 +1,4 @@
-"""``idempotency-key``: a request that may be sent twice has a key of its own step.
-
-Bad: ``headers: {Idempotency-Key: deploy}``; good: without that header, since ``http.request``
-sends the step's key, which is the same for every attempt and another one in every run.
-"""
+"""``idempotency-key``: a request that may be sent twice has a key that is unique to its step."""
 
 from collections.abc import Iterator
 
@@ -16,7 +12,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield requests that are retried, change something, and have a key that is no key."""
+    """Yield requests that are retried, change something, and have a useless key."""
     for call in document.calls:
         given = call.given
         if call.name != "http.request" or given is None:

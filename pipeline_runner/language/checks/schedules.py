@@ -1,8 +1,7 @@
-"""``bad-cron``, ``bad-time-zone``, ``missing-input``, …: schedules that can be made, of runs that can start.
+"""``bad-cron``, ``bad-time-zone``, ``missing-input``, …: schedules that the server accepts.
 
-Bad: ``{cron: "61 * * * *"}``; good: ``{cron: "0 3 * * MON-FRI", time_zone: Europe/Berlin}``. Cron
-texts are those of Temporal's documentation ("Schedule", "Cron expressions"): five to seven
-fields, or ``@daily`` and the like.
+Cron strings follow Temporal's documentation ("Schedule", "Cron expressions"): five to seven fields, or
+words such as ``@daily``.
 """
 
 import re
@@ -25,7 +24,7 @@ _FIELDS: dict[str, tuple[int, int, tuple[str, ...], int]] = {
     "day of the month": (1, 31, (), 0), "month": (1, 12, _MONTHS, 3),
     "day of the week": (0, 7, _DAYS, 2), "year": (2000, 2100, (), 0),
 }  # fmt: skip
-"""The lowest and the highest value, the names, and how many letters of them are needed."""
+"""The minimum, the maximum, the names, and how many of their letters are required."""
 _NAMES = {
     5: ("minute", "hour", "day of the month", "month", "day of the week"),
     6: ("minute", "hour", "day of the month", "month", "day of the week", "year"),
@@ -38,7 +37,7 @@ _ITEM = re.compile(r"(?:\*|([0-9A-Za-z]{1,20})(?:-([0-9A-Za-z]{1,20}))?)(?:/([0-
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield mistakes in the schedules of a pipeline."""
+    """Yield errors in the schedules of a pipeline."""
     for entry in document.root.mapping("schedules") or ():
         if isinstance(entry.value, MappingNode):
             yield from _schedule(document, entry, entry.value)
@@ -64,7 +63,7 @@ def _schedule(document: Document, entry: Entry, node: MappingNode) -> Iterator[D
 
 
 def _cron_problem(text: str) -> str | None:
-    """Return what is wrong with a cron text."""
+    """Return what is wrong with a cron string."""
     text = re.sub(r"^(CRON_)?TZ=\S+\s+", "", text.strip()).split("#")[0].strip()
     if text.startswith("@every"):
         return None if _INTERVAL.fullmatch(text) else "@every needs an interval, such as 30m"
@@ -111,14 +110,14 @@ def _time_zone(document: Document, node: Node | None) -> Iterator[Diagnostic]:
     from zoneinfo import available_timezones
 
     known = available_timezones()
-    if known and node.value not in known:  # without the system's time zones nobody can tell
+    if known and node.value not in known:  # without the system's time zones this cannot be checked
         message = f'there is no time zone "{node.value}"'
         help_ = did_you_mean(node.value, known) or "write an IANA name, such as Europe/Berlin"
         yield document.source.diagnostic(node.span, "bad-time-zone", message, help_)
 
 
 def _inputs(document: Document, entry: Entry, node: MappingNode) -> Iterator[Diagnostic]:
-    """Yield inputs of the scheduled runs that the pipeline does not take, and those that it needs."""
+    """Yield inputs of the scheduled runs that the pipeline does not declare, and missing ones."""
     source, given = document.source, node.get("inputs")
     if given is not None and not isinstance(given, MappingNode):
         return

@@ -1,7 +1,4 @@
-"""``bad-schema``, ``bad-default``: what is meant to be a JSON Schema is one, and an input's default fits it.
-
-Bad: ``{type: integer, default: three}``; good: ``{type: integer, default: 3}``.
-"""
+"""``bad-schema``, ``bad-default``: a JSON Schema is valid, and an input's default matches it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +34,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def check_schema(source: Source, node: MappingNode) -> Iterator[Diagnostic]:
-    """Yield what keeps a mapping from being a JSON Schema, and what does not do in it what is meant."""
+    """Yield why a mapping is not a JSON Schema, and keywords in it without the intended effect."""
     for path, message in schema_problems(plain(node)):
         keys = [key for key in path if isinstance(key, str)]
         where = f'"{keys[-1]}" ' if keys else ""
@@ -57,14 +54,14 @@ def _required_help(node: Node) -> str | None:
 
 
 def quick_misfits(schema: JsonSchema, value: Any) -> list[tuple[Path, str]]:
-    """Return what is certainly wrong with a value."""
+    """Return the certain errors of a value."""
     if fits(schema, value):
         return []
     return [one for one in misfits(schema, value) if not one[1].startswith(CANNOT)]
 
 
 def at(node: Node, path: Path) -> Node:
-    """Return the node at a path, or as far as the path leads."""
+    """Return the node at a path, or the last existing one on the way."""
     for step in path:
         inner: Node | None = None
         if isinstance(node, MappingNode):

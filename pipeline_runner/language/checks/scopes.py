@@ -14,7 +14,7 @@ from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield what can never run, and points of no return where there can be none."""
+    """Yield steps and handlers that can never run, and misplaced points of no return."""
     for scope in document.scopes:
         yield from _in_scope(document, scope)
     for step in document.steps:
@@ -66,7 +66,7 @@ def _arms(document: Document, step: Step) -> Iterator[Diagnostic]:
 def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
     pivot = step.node.entry("pivot")
     if step.place is Place.FINALLY:
-        return  # there it has no place at all, which is told
+        return  # another rule reports that it is not allowed there
     if pivot and step.scope.owner and isinstance(pivot.value, Scalar) and pivot.value.value is True:
         owner = step.scope.owner.id
         message = f'a point of no return must be one of the pipeline\'s own steps, not inside "{owner}"'
@@ -75,7 +75,7 @@ def _pivot(document: Document, step: Step) -> Iterator[Diagnostic]:
 
 
 def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
-    """Yield handlers behind one that takes every error, or all of their own types already."""
+    """Yield handlers that follow one for every error, or others for all of their own types."""
     taken: set[str] = set()
     everything = False
     for handler in step.node.items("catch"):
@@ -89,5 +89,5 @@ def _handlers(document: Document, step: Step) -> Iterator[Diagnostic]:
         elif types and types <= taken:
             yield document.source.diagnostic(handler.span, "unreachable-catch", message, "remove one of them")
         taken |= types
-        # With a key that is misspelt, nobody knows what it takes.
+        # If a key is misspelled, it is not known what the handler accepts.
         everything |= "types" not in handler and all(entry.name in CATCH.fields for entry in handler)

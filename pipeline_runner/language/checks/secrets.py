@@ -1,9 +1,7 @@
-"""``unknown-secret``, ``secret-place``: secrets are declared, and go into activities only.
+"""``unknown-secret``, ``secret-place``: secrets are declared, and used only in activities.
 
-Bad: ``name: deploy with {{ secrets.TOKEN }}``; good: ``with: {token: "{{ secrets.TOKEN }}"}``.
-
-``secret-elsewhere``: the activity's worker is one of this package. Another one would take the
-reference to the secret for its value.
+``secret-elsewhere``: the activity's worker uses this package. Any other worker would take the reference
+to the secret for its value.
 """
 
 from collections.abc import Iterator
@@ -18,11 +16,11 @@ from pipeline_runner.language.yaml.nodes import Span
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield secrets that are not declared, and those that stand where they would be seen."""
+    """Yield undeclared secrets, and secrets at places where they would be visible."""
     source = document.source
     for use in document.uses:
         if use.step and use.step.kind is None:
-            continue  # that is told, and where a secret may stand depends on it
+            continue  # another rule reports that, and the allowed places depend on it
         for reference in use.references:
             if reference.path[0] != "secrets" or "secrets" not in use.roots:
                 continue
@@ -46,7 +44,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def check_elsewhere(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield secrets in the input of activities that ``activities.yaml`` declares as served elsewhere."""
+    """Yield secrets in the input of activities that ``activities.yaml`` declares for other workers."""
     if not document.secrets or not document.complete:
         return
     elsewhere = {
@@ -72,7 +70,7 @@ def _span(document: Document, use: Use) -> Span:
 
 
 def _holds_secret(kind: Type) -> bool:
-    """Tell whether a value of a type may have a secret in it."""
+    """Tell whether a value of a type may contain a secret."""
     for one in options(kind):
         match one:
             case List(item=item):

@@ -1,7 +1,6 @@
-"""``shell-template``: data is handed to a shell as an argument, not as a part of its program.
+"""``shell-template``: data is passed to a shell as an argument, not as a part of its program.
 
-Bad: ``command: [sh, -c, "rm {{ inputs.path }}"]``; good: ``[rm, "{{ inputs.path }}"]``, or
-``[sh, -c, 'rm "$1"', sh, "{{ inputs.path }}"]``. ``ssh`` makes a program of all that comes after the host.
+For ``ssh``, everything after the host is a program.
 """
 
 import re
@@ -25,15 +24,15 @@ _RUNS_ANOTHER = re.compile(
 _SSH = re.compile(r"(?:.*/)?ssh")
 _SSH_TAKES_ONE = re.compile(r"-[46AaCfGgKkMNnqsTtVvXxYy]*[BbcDEeFIiJLlmOoPpQRSWw]")
 _HARMLESS = frozenset([("run", "run_id"), ("run", "started_at"), ("step", "key"), ("index",)])
-"""Texts of letters, digits and a few signs that mean nothing to a shell."""
+"""Strings of letters, digits and a few characters that have no meaning in a shell."""
 _OWN_ARGUMENT = re.compile(r"-.*|[0-9].*|\w+=.*", re.DOTALL)
-"""Of a command that runs another: an option, a time, a variable."""
+"""An argument of a command that runs another one: an option, a time, a variable."""
 _HELP = 'pass it as an argument: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
 _HELP_SSH = 'pass it on standard input: [ssh, HOST, \'read -r x; … "$x"\'], with "stdin"'
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield programs for a shell that are built from templates."""
+    """Yield programs for a shell that contain templates."""
     for call in document.calls:
         given = call.given
         command = (*given.items("entrypoint"), *given.items("command")) if given else ()
@@ -49,7 +48,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
 
 
 def _programs(command: tuple[Node, ...]) -> tuple[tuple[Scalar, ...], str]:
-    """Return the parts of a command that a shell reads as a program, and what to do instead."""
+    """Return the parts of a command that a shell runs as a program, and what to write instead."""
     words = [node.text if isinstance(node, Scalar) else "" for node in command]
     if _SHELL.fullmatch(words[0]):
         return _of_shell(command), _HELP
@@ -72,12 +71,12 @@ def _of_shell(command: tuple[Node, ...]) -> tuple[Scalar, ...]:
         if _TAKES_ONE.fullmatch(text):
             next(words, None)
         elif not text.startswith(("-", "+")):
-            return ()  # it is a file with the program, and the rest are its arguments
+            return ()  # a file with the program, followed by its arguments
     return ()
 
 
 def _other(words: list[str]) -> int:
-    """Return the place of the command that the first one, such as ``sudo -u root``, may run."""
+    """Return the index of the command that the first one, such as ``sudo -u root``, may run."""
     for place, (before, word) in enumerate(pairwise(words), 1):
         if _SSH.fullmatch(word) or not (
             _RUNS_ANOTHER.fullmatch(word) or _OWN_ARGUMENT.fullmatch(word) or before.startswith("-")
@@ -87,7 +86,7 @@ def _other(words: list[str]) -> int:
 
 
 def _of_ssh(arguments: tuple[Node, ...]) -> tuple[Scalar, ...]:
-    """Return what comes after the host: ``ssh`` joins it, and the shell of the host reads it."""
+    """Return the arguments after the host: ``ssh`` joins them, and the shell of the host runs them."""
     words, host = iter(enumerate(arguments)), False
     for place, word in words:
         text = word.text if isinstance(word, Scalar) else ""
@@ -101,7 +100,7 @@ def _of_ssh(arguments: tuple[Node, ...]) -> tuple[Scalar, ...]:
 
 
 def _unsafe(inferred: Inference, use: Use) -> Iterator[Reference]:
-    """Yield the names in a program whose values can be anything."""
+    """Yield the names in a program that may have any value."""
     for node, kind in inferred.inserted(use):
         found = references_in(node)
         if found and not all(map(_is_safe, options(kind))) and found[0].path not in _HARMLESS:
@@ -109,5 +108,5 @@ def _unsafe(inferred: Inference, use: Use) -> Iterator[Reference]:
 
 
 def _is_safe(kind: Type) -> bool:
-    """Tell whether it is a number, or one of the texts that the file or a schema lists."""
+    """Tell whether it is a number, or one of the strings that the file or a schema lists."""
     return isinstance(kind, Plain) and (kind.kind != "string" or kind.values is not None)

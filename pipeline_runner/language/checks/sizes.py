@@ -1,12 +1,10 @@
-"""``history-size``, ``payload-size``: what a run needs stays within Temporal's limits.
+"""``history-size``, ``payload-size``: a run stays within Temporal's limits.
 
-Bad: a loop over ``range(5000)`` in one step; good: a child pipeline for each hundred.
-
-The figures: a step makes about six events; a server warns at 10,240 events and ends a run at
-51,200, warns of a payload of 512 KiB and refuses one of 2 MiB, and holds at most 2,000
-activities of one run at a time (Temporal's documentation, "Temporal Service limits";
-measured with server 1.32). A sequence of steps goes on in a new run before it comes to that, a
-single loop or ``parallel`` does not.
+The figures: a step produces about six events; a server warns at 10,240 events and terminates the run at
+51,200, warns about a payload of 512 KiB and refuses one of 2 MiB, and allows at most 2,000 activities
+of one run at a time (Temporal's documentation, "Temporal Service limits"; measured with server 1.32). A
+sequence of steps continues as new before it reaches these limits; a single loop or ``parallel`` does
+not.
 """
 
 import json
@@ -25,11 +23,11 @@ MAX_EVENTS = 10_240
 MAX_AT_ONCE = 2_000
 MAX_BYTES = 512 * 1024
 _SMALL = 100 * 1024
-"""Files of no more characters are not measured: they are within the limit."""
+"""Files with at most so many characters are within the limit, and not measured."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield loops that are too long for one history, and files that are too large to be handed over."""
+    """Yield loops that are too long for one history, and files that are too large to send."""
     for step in document.steps:
         yield from _history(document, step)
         yield from _at_once(document, step)
@@ -43,7 +41,7 @@ def _is_wide(step: Step) -> bool:
 def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
     entry = step.node.entry("for_each") or step.node.entry("parallel")
     if entry is None or any(map(_is_wide, step.around)):
-        return  # what is inside of another is counted there
+        return  # the enclosing step counts it
     events = _events(document, step)
     if events > MAX_EVENTS:
         message = (
@@ -63,7 +61,7 @@ def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
 
 
 def _events(document: Document, step: Step) -> int:
-    """Return about how many events one step makes."""
+    """Return the approximate number of events of one step."""
     inner = sum(_of_scope(document, scope) for scope in step.inner if scope.kind != "catch")
     own = EVENTS if step.kind in ("activity", "pipeline", "wait", "approval") else 0
     return (own + inner) * _elements(document, step)
@@ -74,7 +72,7 @@ def _of_scope(document: Document, scope: Scope) -> int:
 
 
 def _elements(document: Document, step: Step) -> int:
-    """Return how many elements a loop has, where the file says it; else 1."""
+    """Return the number of elements of a loop if it is known from the file, else 1."""
     node = step.node.get("for_each")
     if isinstance(node, SequenceNode):
         return len(node.items)
@@ -91,12 +89,12 @@ def _elements(document: Document, step: Step) -> int:
                 except OverflowError:
                     return sys.maxsize
                 except (TypeError, ValueError):
-                    return 1  # it is no range
+                    return 1  # it is not a range
     return 1
 
 
 def _payload(document: Document) -> Iterator[Diagnostic]:
-    """Yield a pipeline that is too large, with its children, to be carried in the workflow's input."""
+    """Yield a pipeline that is too large, with its children, for the workflow's input."""
     files = {document.path: document}
     waiting = [document]
     while waiting:

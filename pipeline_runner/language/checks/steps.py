@@ -17,7 +17,7 @@ _OF_UNDONE = 'in a compensation, "step.output" is the output of the step that is
 
 
 def check_ids(document: Document) -> Iterator[Diagnostic]:
-    """Yield ids that are in the file already."""
+    """Yield ids that are already used in the file."""
     lines: dict[str, int] = {}
     for step in document.steps:
         node = step.node.get("id")
@@ -30,9 +30,9 @@ def check_ids(document: Document) -> Iterator[Diagnostic]:
 
 
 def check_references(document: Document) -> Iterator[Diagnostic]:
-    """Yield uses of steps that do not exist, have not run yet, or are out of sight.
+    """Yield uses of steps that do not exist, run later, or are not visible.
 
-    Where ids are missing or doubled, that is told, and one that is not there may be meant for these.
+    Nothing is reported if ids are missing or duplicate: a use may be meant for one of these steps.
     """
     doubtful = len(document.ids) != len(document.steps) or not document.steps
     for use in document.uses:
@@ -79,7 +79,7 @@ def _mistake(document: Document, use: Use, reference: Reference, visible: list[s
 
 
 def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:
-    """Return why a step is out of sight for all that runs outside its scope; None: it is not."""
+    """Return why a step is hidden outside of its scope; None: it is not."""
     around = [use.step, *use.step.around] if use.step else []
     scope: Scope = step.scope
     while scope.owner and scope not in use.scopes:
@@ -98,7 +98,7 @@ def _hidden(step: Step, use: Use) -> tuple[str, str | None] | None:
 
 
 def _apart(step: Step, owner: Step, scope: Scope, part: Scope) -> tuple[str, str | None] | None:
-    """Return why one part of a step does not see into another; None: that runs later."""
+    """Return why one part of a step does not see into another; None: the other part runs later."""
     match scope.kind, part.kind:
         case "branch", "branch":
             message = (

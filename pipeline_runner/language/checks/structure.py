@@ -1,4 +1,4 @@
-"""Every key is known, every value of its shape (``fields.py``)."""
+"""Checks that every key is known, and that every value has the right shape (``fields.py``)."""
 
 from collections.abc import Iterator
 
@@ -8,5 +8,5 @@ from pipeline_runner.language.table.fields import PIPELINE
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield what does not follow the table of the language."""
+    """Yield violations of the table of the language."""
     yield from PIPELINE.check(document.root, document.source, "the file")

@@ -1,7 +1,4 @@
-"""What the types of values make impossible, or pointless, in an expression.
-
-Bad: ``{{ steps.create.output.resorce_id }}``; good: ``{{ steps.create.output.resource_id }}``.
-"""
+"""Operations that the types of values make impossible, or pointless, in an expression."""
 
 import re
 from collections.abc import Iterator
@@ -12,13 +9,13 @@ from pipeline_runner.language.types import ANY_LIST, BOOLEAN, STRING, List, Map,
 from pipeline_runner.language.typing.inference import Inference
 
 _LOOSE = re.compile(r"\b(?:and|if|in|is|not|or)\b")
-"""What binds less tightly than a comparison."""
+"""Operators that bind less tightly than a comparison."""
 
 _VARIABLE = "use an input or a result, or remove it"
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield what is wrong inside expressions, then what their results are not."""
+    """Yield the errors inside expressions, then wrong types of their results."""
     source = document.source
     for use in document.uses:
         for problem in inferred.problems(use):
@@ -29,7 +26,7 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
 
 
 def _result(document: Document, inferred: Inference, use: Use) -> Iterator[Diagnostic]:
-    """Yield a result that cannot be used where it stands."""
+    """Yield a result that cannot be used at its place."""
     source, kind = document.source, inferred.of(use)
     match use.key:
         case "when" | "switch" | "until" if use.bare:
@@ -65,7 +62,7 @@ def _as_condition(use: Use, kind: Type) -> str | None:
     if any(isinstance(option, List) for option in options(kind)):
         return f"write {text} | length > 0"
     if any(isinstance(option, Map) for option in options(kind)):
-        # An input is null only if its schema says so, and then it is more than a mapping.
+        # An input is null only if its schema allows it, and is then more than a mapping.
         filled = use.references[0].path[0] == "inputs" and kind == options(kind)[0]
         return f"write {text} | length > 0" if filled else f"write {text} is not none"
     match words(kind):

@@ -1,8 +1,4 @@
-"""``missing-undo``, ``undo-output``, ``undo-input``: what was done can be undone.
-
-Bad: ``{activity: payment.charge, with: {amount: 5}}`` beside steps that are undone, with nothing about its
-undo in the catalogue; good: an ``undo`` there, ``compensate`` in the step, or ``none``.
-"""
+"""``missing-undo``, ``undo-output``, ``undo-input``: every effect can be undone."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -18,17 +14,17 @@ from pipeline_runner.language.yaml.nodes import Scalar
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield steps that are left done, and compensations that cannot know what to do."""
+    """Yield steps that are not undone, and compensations that cannot know what to undo."""
     yield from _missing(document)
     yield from _outputs(document)
     yield from _inputs(document)
 
 
 def _missing(document: Document) -> Iterator[Diagnostic]:
-    """Yield steps without an undo where others have one, and neither they nor the catalogue say why."""
+    """Yield steps without an undo, if others have one and neither they nor the catalogue give a reason."""
     if document.root.text("on_failure") == "keep":
         return
-    # What came before a point of no return is undone no more: the others are those on the same side.
+    # What precedes a point of no return is never undone after it: only steps on the same side count.
     finals = [index for index, step in enumerate(document.scopes[0].steps) if _is_final(step)]
     undone = {_side(finals, step) for step in document.steps if step.compensation}
     undone |= {_side(finals, call.step) for call in document.declared}
@@ -62,13 +58,13 @@ def _is_final(step: Step) -> bool:
 
 
 def _side(finals: list[int], step: Step) -> int:
-    """Return how many points of no return come before a step."""
+    """Return how many points of no return precede a step."""
     outermost = [step, *step.around][-1]
     return bisect_left(finals, outermost.index)
 
 
 def _outputs(document: Document) -> Iterator[Diagnostic]:
-    """Yield uses of an output that a step which is undone may not have."""
+    """Yield uses of an output that may be missing when the step is undone."""
     for use in document.uses:
         undo = use.step.compensation if use.step and use.place is Place.COMPENSATION else None
         if undo is None or use.step is None or use.tree is None:
@@ -94,17 +90,17 @@ def _outputs(document: Document) -> Iterator[Diagnostic]:
 
 
 def _inputs(document: Document) -> Iterator[Diagnostic]:
-    """Yield compensations that are not told what to undo."""
+    """Yield compensations without input."""
     for call in document.calls:
         activity = call.activity
         if not call.compensates or activity is None or "with" in call.node or "args" in call.node:
-            continue  # a child says what it needs
+            continue  # a child declares what it needs
         if activity.input is None:
-            continue  # a missing argument is told, and of the others nothing is known
+            continue  # another rule reports a missing argument, and nothing is known about the others
         schema = resolved(activity.input)
         names = list(schema.get("properties") or ())
         if schema.get("required") or not names:
-            continue  # a missing parameter is told
+            continue  # another rule reports a missing parameter
         message = f'"{call.name}" gets no input, so it does not know what to undo'
         help_ = f'add "with", using "step.input" or "step.key": the parameters are {listed(names)}'
         yield document.source.diagnostic(call.span, "undo-input", message, help_)

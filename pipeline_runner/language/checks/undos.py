@@ -1,8 +1,4 @@
-"""The undos that the catalogue declares: what an ``activities.yaml`` says, and what it means for a step.
-
-Bad: ``undo: {activity: payment.refund, with: {amount: "{{ steps.pay.output }}"}}``; good: with
-``{{ step.input.amount }}``, since it undoes the activity in whatever pipeline.
-"""
+"""The undos that the catalogue declares: in an ``activities.yaml``, and applied to a step."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -39,10 +35,10 @@ from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar
 
 
 class _OfAny(Inference):
-    """The types where the step is any that calls the activity."""
+    """The types for any step that calls the activity."""
 
     def input_of(self, step: Step) -> Type:
-        """Return the type of what the activity takes."""
+        """Return the type of the activity's input."""
         activity = self._document.catalogue.get(step.id)
         return of_catalogue(activity.input if activity else None)
 
@@ -50,14 +46,14 @@ class _OfAny(Inference):
 def check(
     root: MappingNode, source: Source, path: Path, catalogue: Catalogue, *, complete: bool
 ) -> Iterator[Diagnostic]:
-    """Yield what is wrong with the undos of an ``activities.yaml`` whose structure is right.
+    """Yield the errors in the undos of an ``activities.yaml`` whose structure is valid.
 
     Args:
         root: The file.
-        source: Its text.
-        path: Where it is.
-        catalogue: All that the pipelines below it can name.
-        complete: Whether the catalogue has all that it is meant to have.
+        source: Its content.
+        path: Its path.
+        catalogue: All activities that the pipelines below it can call.
+        complete: Whether the catalogue contains everything that it should.
     """
     for entry in root.mapping("activities") or ():
         declared = entry.value.get("undo") if isinstance(entry.value, MappingNode) else None
@@ -71,12 +67,12 @@ def check(
         pipeline = _pipeline(entry, declared, known.task_queue)
         document = Document(source, pipeline, path, catalogue, complete=complete)
         for diagnostic in _check(document):
-            if _is_in(diagnostic, declared.span):  # the step around it is nobody's
+            if _is_in(diagnostic, declared.span):  # the enclosing step is artificial
                 yield diagnostic
 
 
 def _pipeline(activity: Entry, declared: MappingNode, queue: str | None) -> MappingNode:
-    """Return a pipeline of one step, which calls an activity and is undone as the catalogue declares."""
+    """Return a pipeline with one step, which calls an activity and is undone as the catalogue declares."""
     span = activity.key.span
     name, key = Scalar(span, activity.name, activity.name), partial(Scalar, span)
     if queue is not None and "task_queue" not in declared:
@@ -90,7 +86,7 @@ def _pipeline(activity: Entry, declared: MappingNode, queue: str | None) -> Mapp
 
 
 def _names(document: Document) -> Iterator[Diagnostic]:
-    """Yield names that do not exist in an undo that holds for every pipeline."""
+    """Yield names that do not exist in an undo, which applies to every pipeline."""
     known = roots(Place.CATALOGUE)
     for use in document.uses:
         for reference in use.references:
@@ -136,7 +132,7 @@ def _is_in(diagnostic: Diagnostic, span: Span) -> bool:
 
 
 def check_steps(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield undos of the catalogue that cannot work for a step as it is."""
+    """Yield undos of the catalogue that cannot work for a particular step."""
     if not document.declared or not document.complete:
         return
     view = copy.copy(document)

@@ -14,11 +14,11 @@ from pipeline_runner.language.document import Document
 from pipeline_runner.language.yaml.nodes import Entry, MappingNode, Node, Scalar, Span, scalars
 
 _FINE = "not-supported-yet"
-"""The error of what is written as it should be."""
+"""The error of a file that is written correctly."""
 
 
 def check(document: Document, told: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
-    """Yield names that nothing uses; none while there are errors, which may be what should use them."""
+    """Yield unused names, but none while there are errors, which may hide their uses."""
     if any(one.rule == "lost-brace" or (one.severity == "error" and one.rule != _FINE) for one in told):
         return
     source = document.source
@@ -37,12 +37,12 @@ def check(document: Document, told: Iterable[Diagnostic]) -> Iterator[Diagnostic
 
 
 def _unused(document: Document, root: str, declared: list[tuple[str, Span]]) -> list[tuple[str, Span]]:
-    """Return those of the declared names that no expression names."""
+    """Return the declared names that no expression uses."""
     paths = {reference.path[:2] for use in document.uses for reference in use.references}
     named = {path[1] for path in paths if path[0] == root and path[1:]}
     named |= _meant(named, [name for name, _ in declared])
     unused = [one for one in declared if (root,) not in paths and one[0] not in named]
-    # What stands in a template that is not read is told of there: under a misspelt key, say.
+    # Another rule reports templates that are not rendered, such as those under a misspelled key.
     texts = _unread(document) if unused else ""
     return [(name, span) for name, span in unused if not _is_in(texts, root, re.escape(name))]
 
@@ -52,7 +52,7 @@ def _is_in(texts: str, root: str, name: str) -> bool:
 
 
 def _meant(named: set[str], declared: Collection[str]) -> set[str]:
-    """Return the declared names that those which are not declared are most likely meant for."""
+    """Return the declared names that undeclared ones most likely mean."""
     return {near for name in named if name not in declared and (near := nearest(name, declared))}
 
 
@@ -63,7 +63,7 @@ def _unread(document: Document) -> str:
 
 
 def _is_shared(document: Document, policy: Entry) -> bool:
-    """Tell whether an alias or a merge key brings a policy, or a part of it, to another one."""
+    """Tell whether an alias or a merge key shares a policy, or a part of it, with another one."""
     parts = {id(node) for node in (policy.value, *_values(policy.value))}
     others = [entry.value for entry in document.root.mapping("policies") or () if entry is not policy]
     return any(id(node) in parts for other in others for node in (other, *_values(other)))

@@ -1,8 +1,7 @@
-"""``bad-value``, ``type-mismatch``: what ``with`` says fits what the activity, or the child, takes.
+"""``bad-value``, ``type-mismatch``: ``with`` matches the input of the activity or the child.
 
-Bad: ``{activity: shell.run, with: {command: ls}}``; good: ``with: {command: [ls]}``. A value
-without templates is validated (``bad-value``); of one with templates the types are compared
-(``type-mismatch``), and what is not known of them counts as right.
+A value without templates is validated (``bad-value``). For a value with templates, the types are
+compared (``type-mismatch``), and unknown types match everything.
 """
 
 import json
@@ -24,7 +23,7 @@ from pipeline_runner.language.yaml.nodes import MappingNode, Node, Scalar, Seque
 
 _TEXTS = AnyValue(template=True)
 _FOR_A_SHELL = re.compile(r"[|&;<>$`*?~]")
-"""What only a shell understands."""
+"""Characters that only a shell interprets."""
 _PLAIN_WORD = re.compile(r"(?!(?i:null|true|false)$)(?:[A-Za-z_/]|--?[A-Za-z]|\./)[\w./=@+-]*")
 """A word that is a string in a list without quotes."""
 _TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
@@ -34,7 +33,7 @@ _OF_VALUES = ("properties", "patternProperties", "additionalProperties")
 
 
 def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
-    """Yield values that an activity does not take, and those that a child does not."""
+    """Yield values that an activity or a child does not accept."""
     for call in document.calls:
         given, activity = call.given, call.activity
         if given is None:
@@ -80,7 +79,7 @@ def _check_child(
 def mismatches(
     document: Document, inferred: Inference, call: Call, node: Node, expected: types.Type, where: str
 ) -> Iterator[Diagnostic]:
-    """Yield the parts of a value whose type is not what is expected of them."""
+    """Yield the parts of a value that do not have the expected type."""
     if isinstance(node, SequenceNode):
         lists = [one for one in types.options(expected) if isinstance(one, types.List)]
         if len(lists) == 1:
@@ -113,7 +112,7 @@ def _one_of(values: tuple[Any, ...]) -> str:
 
 
 def meant(node: Node, message: str) -> str | None:
-    """Return how a value of the wrong type would be written."""
+    """Return how to write a value of the wrong type."""
     expected = message.removeprefix("must be ").partition(",")[0]
     if isinstance(node, MappingNode | SequenceNode) and expected == "a string":
         return 'write "{{ VALUE | tojson }}" for a value as JSON, or put the JSON in quotes'
@@ -127,12 +126,12 @@ def meant(node: Node, message: str) -> str | None:
 
 
 def _words(text: str) -> list[str]:
-    """Return a command as the list that is meant."""
+    """Return a command as the intended list."""
     if _FOR_A_SHELL.search(text):
         return ["sh", "-c", text]
     try:
         return shlex.split(text)
-    except ValueError:  # a quote that is not closed
+    except ValueError:  # a quote is not closed
         return [text]
 
 
@@ -158,7 +157,7 @@ def _help(node: Node, found: types.Type, wanted: types.Type) -> str | None:
 
 
 def _as_list(text: str) -> str | None:
-    """Return how a command with templates in it is written as a list: each stays in its word."""
+    """Return how to write a command with templates as a list. Each template stays in its word."""
     if "{%" in text or not text:
         return None
     marks = {f"\0{number}\0": template for number, template in enumerate(_TEMPLATE.findall(text))}
@@ -167,7 +166,7 @@ def _as_list(text: str) -> str | None:
     if _FOR_A_SHELL.search(plain_text):
         return 'pass values to the shell as arguments: [sh, -c, \'… "$1"\', sh, "{{ … }}"]'
     words = _words(plain_text)
-    if words == [plain_text] and " " in plain_text:  # a quote that is not closed
+    if words == [plain_text] and " " in plain_text:  # a quote is not closed
         return None
     for mark, template in marks.items():
         words = [word.replace(mark, template) for word in words]
@@ -176,7 +175,7 @@ def _as_list(text: str) -> str | None:
 
 @types.by_identity
 def _of_values(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return what a schema says of its values one by one, not of how they go together."""
+    """Return the part of a schema about single values, without relations between them."""
     top = resolved(schema)
     parts = {key: top[key] for key in _OF_VALUES if key in top}
     return {**parts, **{key: schema[key] for key in _DEFINITIONS if key in schema}}

@@ -1,7 +1,4 @@
-"""``bad-time``: a constant ``until`` is a time as RFC 3339 writes it.
-
-Bad: ``wait: {until: tomorrow}``; good: ``wait: {until: 2030-01-31T12:00:00Z}``.
-"""
+"""``bad-time``: a constant ``until`` is a time in RFC 3339 format."""
 
 import re
 from calendar import monthrange
@@ -16,7 +13,7 @@ _RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield constant times that cannot be read."""
+    """Yield constant times that cannot be parsed."""
     for step in document.steps:
         wait = step.node.mapping("wait")
         until = wait.get("until") if wait else None
@@ -34,7 +31,7 @@ def check(document: Document) -> Iterator[Diagnostic]:
 
 
 def _reason(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
-    """Say what there is not of a time that is spelled as it should be."""
+    """Return why a time with the right format does not exist."""
     if not 1 <= month <= 12:
         return f"there is no month {month}"
     if year and not 1 <= day <= monthrange(year, month)[1]:
@@ -47,7 +44,7 @@ def _reason(year: int, month: int, day: int, hour: int, minute: int, second: int
 
 def _is_time(text: str) -> bool:
     try:
-        # Longer fractions than microseconds are allowed, but not read by this function.
+        # Fractions with more digits than microseconds are allowed, but this function does not accept them.
         datetime.fromisoformat(re.sub(r"\.\d+", "", text.upper()))
     except ValueError:
         return False

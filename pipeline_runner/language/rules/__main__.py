@@ -1,6 +1,6 @@
 """Write ``docs/checks.md`` from the pages of the rules: ``python -m pipeline_runner.language.rules``.
 
-A test fails if it was forgotten.
+A test fails if you forget it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ Errors cannot be ignored.
 
 
 def generate(every: Iterable[rules.Rule]) -> str:
-    """Return the text of ``docs/checks.md``."""
+    """Return the content of ``docs/checks.md``."""
     parts = [_INTRO]
     for group, found in groupby(every, key=lambda rule: rule.group):
         parts += [f"\n## {group}\n", *("".join(_entry(rule)) for rule in found)]

@@ -1,7 +1,7 @@
-"""What an expression gives, by the types of its names, and what in it cannot work.
+"""Infers the type of an expression from the types of its names, and finds what cannot work in it.
 
-An expression is gone through as its evaluation would (:mod:`pipeline_runner.core.expressions.evaluate`);
-where that would fail for certain, there is a problem.
+It walks an expression as its evaluation would (:mod:`pipeline_runner.core.expressions.evaluate`). Where
+that would certainly fail, there is a problem.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,54 +53,54 @@ _LOOP = Map({"index": NUMBER, "index0": NUMBER, "first": BOOLEAN, "last": BOOLEA
 _UNSEEING = (
     "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping", "sequence",
 )  # fmt: skip
-"""The tests that are false of what does not exist; the others fail."""
+"""The tests that are false for undefined values; the others fail."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something in an expression that cannot work, or not as it was meant."""
+    """A part of an expression that cannot work, or not as intended."""
 
     rule: str
     offset: int
     """In the tree."""
     word: str
-    """What it is about, at or after the offset."""
+    """The word that it is about, at or after the offset."""
     message: str
     help: str | None = None
 
 
 class Types(Protocol):
-    """What an expression has to know of the file that it stands in."""
+    """What an expression needs to know about its file."""
 
     @property
     def inputs(self) -> Map:
         """The type of ``inputs``."""
 
     def element(self, step: Step) -> Type:
-        """Return the type of the elements that a step with ``for_each`` goes through."""
+        """Return the type of the elements of a step with ``for_each``."""
 
     def single(self, step: Step) -> Type:
         """Return the type of a step's output, or that of a loop, if no error of it was caught."""
 
     def step_of(self, use: Use) -> Type:
-        """Return the type of ``step`` where a template stands."""
+        """Return the type of ``step`` for a template."""
 
     def output_of(self, name: str, use: Use) -> Type | None:
-        """Return the type of the output of the step of an id; None if the template does not see it."""
+        """Return the type of a step's output; None: the template does not see the step."""
 
 
 class Evaluation:
-    """Goes through one expression as its evaluation would."""
+    """Walks one expression as its evaluation would."""
 
     _inserted: list[tuple[jinja.Expr, Type]] | None = None
-    """What is put into a text, if somebody wants to know."""
+    """The values that are inserted into strings, if they are requested."""
     _bound: AnyMapping[str, Type] = MappingProxyType({})
     """The variables of loops and of ``set``."""
     _lenient = False
-    """Whether what does not exist is allowed for, as in front of ``default``."""
+    """Whether undefined values are allowed, as before ``default``."""
     _asked: tuple[jinja.Node, ...] = ()
-    """The conditions around; they may have asked whether something is there."""
+    """The enclosing conditions, which may have checked whether a value exists."""
     _unseen = False
-    """Whether what does not exist is not noticed, as in front of ``is none``."""
+    """Whether undefined values are ignored, as before ``is none``."""
 
     def __init__(self, types: Types, use: Use, found: list[Problem]) -> None:
         self._types = types
@@ -108,7 +108,7 @@ class Evaluation:
         self._found = found
 
     def result(self, tree: jinja.Template) -> Type:
-        """Return the type of what the whole gives."""
+        """Return the type of the whole result."""
         if not self._use.is_lone:
             return self._body(tree.body)
         (output,) = tree.body
@@ -116,13 +116,13 @@ class Evaluation:
         return self._of(output.nodes[0])
 
     def insertions(self) -> list[tuple[jinja.Expr, Type]]:
-        """Return the expressions whose values become parts of a text, with their types."""
+        """Return the expressions whose values become parts of a string, with their types."""
         self._inserted = []
         self._body(self._use.tree.body if self._use.tree else ())
         return self._inserted
 
     def _body(self, parts: Sequence[jinja.Node]) -> Type:
-        """Go through a text, and the statements in it."""
+        """Walk a string, and the statements in it."""
         kinds: list[Type] = []
         for part in parts:
             match part:
@@ -156,7 +156,7 @@ class Evaluation:
             case jinja.CondExpr(expr1=first, expr2=second):
                 self._insert(first, inserted)
                 self._insert(second, inserted)
-            case jinja.Expr() if not isinstance(node, jinja.Concat):  # its parts are told one by one
+            case jinja.Expr() if not isinstance(node, jinja.Concat):  # its parts are reported one by one
                 inserted.append((node, self._of(node)))
 
     def _in_text(self, node: jinja.Expr) -> Type:
@@ -194,7 +194,7 @@ class Evaluation:
         rule = _RULES.get(type(node))
         if not self._lenient or _is_handed_on(node):
             return rule(self, node) if rule else self._operation(node)
-        # What is undefined fails here, before anything could stand in for it.
+        # An undefined value fails here, before anything could replace it.
         self._lenient = False
         kind = rule(self, node) if rule else self._operation(node)
         self._lenient = True
@@ -226,11 +226,11 @@ class Evaluation:
                     computed.append(self._of(pair.key))
         if not computed:
             return Map(keys, "none")
-        # It may be the same as any other; and a mapping with other keys than texts is not of JSON.
+        # It may be equal to any other; and a mapping with keys other than strings is not JSON.
         return ANY_MAP if base(union(computed)) == STRING else ANY
 
     def _ask(self, test: jinja.Node) -> Type:
-        """Go through a condition; what it asks about is in doubt from then on."""
+        """Walk a condition. From then on, it is in doubt whether the values in it exist."""
         kind = self._of(test)
         self._seen(test, kind)
         self._asked += (test,)
@@ -239,7 +239,7 @@ class Evaluation:
     def _condition(self, node: jinja.CondExpr) -> Type:
         before = self._asked
         self._ask(node.test)
-        # Without "else" it may be undefined, which is no value.
+        # Without "else" it may be undefined, which is not a value.
         kinds = [self._of(one) for one in (node.expr1, node.expr2) if one]
         self._asked = before
         return union(kinds)
@@ -318,7 +318,7 @@ class Evaluation:
         return self._lookup(node, self._of(base), key)
 
     def _computed(self, node: jinja.Getitem) -> Type:
-        """Return the type of what a computed key, or a slice, gives."""
+        """Return the type of the result of a computed key, or of a slice."""
         kind = self._of(node.node)
         if isinstance(node.arg, jinja.Slice):
             return kind if isinstance(kind, List) or kind == STRING else ANY
@@ -332,7 +332,7 @@ class Evaluation:
         return Map({"output": output, "status": _STATUS, "error": _ERROR_OR_NULL}, "none")
 
     def _lookup(self, node: jinja.Getattr | jinja.Getitem, kind: Type, key: Any) -> Type:
-        """Return the type of a key of a value; report one that is not there."""
+        """Return the type of a key of a value, and report a key that does not exist."""
         if type(kind) is Type:
             return ANY
         if type(kind) is not Union and (one := _inner(kind, key)):
@@ -343,7 +343,7 @@ class Evaluation:
             return ANY
         if found:
             return union(found)
-        # What may be null, or have keys that nobody declared, may have this one another time.
+        # A value that may be null, or have undeclared keys, may have this one in another run.
         unsure = len(options(kind)) > 1 or any(
             isinstance(option, Map) and option.others == "undeclared" for option in options(kind)
         )
@@ -427,7 +427,7 @@ class Evaluation:
         return signatures.result(node.name, kind, given)
 
     def _attribute(self, node: jinja.Filter, kind: Type) -> None:
-        """Report a key that a filter takes of each element, and that none of them has."""
+        """Report a key that a filter reads from each element, and that none of them has."""
         by_name = {str(keyword.key): keyword.value for keyword in node.kwargs}
         first = node.args[:1] if node.name in ("selectattr", "rejectattr") else [by_name.get("attribute")]
         asks = [one.value for one in node.args[1:2] if isinstance(one, jinja.Const)]
@@ -446,11 +446,11 @@ class Evaluation:
     # Reports.
 
     def _seen(self, node: jinja.Node | None, kind: Type, by: str = "") -> bool:
-        """Report a secret that is looked at."""
+        """Report a secret that is inspected."""
         if SECRET not in options(kind):
             return False
         if not self._use.takes_secrets:
-            return True  # it has no place here at all, which is told already
+            return True  # it is not allowed here at all, which is already reported
         message = f"{by or 'an expression'} cannot inspect a secret: only the worker knows its value"
         self._report("secret-use", node, message, "pass it to the activity unchanged")
         return True
@@ -463,7 +463,7 @@ class Evaluation:
         self, rule: str, node: jinja.Node | None, message: str, help_: str | None = None, word: str = ""
     ) -> None:
         first: jinja.Node | None = node
-        if not word:  # the place of a whole path is that of its name
+        if not word:  # the position of a whole path is that of its name
             while isinstance(first, jinja.Getattr | jinja.Getitem | jinja.Filter | jinja.Test):
                 first = first.node
             word = path_of(node) or _text(node)
@@ -472,7 +472,7 @@ class Evaluation:
         self._found.append(Problem(rule, ((first and first.lineno) or 1) - 1, word, message, help_))
 
     def _is_in_doubt(self, node: jinja.Node | None) -> bool:
-        """Tell whether a condition around has asked about the value, or one that it is a part of."""
+        """Tell whether an enclosing condition has checked the value, or one that contains it."""
         path = path_of(node) or path_of(getattr(node, "node", None)) or ""
         asked = [one for test in self._asked for one in paths_in(test)]
         return any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in asked)
@@ -500,14 +500,14 @@ _RULES: dict[type, Callable[[Evaluation, Any], Type]] = {
 
 
 def _is_handed_on(node: jinja.Node | None) -> bool:
-    """Tell whether an expression gives what is undefined on, and does not fail because of it."""
+    """Tell whether an expression passes on an undefined value instead of failing."""
     if isinstance(node, jinja.Filter):
         return node.name in ("default", "d")
     return isinstance(node, jinja.Name | jinja.Getattr | jinja.Getitem | jinja.CondExpr)
 
 
 def _text_of(parts: Sequence[Type]) -> Type:
-    """Return the type of a text that is put together: with a secret in it, it is one."""
+    """Return the type of a string that is put together. With a secret in it, it is a secret."""
     if SECRET in parts:
         return SECRET
     doubtful = [part for part in parts if isinstance(part, Union) and SECRET in part.options]
@@ -515,7 +515,7 @@ def _text_of(parts: Sequence[Type]) -> Type:
 
 
 def _inner(kind: Type, key: Any) -> Type | None:
-    """Return the type of a key or an element of a value, None if it has none."""
+    """Return the type of a key or an element of a value; None: it has none."""
     if isinstance(key, str):
         if not isinstance(kind, Map):
             return None

@@ -1,4 +1,4 @@
-"""Which names an expression looks into, and what conditions have made sure of before."""
+"""The names that an expression uses, and what conditions have ensured before."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,25 +11,25 @@ from pipeline_runner.language.types import NULL
 from pipeline_runner.language.typing.signatures import TAKES
 
 Fact = object
-"""A condition in a form in which those that are spelt otherwise are equal."""
+"""A condition in a form in which equivalent spellings are equal."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is known where something stands."""
+    """What is known at a place."""
 
     facts: frozenset[Fact] = frozenset()
     """The conditions that are true there."""
     asked: frozenset[tuple[str, ...]] = frozenset()
-    """The paths that conditions have looked at, whatever the answer."""
+    """The paths that conditions have read, whatever their results."""
     set_from: Mapping[str, frozenset[tuple[str, ...]]] = {}
     """The paths that the value of a variable was made of."""
 
     def asks(self, *path: str) -> bool:
-        """Tell whether a condition has looked at a path, or further down."""
+        """Tell whether a condition has read a path, or a part of it."""
         return any(one[: len(path)] == path for one in self.asked)
 
     def also(self, test: jinja.Node, *, holds: bool) -> "Known":
-        """Return what is known where a condition is true, or false."""
+        """Return what is also known where a condition is true, or false."""
         facts = self.facts | frozenset(_facts(test, holds=holds))
         return Known(facts, self.asked | self._paths(test), self.set_from)
 
@@ -42,11 +42,11 @@ class Known(msgspec.Struct, frozen=True):
         return paths.union(*(self.set_from.get(path[0], ()) for path in paths))
 
     def joined(self, other: "Known") -> "Known":
-        """Return what both know."""
+        """Return what is known in both."""
         return Known(self.facts | other.facts, self.asked | other.asked, {**self.set_from, **other.set_from})
 
     def implies(self, condition: jinja.Node) -> bool:
-        """Tell whether a condition is true for certain."""
+        """Tell whether a condition is certainly true."""
         match condition:
             case jinja.And(left=left, right=right):
                 return self.implies(left) and self.implies(right)
@@ -56,16 +56,16 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A name that is looked into without ``default`` and outside of tests."""
+    """A name that is read without ``default`` and outside of tests."""
 
     reference: Reference
     known: Known
     needed: bool
-    """Whether null would be a mistake there, as in a text."""
+    """Whether null would be an error there, as in a string."""
 
 
 def looks(tree: jinja.Template, *, lone: bool) -> Iterator[Look]:
-    """Yield the names that are not in front of ``default`` or a test."""
+    """Yield the names that are not before ``default`` or a test."""
     yield from _body(tree.body, Known(), frozenset(["range"]), needed=not lone)
 
 
@@ -78,7 +78,7 @@ def expression_of(condition: jinja.Template) -> jinja.Node | None:
 
 
 _Part = tuple[jinja.Node | None, Known, bool]
-"""A part of an expression, what is known there, and whether null would be a mistake there."""
+"""A part of an expression, what is known there, and whether null would be an error there."""
 
 
 def _below(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool = False) -> Iterator[Look]:
@@ -130,11 +130,11 @@ def _of_filter(node: jinja.Node, known: Known) -> list[_Part]:
         return []
     parts: list[_Part] = [(child, known, False) for child in [*node.args, *node.kwargs]]
     if isinstance(node, jinja.Filter) and node.name not in ("d", "default"):
-        # Some take null, and numbers may have something that stands in for it.
+        # Some accept null, and numbers may have a replacement for it.
         takes_null = NULL in TAKES.get(node.name, (NULL,)) or (node.name in ("int", "float") and parts)
         parts.append((node.node, known, not takes_null))
     elif isinstance(node.node, jinja.Filter | jinja.Concat | jinja.BinExpr):
-        parts.append((node.node, known, False))  # they have failed before "default" is asked
+        parts.append((node.node, known, False))  # they have failed before "default" is evaluated
     return parts or [(None, known, False)]
 
 
@@ -173,7 +173,7 @@ def _path(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool
         base, keys = base.node, keys + 1
     assert isinstance(base, jinja.Name)
     if base.name not in bound:
-        # What a key of the path leads to is not null, or there is no getting at what comes after it.
+        # The value of a key in the path is not null, or the keys after it could not be read.
         *_, reference = references_in(node)
         yield Look(reference, known, needed or len(reference.path) <= keys)
 

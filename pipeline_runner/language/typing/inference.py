@@ -1,7 +1,7 @@
 """The types of all values of a file, as far as they can be known before a run.
 
-Types come from the schemas of inputs and activities, from literals, and from the outputs of
-children, and are carried through steps, loops and expressions (:mod:`evaluation`).
+Types come from the schemas of inputs and activities, from literals, and from the outputs of children.
+They are propagated through steps, loops and expressions (:mod:`evaluation`).
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _OUTCOME = Plain("string", ("completed", "uncertain", "failed"))
 
 
 class Inference:
-    """What is known of the types in one file."""
+    """What is known about the types in one file."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -43,23 +43,23 @@ class Inference:
         self._singles: dict[int, Type] = {}
         self._complete = False
         self.inputs = Map({name: of_schema(plain(node)) for name, node in document.inputs.items()}, "some")
-        # In the order in which they run, so that no step's type has to be worked out from that of
-        # the one before, and so on to the first.
+        # In the order in which they run, so that inferring one step's type never recurses through all steps
+        # before it.
         for scope in document.scopes:
             for step in _as_they_end(scope):
                 self._outputs[id(step)] = self._output(step)
         self._complete = True
 
     def of(self, use: Use) -> Type:
-        """Return the type of what a template or an expression gives."""
+        """Return the type of the result of a template or an expression."""
         return self._judged(use)[0]
 
     def problems(self, use: Use) -> list[Problem]:
-        """Return what is wrong with an expression."""
+        """Return the problems of an expression."""
         return self._judged(use)[1]
 
     def inserted(self, use: Use) -> list[tuple[jinja.Expr, Type]]:
-        """Return the expressions whose values become parts of a text, with their types."""
+        """Return the expressions whose values become parts of a string, with their types."""
         return Evaluation(self, use, []).insertions() if use.tree else []
 
     def output(self, step: Step) -> Type:
@@ -67,7 +67,7 @@ class Inference:
         return self._outputs.get(id(step), ANY)
 
     def output_of(self, name: str, use: Use) -> Type | None:
-        """Return the type of the output of the step of an id; None if the template does not see it."""
+        """Return the type of a step's output; None: the template does not see the step."""
         step = self._document.ids.get(name)
         return self.output(step) if step and use.sees(step) else None
 
@@ -78,7 +78,7 @@ class Inference:
         return self.value(value, None) if value else NULL
 
     def value(self, node: Node, step: Step | None, *, compensates: bool = False) -> Type:
-        """Return the type of a value that may have templates in it."""
+        """Return the type of a value that may contain templates."""
         if isinstance(node, Scalar):
             use = self._document.use_at(node, step, compensates=compensates)
             return self.of(use) if use else of_value(node.value)
@@ -91,20 +91,20 @@ class Inference:
         return Map(values, "none")
 
     def input_of(self, step: Step) -> Type:
-        """Return the type of what a step hands to its activity or child."""
+        """Return the type of a step's input for its activity or child."""
         given = step.node.get("with") or step.node.get("args")
         kind = self.value(given, step) if given else ANY
         activity = self._document.catalogue.get(step.node.text("activity") or "")
         if not isinstance(kind, Map) or activity is None or activity.input is None:
             return ANY if isinstance(kind, Plain) else kind
-        # Of a parameter that is missing, one message is enough.
+        # One message about a missing parameter is enough.
         needed = dict.fromkeys(activity.input.get("required", ()), ANY)
         return Map(
             {**kind.keys, **{name: one for name, one in needed.items() if name not in kind.keys}}, "none"
         )
 
     def step_of(self, use: Use) -> Type:
-        """Return the type of ``step`` where a template stands."""
+        """Return the type of ``step`` for a template."""
         if use.step is None or use.place is not Place.COMPENSATION:
             return Map(dict.fromkeys(OWN_KEYS, STRING), "none")
         return self.undone(use.step)
@@ -113,14 +113,14 @@ class Inference:
         """Return the type of ``step`` in a step's compensation."""
         if id(step) not in self._undone:
             output = self.output(step)
-            if "for_each" in step.node:  # each element is undone by itself
+            if "for_each" in step.node:  # each element is undone separately
                 output = union([kind.item if isinstance(kind, List) else ANY for kind in options(output)])
             keys = {"input": self.input_of(step), "output": output, "outcome": _OUTCOME}
             self._undone[id(step)] = Map({**keys, "error": ERROR, "key": STRING}, "none")
         return self._undone[id(step)]
 
     def element(self, step: Step) -> Type:
-        """Return the type of the elements that a step with ``for_each`` goes through."""
+        """Return the type of the elements of a step with ``for_each``."""
         node = step.node.get("for_each")
         each = ANY
         if isinstance(node, Scalar):
@@ -209,7 +209,7 @@ class Inference:
 
 
 def _payload(node: MappingNode | None, without: Type = NULL) -> Type:
-    """Return the type of the payload of an event or an approval; ``without``: where there is no schema."""
+    """Return the type of the payload of an event or an approval. ``without``: the type without a schema."""
     if node is None:
         return without
     schema = node.get("schema")

@@ -1,4 +1,4 @@
-"""What the parts of an expression are called in messages, and what is said to help."""
+"""The names of the parts of an expression in messages, and help texts."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def is_result(node: jinja.Node | None) -> bool:
 
 
 def named(node: jinja.Node | None) -> str:
-    """Name an expression in a message."""
+    """Return the name of an expression for a message."""
     path = path_of(node)
     if path is None:
         if isinstance(node, jinja.Const):
@@ -52,7 +52,7 @@ def named(node: jinja.Node | None) -> str:
 
 
 def plus_help(left: Type, right: Type) -> str | None:
-    """Return the help for two values that "+" does not add."""
+    """Return the help for two values that "+" cannot add."""
     if isinstance(left, List):
         return 'to add an element, write "+ [ELEMENT]"'
     if isinstance(left, Map) and isinstance(right, Map):
@@ -62,7 +62,7 @@ def plus_help(left: Type, right: Type) -> str | None:
 
 
 def filter_help(node: jinja.Filter, kind: Type, takes: Sequence[Type]) -> str | None:
-    """Return the help for a value that a filter does not take."""
+    """Return the help for a value that a filter does not accept."""
     of_text = takes == (STRING,)
     if of_text and base(kind) in (NUMBER, BOOLEAN):
         return 'write "| string" before it'

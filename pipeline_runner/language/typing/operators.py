@@ -1,7 +1,7 @@
-"""What operators give, and cannot do, with values of these types.
+"""The results of operators by the types of their operands, and their errors.
 
-Each function knows the operands' types and nothing around them: what is a mistake here may still be in
-doubt where it stands (:mod:`evaluation`).
+Each function knows only the operands' types: an error here may still be in doubt in its context
+(:mod:`evaluation`).
 """
 
 import msgspec
@@ -35,11 +35,11 @@ _NUMBERS = (NUMBER, BOOLEAN)
 
 
 class Mistake(msgspec.Struct, frozen=True):
-    """What an operator cannot do."""
+    """An operation that is not possible."""
 
     rule: str
     node: jinja.Expr
-    """What it is about."""
+    """The node that it is about."""
     message: str
     help: str | None = None
 
@@ -52,7 +52,7 @@ def sign(node: jinja.UnaryExpr, kind: Type) -> Mistake | None:
 
 
 def arithmetic(node: jinja.BinExpr, left: Type, right: Type) -> tuple[Type, Mistake | None]:
-    """Return the type of what an operator gives, and what is wrong with its operands."""
+    """Return the type of an operator's result, and what is wrong with its operands."""
     if isinstance(node, jinja.Add):
         return _sum(node, left, right)
     for side, kind in ((node.left, left), (node.right, right)):
@@ -75,7 +75,7 @@ def _sum(node: jinja.Add, left: Type, right: Type) -> tuple[Type, Mistake | None
 
 
 def comparison(left: Operand, op: str, right: Operand) -> Mistake | None:
-    """Return what is wrong with a comparison; ``op`` is Jinja's name of the operator."""
+    """Return what is wrong with a comparison. ``op`` is Jinja's name of the operator."""
     if op in _ORDERS:
         return _order(left, op, right)
     return _membership(left, op, right) if op in ("in", "notin") else _equality(left, op, right)

@@ -1,4 +1,4 @@
-"""What the filters of the language take, and what they give."""
+"""The types that the language's filters accept and return."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,14 +39,14 @@ TAKES: dict[str, tuple[Type, ...]] = {
     "fromjson": _TEXT,
     **dict.fromkeys(("string", "urlencode"), (STRING, NUMBER, BOOLEAN, ANY_LIST, ANY_MAP)),
 }
-"""By filter: the types that it takes, one of which the value must be. What is not here takes any."""
+"""By filter: the accepted types. A filter that is not listed accepts any type."""
 
 Arguments = Mapping[int | str, Type]
-"""The types of a filter's arguments, by place or name."""
+"""The types of a filter's arguments, by position or name."""
 
 
 def _item(value: Type) -> Type:
-    """Return the type of the elements that a filter goes through."""
+    """Return the type of the elements that a filter iterates over."""
     found = []
     for option in options(value):
         match option:
@@ -68,7 +68,7 @@ def _number(_: Type, given: Arguments) -> Type:
 
 
 def _sum(_: Type, given: Arguments) -> Type:
-    # Of an empty list it is what was to start with.
+    # For an empty list, it is the start value.
     return union([NUMBER, *(kind for key in (1, "start") if (kind := given.get(key)))])
 
 
@@ -79,7 +79,7 @@ def _combine(value: Type, given: Arguments) -> Type:
             return ANY
         if kind.others != "none":
             return ANY_MAP
-        # The later one wins, where it has the key: a schema may leave that open.
+        # The later one wins if it has the key, which a schema may leave open.
         keys |= {key: union([keys[key], one]) if key in keys else one for key, one in kind.keys.items()}
     return Map(keys, "none")
 
@@ -122,17 +122,18 @@ GIVES: dict[str, Type | _Rule] = {
     "d": _default,
     "default": _default,
 }
-"""By filter: the type of its result, or how it follows from those of the value and the arguments."""
+"""By filter: the type of its result, or a function that computes it from the types of the value and the
+arguments."""
 
 
 def takes(name: str, given: Arguments) -> Sequence[Type]:
-    """Return the types that a filter takes; nothing: it takes any."""
+    """Return the types that a filter accepts; empty: any type."""
     if name in ("int", "float") and (0 in given or "default" in given):
         return ()
     return TAKES.get(name, ())
 
 
 def result(name: str, value: Type, given: Arguments) -> Type:
-    """Return the type that a filter gives."""
+    """Return the type of a filter's result."""
     rule = GIVES.get(name, ANY)
     return rule if isinstance(rule, Type) else rule(value, given)
