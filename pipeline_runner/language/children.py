@@ -1,7 +1,4 @@
-"""``unknown-child``, ``child-cycle``, ``unknown-child-input``, ``missing-child-input``.
-
-Bad: ``{pipeline: ./creat.yaml}``; good: ``{pipeline: ./create.yaml, with: {name: x}}``.
-"""
+"""``unknown-child``, ``child-cycle``, ``unknown-child-input``, ``missing-child-input``."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""``same-name``, ``same-activity``: what one worker cannot serve together.
-
-Bad: two files with ``name: deploy``; good: names of their own.
-"""
+"""``same-name``, ``same-activity``: what one worker cannot serve together."""
 
 from collections.abc import Iterable, Iterator
 

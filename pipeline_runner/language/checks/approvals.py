@@ -1,7 +1,4 @@
-"""``key-conflict``, ``bad-value``, ``type-mismatch``: what a timeout of an approval leads to.
-
-Bad: ``approval: {on_timeout: approve}``; good: with a ``timeout``, and a ``payload`` that fits the schema.
-"""
+"""``key-conflict``, ``bad-value``, ``type-mismatch``: what a timeout of an approval leads to."""
 
 from collections.abc import Iterator
 

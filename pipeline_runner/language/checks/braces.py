@@ -1,7 +1,4 @@
-"""``lost-brace``: a template has two braces on each side.
-
-Bad: ``path: "{ inputs.path }}"``; good: ``path: "{{ inputs.path }}"``.
-"""
+"""``lost-brace``: a template has two braces on each side."""
 
 import re
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""``event-name``, ``event-schemas``: an event that a step waits for can be sent.
-
-Bad: ``wait: {event: __temporal_paid}``; good: ``wait: {event: paid}``.
-"""
+"""``event-name``, ``event-schemas``: an event that a step waits for can be sent."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,4 @@
-"""``unknown-input``: an expression uses only inputs that the file declares.
-
-Bad: ``{{ inputs.nmae }}``; good: ``{{ inputs.name }}``.
-"""
+"""``unknown-input``: an expression uses only inputs that the file declares."""
 
 from collections.abc import Iterator
 

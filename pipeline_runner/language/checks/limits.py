@@ -1,8 +1,4 @@
-"""``heartbeat-timeout``, ``timeout-order``, ``unlimited-retries``, ``useless-retry``, ``useless-policy``.
-
-Bad: ``{start_to_close: 10s, heartbeat: 30s}``; good: a heartbeat that is shorter than the
-attempt (Temporal's documentation, "Detecting activity failures").
-"""
+"""``heartbeat-timeout``, ``timeout-order``, ``unlimited-retries``, ``useless-retry``, ``useless-policy``."""
 
 from collections.abc import Iterator
 

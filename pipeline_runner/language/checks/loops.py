@@ -1,7 +1,4 @@
-"""``endless-until``: the condition of an ``until`` can change from one repetition to the next.
-
-Bad: ``until: {condition: inputs.ready}``; good: ``until: {condition: last.ready}``.
-"""
+"""``endless-until``: the condition of an ``until`` can change from one repetition to the next."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,4 @@
-"""``pivot-place``, ``unreachable-arm``, ``unreachable-catch``, ``unreachable-step``: all can take effect.
-
-Bad: a step after ``fail: {message: x}``; good: a ``when`` on the ``fail`` step.
-"""
+"""``pivot-place``, ``unreachable-arm``, ``unreachable-catch``, ``unreachable-step``: all can take effect."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,4 @@
-"""``duplicate-step-id``, ``unknown-step``, ``step-order``, ``step-scope``: ids and their uses.
-
-Bad: ``{{ steps.deploy.output }}`` in a step before ``deploy``; good: in one after it.
-"""
+"""``duplicate-step-id``, ``unknown-step``, ``step-order``, ``step-scope``: ids and their uses."""
 
 from collections.abc import Iterator
 

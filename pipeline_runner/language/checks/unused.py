@@ -1,7 +1,4 @@
-"""``unused-input``, ``unused-policy``, ``unused-secret``: what is declared is used.
-
-Bad: an input that no template names; good: without it.
-"""
+"""``unused-input``, ``unused-policy``, ``unused-secret``: what is declared is used."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator
