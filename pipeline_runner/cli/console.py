@@ -24,6 +24,8 @@ _HASHES = re.compile(r"##(?=\w*\[)")
 _COLONS = re.compile(r"^(?=[^\S\n]*::)", re.MULTILINE)
 _IN_JSON = re.compile(rf"[{_STEERING}]|(?<=#)#(?=\w*\[)")
 _kept: TextIO | None = None
+_objects = False
+"""Whether standard error gets JSON objects, one per line."""
 _for_now: list[None] = []
 """Has an element while the terminal's last line is one of :func:`show_for_now`."""
 
@@ -81,9 +83,9 @@ def result_json(value: Any) -> None:
     result(json_text(value))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, *, indent: int | None = 2) -> str:
     """Return a value as JSON that neither steers a terminal nor is a command for one that reads logs."""
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -97,14 +99,33 @@ def harmless(text: str) -> str:
     return _COLONS.sub("> ", _HASHES.sub("# #", text))
 
 
+def tell_objects() -> None:
+    """Write only JSON objects to standard error from now on, one per line."""
+    global _objects  # noqa: PLW0603 - there is one per process
+    _objects = True
+
+
+def tells_objects() -> bool:
+    """Tell whether only JSON objects are written to standard error."""
+    return _objects
+
+
+def tell_object(value: dict[str, Any]) -> None:
+    """Write a JSON object to standard error, as one line."""
+    _write_error(json_text(value, indent=None))
+
+
 def tell(text: str, *, steering: bool = False) -> None:
     """Write a line to standard error; ``steering``: it may steer a terminal, with colours."""
+    if _objects:
+        tell_object({"event": "note", "text": plain(text)})
+        return
     _write_error(_erased() + (harmless(text) if steering else plain(text)) + "\n")
 
 
 def show_for_now(text: str) -> None:
     """Show what is being done, in a terminal, until the next line takes its place."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if _objects or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return
     shown = plain(" ".join(text.split()))
     width = shutil.get_terminal_size().columns - 1

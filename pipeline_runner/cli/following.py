@@ -74,7 +74,7 @@ async def follow(
         console.tell(f"web UI: {page}")
     follower = Follower(client, handle.id, handle.run_id)
     try:
-        with view() as shown:
+        with view(follower.reader.tree) as shown:
             await _follow(client, where, follower, handle, shown, caught, cancels=cancels)
         async with asyncio.timeout(ANSWER):
             code = await _tell(client, handle, follower, report_file, prints=prints)

@@ -147,7 +147,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return int(module.execute(parser.parse_args(rest)))
+    args = parser.parse_args(rest)
+    if getattr(args, "events", None) == "json":
+        console.tell_objects()
+    return int(module.execute(args))
 
 
 def _report(error: Exception) -> None:

@@ -34,6 +34,9 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
 def add_following(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that follow a run to its end."""
     _add_verbose(parser, "also show what activities log")
+    parser.add_argument(
+        "--events", choices=["json"], help="write standard error as JSON objects, one per line"
+    )
     parser.add_argument("--report", metavar="FILE", help="write the report to FILE, as JSON")
 
 

@@ -1,16 +1,24 @@
 """What a person sees while a run is followed: lines on a pipe, a live view in a terminal."""
 
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline_runner.cli import console
+from pipeline_runner.cli.words import attempts, counted, one_line
 from pipeline_runner.core.paths import Path
 
 if TYPE_CHECKING:
-    from pipeline_runner.engine.history.happenings import Connection, Ended, Progress
+    from pipeline_runner.engine.history.happenings import Connection, Counts, Ended, Progress
+    from pipeline_runner.engine.history.tree import Tree
+
+FOLD = 8
+"""Items of a loop with many that have lines of their own."""
+_STEPS = 10
+"""How many lines the counts of a loop get if its size is known."""
 
 
 class View(Protocol):
@@ -27,13 +35,39 @@ class View(Protocol):
 
 
 class Lines:
-    """One line per event: time since the start of the run, step, state, attempt, elapsed, error."""
+    """One line per event: time since the start of the run, step, state, attempt, elapsed, error.
+
+    Of a loop with many items, the first ones have such lines, and those that fail; the others are counted.
+    """
+
+    def __init__(self) -> None:
+        """Begin with a run that has done nothing."""
+        self._told: dict[str, int] = {}
+        """How many items were done when a loop's last line was written, by its path."""
+        self._open: dict[str, Counts] = {}
+        """What has become of the items of loops that have not ended."""
 
     def show(self, progress: "Progress") -> None:
         """Write the line; heartbeats are left out."""
+        counts = progress.counts
         if progress.details is not None:
             return
-        console.tell(f"{progress.since:8.2f}s  {line_of(progress)}")
+        if counts is None or progress.state == "failed" or _is_shown(progress, counts):
+            console.tell(f"{progress.since:8.2f}s  {line_of(progress)}")
+        if counts is not None:
+            self._count(progress, counts)
+
+    def _count(self, progress: "Progress", counts: "Counts") -> None:
+        """Write how far a loop has come, if that is a good deal further than the last time."""
+        if progress.path == counts.path:
+            self._told[counts.path] = counts.done
+            self._open.pop(counts.path, None)
+            return
+        self._open[counts.path] = counts
+        # Of the whole, the end of the loop tells.
+        if counts.done != counts.total and counts.done >= _next(self._told.get(counts.path, 0), counts.total):
+            self._told[counts.path] = counts.done
+            console.tell(f"{progress.since:8.2f}s  {one_line(counts.path)}: {counted(counts)}")
 
     def note(self, text: str) -> None:
         """Write a line of text."""
@@ -41,171 +75,71 @@ class Lines:
 
     def end(self, ended: "Ended") -> None:
         """Write the last line: the whole time."""
+        for path, counts in self._open.items():
+            if counts.done > self._told.get(path, 0):
+                console.tell(f"{ended.elapsed:8.2f}s  {one_line(path)}: {counted(counts)}")
         console.tell(f"{ended.elapsed:8.2f}s  {ended.state}")
+
+
+class Objects:
+    """One JSON object per event, for programs."""
+
+    def show(self, progress: "Progress") -> None:
+        """Write the object; fields that say nothing are left out."""
+        fields = {key: value for key, value in asdict(progress).items() if value not in (None, False)}
+        console.tell_object({"event": "step", **fields})
+
+    def note(self, text: str) -> None:
+        """Write a line of text, as an object."""
+        console.tell(text)
+
+    def end(self, ended: "Ended") -> None:
+        """Write the end of the run."""
+        console.tell_object({"event": "end", **asdict(ended)})
+
+
+def _is_shown(progress: "Progress", counts: "Counts") -> bool:
+    """Tell whether it is the loop itself, or among its first items."""
+    index = progress.path.removeprefix(f"{counts.path}[").partition("]")[0]
+    return progress.path == counts.path or (index.isdecimal() and int(index) < FOLD)
+
+
+def _next(done: int, total: int | None) -> int:
+    """Return how many items are done at the next line: another tenth, or 10, 20, 50, 100, 200 and so on."""
+    if total is not None:
+        return done + max(total // _STEPS, 1)
+    power: int = 10 ** max(len(str(done)) - 1, 1)
+    return next(step * power for step in (1, 2, 5, 10) if step * power > done)
 
 
 def line_of(progress: "Progress") -> str:
     """Return the text of one event."""
-    parts = [f"{'undo ' if progress.undo else ''}{_one_line(progress.path)}: {_state(progress)}"]
+    state = f"waiting for {one_line(progress.waiting_for)}" if progress.waiting_for else progress.state
+    parts = [f"{'undo ' if progress.undo else ''}{one_line(progress.path)}: {state}"]
+    if progress.counts is not None and progress.path == progress.counts.path:
+        parts.append(counted(progress.counts))
     if progress.attempt > 1:
-        parts.append(_attempt(progress))
+        parts.append(attempts(progress.attempt, progress.maximum_attempts))
     if progress.next_attempt:
         parts.append(f"in {progress.next_attempt:.1f}s")
     if progress.elapsed is not None:
         parts.append(f"{progress.elapsed:.2f}s")
     begins = progress.state in ("running", "waiting") and not progress.error
     if begins and progress.name != Path.of_id(progress.path).name:
-        parts.append(_one_line(progress.name))
+        parts.append(one_line(progress.name))
     text = ", ".join(parts)
-    return f"{text}: {_one_line(progress.error)}" if progress.error else text
-
-
-def _state(progress: "Progress") -> str:
-    return f"waiting for {_one_line(progress.waiting_for)}" if progress.waiting_for else progress.state
-
-
-def _attempt(progress: "Progress") -> str:
-    limit = f" of {progress.maximum_attempts}" if progress.maximum_attempts else ""
-    return f"attempt {progress.attempt}{limit}"
-
-
-def _one_line(text: str) -> str:
-    flat = console.plain(" ".join(text.split()))
-    return flat if len(flat) <= 300 else flat[:299] + "…"
-
-
-_MARKS = {
-    "running": ("cyan", "▶"), "waiting": ("cyan", "◷"), "retrying": ("yellow", "↻"),
-    "completed": ("green", "✓"), "failed": ("red", "✗"), "cancelled": ("yellow", "■"),
-    "skipped": ("dim", "○"), "terminated": ("red", "■"), "timed out": ("red", "✗"),
-}  # fmt: skip
-
-
-class Live:
-    """A table of steps that is redrawn in place."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live as RichLive
-
-        self._console = Console(stderr=True)
-        self._rows: dict[tuple[str, bool], tuple[Progress, float]] = {}
-        # While it is redrawn, only what fits; at the end, all of it.
-        self._whole = False
-        self._ended: Ended | None = None
-        self._live = RichLive(
-            get_renderable=self._table, console=self._console, refresh_per_second=8, redirect_stdout=False
-        )
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._whole = True
-        self._live.stop()
-
-    def show(self, progress: "Progress") -> None:
-        """Update the step's row."""
-        key = (progress.path, progress.undo)
-        begun = time.monotonic() if key not in self._rows else self._rows[key][1]
-        self._rows[key] = (progress, begun)
-
-    def note(self, text: str) -> None:
-        """Print a line above the table."""
-        self._live.console.print(console.plain(text), markup=False, highlight=False)
-
-    def end(self, ended: "Ended") -> None:
-        """Have the last row show the whole time."""
-        self._ended = ended
-
-    def _table(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, show_header=False, padding=(0, 1))
-        rows = list(self._rows.values())
-        hidden = 0 if self._whole else max(len(rows) - self._console.height + 4, 0)
-        if hidden:
-            table.add_row(Text(), Text(f"… {hidden} earlier", style="dim"))
-        for progress, begun in rows[hidden:]:
-            colour, mark = _MARKS[progress.state]
-            attempt = _attempt(progress) if progress.attempt > 1 else ""
-            table.add_row(
-                Text(mark, style=colour),
-                Text(_title(progress), overflow="ellipsis", no_wrap=True),
-                Text(_state(progress), style=colour, no_wrap=True),
-                Text(_elapsed(progress, begun), style="dim"),
-                Text(attempt, style="yellow"),
-                _last(progress),
-            )
-        if self._ended is not None:
-            colour, mark = _MARKS[self._ended.state]
-            table.add_row(
-                Text(mark, style=colour),
-                Text("total", style="bold"),
-                Text(self._ended.state, style=colour, no_wrap=True),
-                Text(f"{self._ended.elapsed:.1f}s", style="bold"),
-            )
-        return table
-
-
-def _title(progress: "Progress") -> str:
-    """Return a step's name: a child's below the child, and in an undo with the child's in front."""
-    name = _one_line(progress.name)
-    path = Path.of_id(progress.path)
-    if not progress.undo:
-        return "  " * path.depth + name
-    above = f"{_one_line(str(path.above))}/" if path.depth else ""
-    return f"undo {above}{name}"
-
-
-def _elapsed(progress: "Progress", begun: float) -> str:
-    if progress.state == "skipped":
-        return ""
-    return f"{time.monotonic() - begun if progress.elapsed is None else progress.elapsed:.1f}s"
-
-
-def _last(progress: "Progress") -> Any:
-    """Return what a row ends with: an error, how far it has come, or what it said of itself."""
-    from rich.text import Text
-
-    if progress.error:
-        return Text(_one_line(progress.error), style="red", overflow="ellipsis", no_wrap=True)
-    if progress.details is None:
-        return Text()
-    match progress.details:
-        case {"done": int(done), "total": int(total)} if 0 <= done <= total > 0:
-            return _bar(done, total, _figures(progress.details.get("unit")))
-        case {"done": int(done), "total": None}:
-            said = _figures(progress.details.get("unit"))(done)
-        case _:
-            said = _one_line(str(progress.details))
-    return Text(said, style="dim", overflow="ellipsis", no_wrap=True)
-
-
-def _bar(done: int, total: int, figures: Callable[[int], str]) -> Any:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    row = Table.grid(padding=(0, 1))
-    said = Text(f"{100 * done // total} % of {figures(total)}", style="dim", no_wrap=True)
-    row.add_row(ProgressBar(total=total, completed=done, width=20), said)
-    return row
-
-
-def _figures(unit: Any) -> Callable[[int], str]:
-    from rich.filesize import decimal
-
-    return decimal if unit == "bytes" else str
+    return f"{text}: {one_line(progress.error)}" if progress.error else text
 
 
 @contextmanager
-def view() -> Iterator[View]:
-    """Return the live view in a terminal, lines elsewhere."""
-    if sys.stderr.isatty():
-        with Live() as live:
+def view(tree: "Tree") -> Iterator[View]:
+    """Return the live view of a tree in a terminal, lines elsewhere, and objects where they are asked for."""
+    if console.tells_objects():
+        yield Objects()
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from pipeline_runner.cli.live import Live
+
+        with Live(tree) as live:
             yield live
     else:
         yield Lines()

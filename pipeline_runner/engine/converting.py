@@ -58,16 +58,20 @@ _FAILURES: tuple[Any, ...] = (
     "activity_task_failed_event_attributes",
     "activity_task_timed_out_event_attributes",
     "child_workflow_execution_failed_event_attributes",
+    "workflow_execution_failed_event_attributes",
 )
 _PROPERTIES: Any = "workflow_properties_modified_event_attributes"
+_STARTED: Any = "workflow_execution_started_event_attributes"
 _CHILD: Any = "start_child_workflow_execution_initiated_event_attributes"
 
 
 async def readable(converter: DataConverter, event: HistoryEvent) -> HistoryEvent:
-    """Decode, in place, the parts of an event that readers use: its summary, its error, a child's options."""
+    """Decode, in place, what readers of an event use: its summary, error, inputs, options and memo."""
     payloads = [event.user_metadata.summary] if event.HasField("user_metadata") else []
     if event.HasField(_CHILD):
         payloads += event.start_child_workflow_execution_initiated_event_attributes.input.payloads
+    if event.HasField(_STARTED):
+        payloads += event.workflow_execution_started_event_attributes.input.payloads
     if event.HasField(_PROPERTIES):
         payloads += event.workflow_properties_modified_event_attributes.upserted_memo.fields.values()
     for payload in payloads:

@@ -15,7 +15,6 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from pipeline_runner.core.paths import ROOT
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.converting import json_of, message_of, readable
 from pipeline_runner.engine.history.happenings import Connection, Happening, Unserved
@@ -48,14 +47,14 @@ class Follower:
         """
         self._client = client
         self._wait = wait
-        self._root = Watched(workflow_id, run_id, ROOT)
         self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[str, Watched] = {}
         self._lost = False
         self._unserved: set[str] = set()
-        self.reader = Reader(self._root)
+        self.reader = Reader(workflow_id, run_id)
         """What the histories have said so far."""
+        self._root = self.reader.root
 
     @property
     def run_id(self) -> str | None:
@@ -94,7 +93,10 @@ class Follower:
                 if watched is self._root or not isinstance(error, RPCError):
                     self._queue.put_nowait(error)
             finally:
-                self._watched.pop(key, None)
+                # Another attempt of a child has the same id.
+                if self._watched.get(key) is watched:
+                    del self._watched[key]
+                    _ = self._tasks.pop(key) if watched is not self._root else None
 
         self._watched[key] = watched
         self._tasks[key] = asyncio.create_task(run())
@@ -128,7 +130,7 @@ class Follower:
                 self._queue.put_nowait(told)
 
     def _emit(self, item: Item, *args: Any, **more: Any) -> None:
-        self._queue.put_nowait(self.reader.progress(item, *args, **more))
+        self._queue.put_nowait(self.reader.polled(item, *args, **more))
 
     async def _child_first(self, event: HistoryEvent) -> None:
         """Before a child's end is shown, have what happened in the child shown."""
@@ -174,23 +176,26 @@ class Follower:
         self._look_for_worker(described.raw_description)
         items = {item.activity_id: item for item in watched.items.values() if item.activity_id}
         for pending in described.raw_description.pending_activities:
-            item = items.get(pending.activity_id)
-            if item is None:
-                continue
-            details = await json_of(self._client.data_converter, pending.heartbeat_details.payloads)
-            item.attempt = max(pending.attempt, 1)
-            now = datetime.now(UTC)
-            if item.attempt > item.shown_attempt:
-                item.shown_attempt = item.attempt
-                message = await message_of(self._client.data_converter, pending.last_failure)
-                self._emit(item, "retrying", now, error=message, next_attempt=_until_next(pending, now))
-            elif not item.waits and _is_left_lying(pending, now):
-                item.waits = True
-                problem = f'no worker serves the task queue "{item.queue}"'
-                self._emit(item, "waiting", now, error=problem)
-                self._tell_unserved(item.queue)
-            elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED and details is not None:
+            if (item := items.get(pending.activity_id)) is not None:
+                await self._poll_activity(item, pending)
+
+    async def _poll_activity(self, item: Item, pending: PendingActivityInfo) -> None:
+        converter, now = self._client.data_converter, datetime.now(UTC)
+        item.attempt = max(pending.attempt, 1)
+        if item.attempt > item.shown_attempt:
+            item.shown_attempt = item.attempt
+            message = await message_of(converter, pending.last_failure)
+            self._emit(item, "retrying", now, error=message, next_attempt=_until_next(pending, now))
+        elif not item.waits and _is_left_lying(pending, now):
+            item.waits = True
+            self._emit(item, "waiting", now, error=f'no worker serves the task queue "{item.queue}"')
+            self._tell_unserved(item.queue)
+        elif pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED:
+            details = await json_of(converter, pending.heartbeat_details.payloads)
+            if details is not None:
                 self._emit(item, "running", now, details=details)
+            else:
+                self.reader.polled(item, "running", now)
 
     def _look_for_worker(self, described: DescribeWorkflowExecutionResponse) -> None:
         """Tell of a run that could go on, and that no worker takes."""

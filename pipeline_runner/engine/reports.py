@@ -16,7 +16,8 @@ from temporalio.exceptions import (
 from pipeline_runner.core.errors import ErrorInfo
 from pipeline_runner.core.state import Report, RunStatus
 from pipeline_runner.engine.follow import Follower
-from pipeline_runner.engine.history.happenings import Ended, Progress
+from pipeline_runner.engine.history.happenings import Ended
+from pipeline_runner.engine.history.node import Node
 from pipeline_runner.engine.workflow.outcomes import details_of, report_of
 
 UNDECODED = (KeyError, RuntimeError)
@@ -43,13 +44,11 @@ async def read_report(client: Client, workflow_id: str, run_id: str | None, pipe
         RPCError: The server refuses, or does not know the run.
     """
     follower = Follower(client, workflow_id, run_id, wait=False)
-    steps: dict[str, str] = {}
     end: str | None = None
     async for event in follower.events():
         if isinstance(event, Ended):
             end = event.state
-        elif isinstance(event, Progress) and not event.undo and "/" not in event.path:
-            steps[event.path] = event.state
+    steps = _statuses(follower.reader.tree.root)
     if end == "completed" and follower.reader.report is not None:
         return with_attempts(follower.reader.report, follower)
     if end is None or end == "completed":
@@ -60,6 +59,13 @@ async def read_report(client: Client, workflow_id: str, run_id: str | None, pipe
     if found is None:
         return without_report(cause, pipeline, acted=follower.reader.has_acted, steps=steps)
     return with_attempts(found, follower)
+
+
+def _statuses(run: Node) -> dict[str, str]:
+    """Return the statuses of the steps of a run's own list, as far as its history tells them."""
+    known = ((node.label, node.state) for node in run.children.values())
+    told = {"undone": "completed", "terminated": "running", "timed out": "running"}
+    return {name: told.get(state, state) for name, state in known if state not in ("pending", "passed")}
 
 
 async def cause_of(handle: WorkflowHandle[Any, Any]) -> BaseException | None:

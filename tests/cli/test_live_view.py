@@ -1,10 +1,13 @@
 """The live view, in a terminal of the test's own."""
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 from tests.cli.command import assert_nothing_left, environment
@@ -12,13 +15,21 @@ from tests.cli.test_run_command import EFFECTS, PIPELINE, arguments
 from tests.fileserver import PIECE, FileServer
 
 
-def in_terminal(folder: Path, *args: str) -> tuple[int, str, str]:
-    """Run the command with standard error on a terminal; return code, output and what it shows."""
+def in_terminal(folder: Path, *args: str, resize: str = "", **more: str) -> tuple[int, str, str]:
+    """Run the command with standard error on a terminal; return code, output and what it shows.
+
+    Args:
+        folder: Where it runs.
+        args: Its arguments.
+        resize: When this is shown, the terminal shrinks to 40 columns.
+        more: Environment variables.
+    """
     ours, theirs = pty.openpty()
+    _set_columns(ours, 100)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline_runner", *args],
         cwd=folder,
-        env=environment(folder, TERM="xterm-256color", COLUMNS="100", LINES="30"),
+        env=environment(folder, TERM="xterm-256color", **more),
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=theirs,
@@ -29,11 +40,18 @@ def in_terminal(folder: Path, *args: str) -> tuple[int, str, str]:
     try:
         while chunk := os.read(ours, 4096):
             shown += chunk
+            if resize and resize.encode() in shown:
+                _set_columns(ours, 40)
+                shown, resize = b"", ""
     except OSError:
         pass  # Linux says so when the other end is closed
     os.close(ours)
     out, _ = process.communicate(timeout=60)
     return process.returncode, out, shown.decode()
+
+
+def _set_columns(terminal: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
 
 
 def last_frame(shown: str) -> list[str]:
@@ -48,7 +66,7 @@ def test_a_terminal_shows_steps_states_attempts_and_undo(tmp_path: Path) -> None
     assert (code, out) == (1, "")
     assert "\x1b[" in shown
     lines = last_frame(shown)
-    assert any(re.search(r"✓ +open the shop +completed +\d+\.\ds", line) for line in lines)
+    assert any(re.search(r"↩ +open the shop +undone +\d+\.\ds", line) for line in lines)
     assert any(re.search(r"✗ +sell 1 +failed +\d+\.\ds +b is out of order", line) for line in lines)
     assert any(re.search(r"✓ +undo open the shop +completed +\d+\.\ds +attempt 2", line) for line in lines)
     assert any(re.search(r"✗ +total +failed +\d+\.\ds$", line) for line in lines)
@@ -88,7 +106,7 @@ def test_skipped_steps_are_shown_and_an_undone_step_has_its_childs_name_in_front
         r"^ (.)  (the child|  make.* it|never|stop|undo inner/make.* it|total) +(\w+)", last, re.MULTILINE
     )
     assert [(mark, state) for mark, _, state in rows[-6:]] == [
-        ("✓", "completed"), ("✓", "completed"), ("○", "skipped"), ("✗", "failed"), ("✓", "completed"), ("✗", "failed"),
+        ("✓", "completed"), ("↩", "undone"), ("○", "skipped"), ("✗", "failed"), ("✓", "completed"), ("✗", "failed"),
     ]  # fmt: skip
     assert rows[-2][1].startswith("undo inner/make")
 
@@ -125,3 +143,40 @@ def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
     finally:
         del os.environ["NO_COLOR"]
     assert "\x1b[" not in plain
+
+
+NESTED = """
+name: nested
+steps:
+  - {id: nap, wait: 1s}
+  - id: work
+    parallel:
+      left:
+        - id: many
+          for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+          max_concurrency: 4
+          activity: effect.do
+          with: {log: LOG, name: "{{ item }}"}
+          compensate: none
+      right: [{id: one, activity: effect.do, with: {log: LOG, name: one}, compensate: none}]
+  - {id: stop, fail: {message: enough}}
+"""
+
+
+def test_a_terminal_that_shrinks_without_colours_shows_a_narrow_tree(tmp_path: Path) -> None:
+    (tmp_path / "nested.yaml").write_text(NESTED.replace("LOG", str(tmp_path / "log")))
+    code, _, shown = in_terminal(tmp_path, "nested.yaml", *EFFECTS, resize="nap", NO_COLOR="1")
+    assert code == 1
+    assert not re.search(r"\x1b\[(\d+;)*[349]\d(;\d+)*m", shown), "no colours"
+    lines = last_frame(shown)
+    tree = [re.sub(r" +\d+\.\ds", "", line) for line in lines]
+    assert tree[-10:-2] == [
+        "✓ nap",
+        "✓ work",
+        "✓  left",
+        "✓   many 12/12",
+        "✓  right",
+        "✓   one",
+        "✗ stop",
+        "✗ total failed",
+    ]

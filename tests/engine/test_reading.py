@@ -15,10 +15,9 @@ from temporalio.client import WorkflowHistory
 from pipeline_runner.cli.following import follow
 from pipeline_runner.cli.progress import line_of
 from pipeline_runner.cli.session import Interrupts, Target
-from pipeline_runner.core.paths import ROOT
 from pipeline_runner.core.state import WAITING_MEMO
 from pipeline_runner.engine.history.happenings import Progress
-from pipeline_runner.engine.history.reading import Reader, Watched
+from pipeline_runner.engine.history.reading import Reader
 from pipeline_runner.engine.reports import read_report
 from tests.conftest import Pipelines
 from tests.engine.scenarios import FOLDER
@@ -32,9 +31,8 @@ def recorded(name: str) -> Iterator[HistoryEvent]:
 
 def lines_of(events: Iterator[HistoryEvent]) -> list[str]:
     """What a pipe shows of a history, without the times."""
-    watched = Watched("w", None, ROOT)
-    reader = Reader(watched)
-    told = [each for event in events for each in reader.take(watched, event)]
+    reader = Reader("w", None)
+    told = [each for event in events for each in reader.take(reader.root, event)]
     lines = [line_of(each) for each in told if isinstance(each, Progress)]
     return [re.sub(r", \d+\.\d\ds", "", line) for line in lines]
 
@@ -45,7 +43,8 @@ def test_a_recorded_run_of_every_scope_gives_lines_with_paths() -> None:
         *["undo tried.b: running", "undo tried.b: completed", "undo tried.a: running"],
         *["undo tried.a: completed", "tried.catch[0].c: running", "tried.catch[0].c: completed"],
         # Its timer is of a version that wrote names without paths.
-        *["both.left.d: running", "rest: waiting", "both.left.d: completed", "rest: completed"],
+        *["both.left.d: running", "both.right.rest: waiting", "both.left.d: completed"],
+        "both.right.rest: completed",
         *["both.right.child: running", "both.right.child: completed"],
         *["each[0].e: running", "each[1].e: running", "each[0].e: completed"],
         *["each[2].e: running", "each[1].e: completed", "each[2].e: completed"],
@@ -93,17 +92,29 @@ KEEPS = pipeline(
   - id: both
     parallel:
       left: [{{id: nap, wait: 10ms}}]
-      right: [{{id: rest, name: "have a rest", wait: 10ms}}]
-"""
+      right:
+        - {{id: never, name: "not now", when: inputs.now, activity: effect.do, with: {{log: LOG, name: n}},
+           compensate: none}}
+        - {{id: rest, name: "have a rest", wait: 10ms}}
+  - id: child
+    pipeline: ./c.yaml
+  - id: many
+    for_each: inputs.items
+    activity: effect.do
+    with: {{log: LOG, name: "{{{{ item }}}}"}}
+    compensate: none
+""",
+    "inputs: {now: {type: boolean, default: false}, items: {type: array, items: {type: string}}}\n",
 )
 
 
-async def test_a_run_that_completes_and_leaves_something_is_dirty(
+async def test_a_run_of_nested_scopes_on_a_pipe_which_completes_and_leaves_something(
     pipelines: Pipelines, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "then: fail" in KEEPS
+    bundle = pipelines.bundle(KEEPS, c=pipeline(f"  - {do('x')}\n"))
     async with pipelines.worker():
-        handle = await pipelines.start(pipelines.bundle(KEEPS))
+        handle = await pipelines.start(bundle, items=list("abcdefghijk"))
         here = Target(settings={"target_host": "unused"}, embedded=None)
         assert await follow(pipelines.client, handle, Interrupts(), here, cancels=True) == 3
     screen = capsys.readouterr()
@@ -114,9 +125,14 @@ async def test_a_run_that_completes_and_leaves_something_is_dirty(
         "undo tried.a: running",
         "undo tried.a: failed: a cannot be undone",
         "both.left.nap: waiting",
+        "both.right.never: skipped",
         "both.right.rest: waiting, have a rest",
         "both.left.nap: completed",
         "both.right.rest: completed",
+        *["child: running", "child/x: running", "child/x: completed", "child: completed"],
+        *(f"many[{k}]: {state}" for k in range(8) for state in ("running", "completed")),
+        *["many: 8 of 11 done, 1 running", "many: 9 of 11 done", "many: 10 of 11 done"],
+        "many: completed, 11 of 11 done",
         "completed",
         "  UNDO FAILED: tried.a: a cannot be undone [Stuck]",
         "dirty: effects of the run remain, or may remain",
@@ -124,6 +140,7 @@ async def test_a_run_that_completes_and_leaves_something_is_dirty(
     assert screen.out == "null\n"
     report = await read_report(pipelines.client, handle.id, handle.run_id, "p")
     assert (report.status, report.dirty) == ("completed", True)
+    assert report.steps == {"tried": "caught", "both": "completed", "child": "completed", "many": "completed"}
     assert [(record.path, record.state, record.attempts) for record in report.undo] == [
         ("tried.a", "failed", 1)
     ]

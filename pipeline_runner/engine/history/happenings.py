@@ -8,6 +8,20 @@ End = Literal["completed", "failed", "cancelled", "terminated", "timed out"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What has become of the items of a loop."""
+
+    path: str
+    """The loop's path."""
+    total: int | None
+    """None: how many there are is not known."""
+    done: int
+    """Items that have ended well; those that were skipped are among them."""
+    running: int
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """Something happened to a step, or to its undo."""
 
@@ -28,6 +42,8 @@ class Progress:
     """The last heartbeat's details, while it runs."""
     waiting_for: str | None = None
     """What a waiting step waits for, unless it is a time: an event, people, a worker."""
+    counts: Counts | None = None
+    """Of the outermost loop with many items that the step is in."""
     next_attempt: float | None = None
     """Seconds until the next attempt, while it waits for that."""
 

@@ -69,4 +69,4 @@ class Attempts:
         frame = turn.scope.frame
         if frame.until is None:
             frame.until = after(calls.backoff(retry, frame.attempt))
-        await self._gate.pause(turn.scope.cancel, frame.until, f"retry of {name}")
+        await self._gate.pause(turn.scope.cancel, frame.until, f"retry of {turn.path.titled(name)}")

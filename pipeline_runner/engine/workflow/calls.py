@@ -218,7 +218,7 @@ def history_is_full() -> bool:
 
 async def retried(
     call: ChildCall,
-    name: str,
+    title: str,
     run: Callable[[], Awaitable[T]],
     *,
     failed: Callable[[FailureError, Ending], Exception],
@@ -228,7 +228,7 @@ async def retried(
 
     Args:
         call: The child, with its retry policy.
-        name: Its name, for the summary of a timer.
+        title: Its path and its name, for the summary of a timer.
         run: Runs it once.
         failed: Records the failure of an attempt, and returns the error to raise if it was the last one.
         pause: Waits for the timer between two attempts.
@@ -247,7 +247,7 @@ async def retried(
                 or not may_retry(call.retry, ending.type, attempt, final=ending.non_retryable)
             ):
                 raise final from None
-        await pause(timer(backoff(call.retry, attempt), f"retry of {name}"))
+        await pause(timer(backoff(call.retry, attempt), f"retry of {title}"))
         attempt += 1
 
 

@@ -79,7 +79,7 @@ class Loops:
                 if _is_met(step, until, scope):
                     return frame.last
             assert frame.until is not None
-            await self._gate.pause(scope.cancel, frame.until, f"pause of {step.id}")
+            await self._gate.pause(scope.cancel, frame.until, f"pause of {scope.path_of(step)}")
             frame.until = None
             await self._gate.pass_(scope.cancel)
 

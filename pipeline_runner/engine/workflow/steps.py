@@ -288,7 +288,11 @@ class Steps:
             entry.outcome = "uncertain"
 
         return await calls.retried(
-            call, name, lambda: self._child_once(turn, prepared, entry), failed=failed, pause=pause
+            call,
+            path.titled(name),
+            lambda: self._child_once(turn, prepared, entry),
+            failed=failed,
+            pause=pause,
         )
 
     async def _child_once(self, turn: Turn, prepared: calls.PreparedChild, entry: UndoEntry) -> Any:

@@ -205,7 +205,7 @@ class Undo:
 
         await calls.retried(
             call,
-            f"undo {entry.name}",
+            path.undo().titled(entry.name),
             run,
             failed=lambda _, ending: self._failed(ending, path),
             pause=lambda timer: timer,
