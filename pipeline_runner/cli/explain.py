@@ -1,4 +1,4 @@
-"""Explain a rule of the checker; without one, list them all."""
+"""Explain a rule of the checker, or list all rules."""
 
 import argparse
 from itertools import groupby
@@ -11,7 +11,7 @@ from pipeline_runner.language import rules
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("rule", nargs="?", metavar="RULE", help="its id, as messages have it in brackets")
+    parser.add_argument("rule", nargs="?", metavar="RULE", help="the id at the end of a message, in brackets")
 
 
 def execute(args: argparse.Namespace) -> ExitCode:

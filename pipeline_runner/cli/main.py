@@ -28,7 +28,7 @@ COMMANDS = {
     "watch": "follow a run to its end, and resume it if it was interrupted",
     "cancel": "cancel a run and undo what it has done",
     "terminate": "end a run at once, without undo",
-    "undo": "undo what an ended run has left done",
+    "undo": "undo an ended run: everything, or what is left",
     "worker": "serve runs, pipelines by name, and activities until stopped",
     "server": "run the embedded Temporal server and its web UI, with a worker",
     "activities": "list the activities that steps can use",

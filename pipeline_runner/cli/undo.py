@@ -1,7 +1,7 @@
-"""Undo what an ended run has left done: of a completed run everything, else what is left.
+"""Undo an ended run: everything if it completed, otherwise what is left.
 
-The undo is a run of its own. It uses the values that were recorded when the steps ran, and what was undone
-before is not undone again. The exit code is 0 if nothing is left, and 3 otherwise.
+The undo is a separate run. It uses the values that were recorded when the steps ran. Steps that are already
+undone are not undone again. The exit code is 0 if nothing is left, and 3 otherwise.
 """
 
 import argparse

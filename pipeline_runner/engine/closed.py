@@ -82,7 +82,7 @@ async def read_state(client: Client, workflow_id: str, run_id: str) -> RunState:
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     if reading.bundle is None or reading.state is None:
         raise UnreadableRunError(
-            f'what the run "{workflow_id}" has done is not in its history: it did nothing, it is no run of a'
+            f'what the run "{workflow_id}" has done is not in its history: it did nothing, is not a run of a'
             " pipeline, or another version of pipeline-runner ran it"
         ) from result.replay_failure
     # The SDK gives a replay a task queue of its own.

@@ -53,7 +53,7 @@ def items_of(for_each: str | list[Any], names: dict[str, Any]) -> list[Any]:
     """
     value = evaluate(for_each, names) if isinstance(for_each, str) else render(for_each, names)
     if not isinstance(value, list):
-        raise ExpressionError(f"for_each must be a list, and is {shown(value)}")
+        raise ExpressionError(f"for_each must be a list, not {shown(value)}")
     items: list[Any] = without_secrets(value)
     return items
 

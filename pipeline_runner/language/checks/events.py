@@ -35,7 +35,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
 def _name(document: Document, node: Scalar, name: str) -> Iterator[Diagnostic]:
     for prefix, owner in _RESERVED.items():
         if name.startswith(prefix):
-            message = f'nobody can send the event "{name}": signals that begin with "{prefix}" are {owner}\'s'
+            reserved = f'signals that begin with "{prefix}" are reserved for {owner}'
+            message = f'nobody can send the event "{name}": {reserved}'
             help_ = f'choose another name, such as "{rest}"' if (rest := name.removeprefix(prefix)) else None
             yield document.source.diagnostic(node.span, "event-name", message, help_)
 
