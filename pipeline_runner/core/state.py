@@ -159,8 +159,10 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     open: dict[str, "Frame"] = {}
     """The open scopes inside the step: ``steps``, a branch, an item, a repetition or an arm by its index,
     or ``catch``."""
+    begun: int = 0
+    """How many items or branches have begun; they begin in order."""
     outputs: dict[str, Any] = {}
-    """The outputs of the items or branches that have completed."""
+    """The outputs of the items or branches that have completed, if anybody reads them."""
     failures: list[str] = []
     """The items or branches that have failed, where the others go on."""
     first_failure: Failure | None = None
@@ -184,7 +186,7 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Forget what is open inside the step."""
         self.open, self.outputs, self.failures = {}, {}, []
         self.first_failure = self.undoing = self.since = self.until = self.last = None
-        self.index = 0
+        self.index = self.begun = 0
 
 
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):

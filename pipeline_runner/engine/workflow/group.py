@@ -33,6 +33,7 @@ class Group:
         *,
         fail_fast: bool,
         name_of: Callable[[str], str] = str,
+        keep: bool = True,
     ) -> None:
         """Prepare a group.
 
@@ -42,6 +43,7 @@ class Group:
             body: Runs one of the keys, in its own scope, and returns its output.
             fail_fast: Whether the first failure cancels the others.
             name_of: Returns the name of a key in an error.
+            keep: Whether anybody wants the outputs.
         """
         self._gate = gate
         self._scope = scope
@@ -49,6 +51,7 @@ class Group:
         self._body = body
         self._fail_fast = fail_fast
         self._name_of = name_of
+        self._keep = keep
         self._cancel = CancelScope(scope.cancel)
         self._waiting: list[str] = []
         """Keys that have not begun, or that the previous run of the chain has begun; the next one is last."""
@@ -61,7 +64,7 @@ class Group:
         """Run everything that has not completed, with a limit on how many run at a time.
 
         Returns:
-            The outputs by key.
+            The outputs by key, if they are kept.
 
         Raises:
             StepError: The first error, after all have ended. If others went on, it names those that failed.
@@ -69,8 +72,10 @@ class Group:
         """
         frame = self._frame
         # What is open continues before others begin.
-        begun = {*frame.open, *frame.outputs, *frame.failures}
-        self._waiting = [key for key in keys if key not in begun][::-1]
+        if not frame.begun:
+            # The state of an older version does not say so.
+            frame.begun = len(frame.open) + len(frame.outputs) + len(frame.failures)
+        self._waiting = [*keys[frame.begun :]][::-1]
         self._waiting += [key for key in keys if key in frame.open][::-1]
         self._tasks = min(limit, len(self._waiting))
         try:
@@ -119,10 +124,15 @@ class Group:
 
     async def _run_next(self, *, outermost: bool) -> None:
         key = self._waiting.pop()
-        frame = self._frame.open.setdefault(key, Frame())
+        frame = self._frame.open.get(key)
+        if frame is None:
+            frame = self._frame.open[key] = Frame()
+            self._frame.begun += 1
         around = replace(self._scope, cancel=self._cancel, outermost=outermost)
         try:
-            self._frame.outputs[key] = await self._body(key, around.inside(frame, around.path))
+            output = await self._body(key, around.inside(frame, around.path))
+            if self._keep:
+                self._frame.outputs[key] = output
         except StepError as error:
             if self._fail_fast or self._cancel.requested:
                 raise

@@ -10,6 +10,7 @@ from pipeline_runner.core.state import Frame, StepResult
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.group import Group
 from pipeline_runner.engine.workflow.limits import limit_of, within
+from pipeline_runner.engine.workflow.liveness import Liveness
 from pipeline_runner.engine.workflow.scopes import Scope, Turn
 from pipeline_runner.engine.workflow.step_errors import StepError, named
 from pipeline_runner.engine.workflow.values import holds, items_of, later
@@ -22,17 +23,19 @@ Taking = Callable[[Turn], Awaitable[StepResult]]
 class Loops:
     """Runs the loops of one run. The frame of the enclosing list holds their state."""
 
-    def __init__(self, take: Taking, gate: Gate, work: Work) -> None:
+    def __init__(self, take: Taking, gate: Gate, work: Work, liveness: Liveness) -> None:
         """Prepare to run loops.
 
         Args:
             take: Runs one turn of a loop.
             gate: The run's.
             work: Counts the run's computation.
+            liveness: Says whose outputs are read.
         """
         self._take = take
         self._gate = gate
         self._work = work
+        self._liveness = liveness
 
     async def run(self, step: Step, scope: Scope) -> Any:
         """Run a loop within its time limit, and return its output.
@@ -49,7 +52,8 @@ class Loops:
 
         return await within(limit_of(step), scope, run)
 
-    async def _for_each(self, step: Step, scope: Scope) -> list[Any]:
+    async def _for_each(self, step: Step, scope: Scope) -> list[Any] | None:
+        """Run a step for each item; the output is None where nobody reads it."""
         path = scope.path_of(step)
         assert step.for_each is not None
         try:
@@ -65,10 +69,15 @@ class Loops:
 
         keys = [str(index) for index in range(len(items))]
         group = Group(
-            self._gate, scope, run, fail_fast=step.fail_fast, name_of=lambda key: f"{step.id}[{key}]"
+            self._gate,
+            scope,
+            run,
+            fail_fast=step.fail_fast,
+            name_of=lambda key: f"{step.id}[{key}]",
+            keep=self._liveness.is_read(step),
         )
         outputs = await group.run(keys, limit=step.max_concurrency or 1)
-        return [outputs[key] for key in keys]
+        return [outputs[key] for key in keys] if self._liveness.is_read(step) else None
 
     async def _until(self, step: Step, until: Until, scope: Scope) -> Any:
         """Repeat a step. The frame holds the end of a pause if there is one."""

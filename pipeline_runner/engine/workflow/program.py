@@ -10,10 +10,10 @@ import msgspec
 from temporalio.api.common.v1 import Payload
 
 from pipeline_runner.core import model
-from pipeline_runner.core.expressions.parsing import ExpressionError, references, strings_in
 from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
 from pipeline_runner.core.scope import STEP_KEYS
 from pipeline_runner.core.state import ScopeLog
+from pipeline_runner.engine.workflow.liveness import Liveness, heads
 
 _JSON = {"encoding": b"json/plain"}
 
@@ -29,6 +29,7 @@ class Program:
         self.bundle = bundle
         self.data = data
         self._children: dict[str, Payload] = {}
+        self._liveness = {key: Liveness(pipeline) for key, pipeline in bundle.pipelines.items()}
 
     @property
     def root(self) -> Pipeline:
@@ -56,6 +57,10 @@ class Program:
     def step(self, pipeline: str, step_id: str) -> Step:
         """Return a step, by the key of its pipeline and its id."""
         return self._steps[pipeline, step_id]
+
+    def liveness(self, pipeline: str) -> Liveness:
+        """Return what is read of the results of a pipeline's steps, by the key of the pipeline."""
+        return self._liveness[pipeline]
 
     def child_payload(self, key: str) -> Payload:
         """Return the encoded bundle of a child: that pipeline and everything that it can reach."""
@@ -147,15 +152,7 @@ def _children(pipeline: Pipeline) -> list[str]:
 
 
 def _references(action: model.ActivityCall | ChildCall) -> frozenset[tuple[str, ...]]:
-    return frozenset(head for text in strings_in(msgspec.to_builtins(action)) for head in _heads(text))
-
-
-def _heads(text: str) -> list[tuple[str, ...]]:
-    try:
-        return [reference.path[:2] for reference in references(text)]
-    except ExpressionError:
-        # The checker refuses it; at run time it is the undo's own error.
-        return []
+    return frozenset(head[:2] for head in heads(action))
 
 
 @lru_cache(maxsize=64)

@@ -326,6 +326,7 @@ class Run:
         """Continue as new, unless the state is too large for that."""
         if self._cause is not None:
             self._state.failure = preserved(self._cause)
+        self._program.liveness(self._log.pipeline).prune(self._state)
         options = Options(child=self._as_child, continued=self._state)
         payloads = [encoded({}), self._program.payload, encoded(options)]
         if sum(payload.ByteSize() for payload in payloads) > LIMIT:

@@ -82,7 +82,7 @@ class Steps:
         self._undo = undo
         self._work = work
         self._entries = Entries(program, state)
-        self._loops = Loops(self._turn, gate, work)
+        self._loops = Loops(self._turn, gate, work, program.liveness(state.log.pipeline))
         attempts = Attempts(undo, gate)
         self._nested = Nested(self.sequence, gate, self._entries, attempts)
         self.cancelled_children: dict[str, Report] = {}
