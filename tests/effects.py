@@ -32,10 +32,12 @@ def lines(log: str | Path) -> list[str]:
 
 @activity.defn(name="effect.do")
 async def do(given: dict[str, Any]) -> dict[str, Any]:
-    """Do something named, and then what ``then`` says: nothing, fail, or hang."""
+    """Do something named, and then what ``then`` says: nothing, fail, or hang; fail while ``blocker`` exists."""
     log, name, then = given["log"], given["name"], given.get("then", "")
     if name == given.get("at"):
         then = given["mode"]
+    if "blocker" in given and Path(given["blocker"]).exists():
+        raise ApplicationError(f"{name} is blocked", type="Blocked", non_retryable=True)
     if then == "fail":
         raise ApplicationError(f"{name} is out of order", type="Broken", non_retryable=True)
     if then == "die":
@@ -46,6 +48,8 @@ async def do(given: dict[str, Any]) -> dict[str, Any]:
         raise ApplicationError(f"{name} broke down", type="Broken", non_retryable=True)
     if then == "hang":
         await asyncio.sleep(3600)
+    while "hangs_while" in given and Path(given["hangs_while"]).exists():
+        await asyncio.sleep(0.02)
     if then == "die-after":
         os._exit(9)
     await asyncio.sleep(given.get("seconds", 0))

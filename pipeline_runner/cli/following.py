@@ -31,6 +31,7 @@ from pipeline_runner.core.state import Report, UndoRecord
 from pipeline_runner.engine.client import ANSWER, UnreachableError, unreachable
 from pipeline_runner.engine.follow import Follower
 from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
+from pipeline_runner.engine.history.reading import Reader
 from pipeline_runner.engine.reports import UNDECODED, with_attempts, with_details
 from pipeline_runner.engine.workflow.outcomes import report_of
 from pipeline_runner.engine.workflow.payloads import is_plain
@@ -38,6 +39,7 @@ from pipeline_runner.engine.workflow.payloads import is_plain
 _LINES = 10
 """Lines of each stream of a failed program that are printed, of these characters at most."""
 _WIDTH = 300
+_KEPT = "on_failure: keep: nothing was undone, and the effects of the run remain"
 _QUERY_TIMEOUT = 5.0
 _ENCODED = "encoded: pass the codec of its worker with --codec"
 _PATIENCE = 3.0
@@ -57,7 +59,7 @@ async def follow(
     *,
     cancels: bool,
     report_file: str | None = None,
-    prints: bool = True,
+    undoes: str | None = None,
 ) -> ExitCode:
     """Follow a run to its end and tell how it went.
 
@@ -68,7 +70,7 @@ async def follow(
         where: The server.
         cancels: Whether the first signal cancels the run.
         report_file: Where the report goes, as JSON.
-        prints: Whether the output of a run that completes is printed.
+        undoes: The workflow id of the run that it undoes by hand; None: it is no such run.
     """
     if page := where.page(handle.id, handle.run_id):
         console.tell(f"web UI: {page}")
@@ -77,7 +79,8 @@ async def follow(
         with view(follower.reader.tree) as shown:
             await _follow(client, where, follower, handle, shown, caught, cancels=cancels)
         async with asyncio.timeout(ANSWER):
-            code = await _tell(client, handle, follower, report_file, prints=prints)
+            code = await _tell(client, handle, follower, report_file, undoes=undoes is not None)
+        _tell_remedy(where, undoes or handle.id, code, follower.reader)
     except _Detached:
         _say_goodbye(handle.id, where, cancels=cancels)
         leave_within(_PATIENCE, ExitCode.DETACHED)
@@ -192,7 +195,7 @@ async def _tell(
     follower: Follower,
     report_file: str | None,
     *,
-    prints: bool = True,
+    undoes: bool = False,
 ) -> ExitCode:
     """Print the outcome of a run that has ended."""
     last = client.get_workflow_handle(handle.id, run_id=_last_run(handle, follower), result_type=RawValue)
@@ -209,15 +212,17 @@ async def _tell(
         else:
             return _tell_other(cause, follower)
         report = with_details(with_attempts(report, follower), cause)
+        follower.reader.report = report
         _write_report(report, report_file)
         return _tell_failure(report)
     except UNDECODED:
         raise CommandError(f"the run has ended, but its outcome is {_ENCODED}", ExitCode.FAILED) from None
-    report = follower.reader.report or (await _query(last) if report_file else None)
+    report = follower.reader.report or (await _query(last) if report_file and not undoes else None)
     if report is not None:
         report = with_attempts(report, follower)
         _write_report(report, report_file)
-    if not prints:
+    if undoes:
+        _write_report(with_attempts(msgspec.convert(value, Report), follower), report_file)
         console.tell("undone")
         return ExitCode.OK
     try:
@@ -248,6 +253,17 @@ def _output(payload: Payload) -> Any:
 
 def _last_run(handle: WorkflowHandle[Any, Any], follower: Follower) -> str | None:
     return follower.run_id or handle.run_id
+
+
+def _tell_remedy(where: Target, run: str, code: ExitCode, read: Reader) -> None:
+    """Say what to do about the effects of a run that has ended."""
+    if read.report is not None and read.report.kept:
+        console.tell(
+            f"to go on where it stopped: {where.command('resume', run)}\n"
+            f"to undo what it has done: {where.command('undo', run)}"
+        )
+    elif code is ExitCode.DIRTY:
+        console.tell(f"to undo what is left: {where.command('undo', run)}")
 
 
 async def _query(handle: WorkflowHandle[Any, Any]) -> Report | None:
@@ -289,7 +305,7 @@ def _tell_failure(report: Report) -> ExitCode:
     if report.omitted:
         console.tell(f"  and {report.omitted} more that were undone")
     if report.kept:
-        console.tell("on_failure: keep: nothing was undone, and the effects of the run remain")
+        console.tell(_KEPT)
     if report.dirty:
         console.tell("dirty: effects of the run remain, or may remain")
         return ExitCode.DIRTY

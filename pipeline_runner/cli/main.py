@@ -27,6 +27,7 @@ COMMANDS = {
     "list": "list runs, newest first",
     "watch": "follow a run to its end, and resume it if it was interrupted",
     "cancel": "cancel a run and undo what it has done",
+    "resume": "go on with a run that failed or was terminated",
     "terminate": "end a run at once, without undo",
     "undo": "undo an ended run: everything, or what is left",
     "worker": "serve runs, pipelines by name, and activities until stopped",

@@ -91,7 +91,7 @@ async def undo_and_follow(
     except TooLargeError as error:
         raise CommandError(str(error), ExitCode.FAILED) from None
     console.tell(f"undoing {run}: {undoing.id}")
-    code = await follow(client, undoing, caught, where, cancels=False, report_file=report_file, prints=False)
+    code = await follow(client, undoing, caught, where, cancels=False, report_file=report_file, undoes=run)
     return ExitCode.DIRTY if code is ExitCode.FAILED else code
 
 

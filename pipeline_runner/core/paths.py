@@ -189,6 +189,11 @@ class Path:
         return replace(self, levels=self.levels[-1:])
 
     @property
+    def head(self) -> str:
+        """The id of the step of the pipeline's own list that the path is, or is in."""
+        return self.levels[0].segments[0].name
+
+    @property
     def depth(self) -> int:
         """How many runs there are above the innermost one."""
         return len(self.levels) - 1

@@ -189,6 +189,14 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.index = self.begun = 0
 
 
+class Stop(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Where the forward work of a run has ended, for somebody who resumes it."""
+
+    frame: Frame
+    records: int
+    """How many undos the report had then: those of errors that were caught, and of attempts."""
+
+
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The state of a run that goes on in a new run of the same chain."""
 
@@ -213,6 +221,12 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The frame of the list of steps that is under way; None: none of its scopes is open."""
     by_hand: bool = False
     """Whether the run does nothing but undo the log of another one that has ended."""
+    stopped: Stop | None = None
+    """None: its forward work has not ended, or was complete."""
+    undo_first: int | None = None
+    """Index of the step to which a resumed run goes back: it and those after it are undone first."""
+    children: "dict[str, Continuation]" = {}
+    """Where the children of a resumed run go on, by the path of their step."""
 
 
 class Options(Struct, frozen=True, kw_only=True):

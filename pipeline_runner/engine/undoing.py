@@ -66,18 +66,8 @@ async def undoing(client: Client, description: WorkflowExecutionDescription) -> 
         UnreadableRunError: What it has done cannot be worked out.
         RPCError: The server refuses.
     """
-    info = description.raw_description.workflow_execution_info
-    undoes = (description.id, description.run_id)
-    prefix = fitting_id(f"{_PREFIX}{description.id}:{info.first_run_id or description.run_id}")
-    newest, number = (client.get_workflow_handle(description.id), description), 1
-    while True:
-        workflow_id = prefix if number == 1 else f"{prefix}#{number}"
-        try:
-            newest = await find(client, workflow_id)
-        except LookupError:
-            break
-        number += 1
-    handle, last = newest
+    undo, workflow_id = await newest_undo(client, description)
+    last = undo or description
     read = await read_state(client, last.id, last.run_id)
     program = program_of(read.bundle)
     await _complete(client, program, read.state.log, read.children)
@@ -86,9 +76,34 @@ async def undoing(client: Client, description: WorkflowExecutionDescription) -> 
         program=program,
         log=read.state.log,
         state=read.state,
-        undoes=undoes,
-        open=handle if is_open(last) else None,
+        undoes=(description.id, description.run_id),
+        open=client.get_workflow_handle(last.id, run_id=last.run_id, result_type=RawValue)
+        if is_open(last)
+        else None,
     )
+
+
+async def newest_undo(
+    client: Client, description: WorkflowExecutionDescription
+) -> tuple[WorkflowExecutionDescription | None, str]:
+    """Find the run that was the last to undo another one by hand.
+
+    Returns:
+        That run, None if there is none; and the workflow id of the next one.
+
+    Raises:
+        RPCError: The server refuses.
+    """
+    info = description.raw_description.workflow_execution_info
+    prefix = fitting_id(f"{_PREFIX}{description.id}:{info.first_run_id or description.run_id}")
+    newest, number = None, 1
+    while True:
+        workflow_id = prefix if number == 1 else f"{prefix}#{number}"
+        try:
+            _, newest = await find(client, workflow_id)
+        except LookupError:
+            return newest, workflow_id
+        number += 1
 
 
 async def _complete(client: Client, program: Program, log: ScopeLog, children: Mapping[str, Child]) -> None:
@@ -108,12 +123,12 @@ async def _complete(client: Client, program: Program, log: ScopeLog, children: M
             child = children[str(path_of(entry))]
         else:
             continue
-        if (read := await _state_of(client, child)) is not None:
+        if (read := await state_of_child(client, child)) is not None:
             entry.child = read.state.log
             await _complete(client, program, entry.child, read.children)
 
 
-async def _state_of(client: Client, child: Child) -> RunState | None:
+async def state_of_child(client: Client, child: Child) -> RunState | None:
     """Return the state of a child that has ended; None: it has not begun, or is still open."""
     if child.run_id is None:
         return None

@@ -136,6 +136,7 @@ async def test_a_run_of_nested_scopes_on_a_pipe_which_completes_and_leaves_somet
         "completed",
         "  UNDO FAILED: tried.a: a cannot be undone [Stuck]",
         "dirty: effects of the run remain, or may remain",
+        f"to undo what is left: run-pipeline undo {handle.id}",
     ]
     assert screen.out == "null\n"
     report = await read_report(pipelines.client, handle.id, handle.run_id, "p")

@@ -17,7 +17,7 @@ from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.model import ActivityCall, ChildCall, Retry
 from pipeline_runner.core.paths import MAX_ID, Path
 from pipeline_runner.core.secrets import SecretSpans, seal
-from pipeline_runner.core.state import Options, Outcome, ScopeLog
+from pipeline_runner.core.state import Continuation, Options, Outcome, ScopeLog
 from pipeline_runner.engine.workflow.outcomes import UNREGISTERED, Ending, of_failure
 from pipeline_runner.engine.workflow.payloads import encoded, measured
 from pipeline_runner.engine.workflow.program import Program
@@ -175,8 +175,19 @@ def prepare_child(
     summary: str,
     log: ScopeLog,
     undone: Outcome | None = None,
+    resumed: Continuation | None = None,
 ) -> PreparedChild:
-    """Render and measure a child's inputs. ``undone`` is the outcome of the step that it undoes.
+    """Render and measure a child's inputs.
+
+    Args:
+        program: The run's bundle.
+        call: The child.
+        names: What its templates see.
+        path: The path of its step.
+        summary: What it is for.
+        log: The run's.
+        undone: The outcome of the step that it undoes.
+        resumed: Where it goes on; None: it begins.
 
     Raises:
         ExpressionError: A template cannot be evaluated, or its result contains a secret.
@@ -202,7 +213,11 @@ def prepare_child(
             program.child_payload(call.pipeline),
             encoded(
                 Options(
-                    child=call.wait_for_completion, step=str(path), directory=log.directory, undone=undone
+                    child=call.wait_for_completion,
+                    step=str(path),
+                    directory=log.directory,
+                    undone=undone,
+                    continued=resumed,
                 )
             ),
         ),
@@ -268,16 +283,14 @@ def may_retry(retry: Retry, kind: str, attempt: int, *, final: bool) -> bool:
     )
 
 
-def idempotency_key(path: Path, run: Mapping[str, Any] | None = None) -> str:
-    """Return the key of a step: the same over retries, resets and continue-as-new, and in an undo by hand.
+def idempotency_key(path: Path, log: ScopeLog) -> str:
+    """Return the key of a step: the same over retries, resets, continue-as-new, and undo and resume by hand.
 
     Args:
         path: The step's, in its own run.
-        run: What expressions see of the run that the step is a part of; None: it is this one.
+        log: The log of that run.
     """
-    info = workflow.info()
-    ids = run or {"workflow_id": info.workflow_id, "run_id": info.first_execution_run_id}
-    identity = f"{info.namespace}\0{ids['workflow_id']}\0{ids['run_id']}\0{path}"
+    identity = f"{workflow.info().namespace}\0{log.run['workflow_id']}\0{log.run['run_id']}\0{path}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 

@@ -34,7 +34,7 @@ class Entries:
         """
         log, step = self._state.log, turn.step
         uses = self._program.undo_uses(log.pipeline, step.id)
-        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(turn.path))
+        entry = UndoEntry(step=step.id, name=name, key=key or calls.idempotency_key(turn.path, log))
         if str(turn.path) != step.id:
             entry.path = str(turn.path)
             entry.names = self._program.undo_names(log.pipeline, step.id, turn.scope.names)
@@ -48,12 +48,21 @@ class Entries:
         )
         # The steps of ``finally`` are never undone.
         if self._state.phase == "steps" and (isinstance(step.compensate, Compensation) or by_own_log):
-            log.entries.append(entry)
+            self._enter(entry)
         return entry
+
+    def _enter(self, entry: UndoEntry) -> None:
+        """Put an entry last, or in the place of the one of the same step that goes on in this run."""
+        entries = self._state.log.entries
+        before = self._open.pop(entry.key, None) if self._open else None
+        if before is None or before.left or not any(one is before for one in entries):
+            entries.append(entry)
+        else:
+            entries[next(k for k, one in enumerate(entries) if one is before)] = entry
 
     def taken_up(self, turn: Turn) -> UndoEntry | None:
         """Return the entry of a step that a run before has entered, and that goes on in this one."""
-        return self._open.pop(calls.idempotency_key(turn.path), None) if self._open else None
+        return self._open.pop(calls.idempotency_key(turn.path, self._state.log), None) if self._open else None
 
     def drop_inside(self, turn: Turn, own: UndoEntry) -> None:
         """Drop the entries of the steps inside a step whose own entry replaces them."""

@@ -76,7 +76,7 @@ class Group:
             # The state of an older version does not say so.
             frame.begun = len(frame.open) + len(frame.outputs) + len(frame.failures)
         self._waiting = [*keys[frame.begun :]][::-1]
-        self._waiting += [key for key in keys if key in frame.open][::-1]
+        self._waiting += [key for key in keys if key in frame.open and key not in frame.failures][::-1]
         self._tasks = min(limit, len(self._waiting))
         try:
             if self._tasks > 1:
@@ -139,6 +139,8 @@ class Group:
             self._frame.failures.append(key)
             if self._frame.first_failure is None:
                 self._frame.first_failure = kept(error)
+            # Its frame stays: somebody may resume the run.
+            return
         del self._frame.open[key]
 
     def _joined(self, first: Failure) -> StepError:

@@ -27,6 +27,7 @@ from pipeline_runner.core.state import (
     Report,
     ScopeLog,
     StepResult,
+    Stop,
     UndoRecord,
 )
 from pipeline_runner.engine.workflow import calls
@@ -84,7 +85,8 @@ class Run:
         self._log = self._state.log
         self._frame = self._state.frame or Frame(position=self._state.position)
         self._state.frame = self._frame
-        if not self._state.by_hand:
+        # A run that undoes another one, or resumes it, keeps the identity of that one, and so all keys.
+        if not self._log.run:
             self._log.run = {
                 "workflow_id": info.workflow_id,
                 "run_id": info.first_execution_run_id,
@@ -127,7 +129,8 @@ class Run:
         """
         state = self._state
         if state.phase == "steps":
-            await self._forward()
+            if await self._undo_first():
+                await self._forward()
             self._cancel.close()
             self._enter("undo")
         self._cancel.close()
@@ -145,10 +148,25 @@ class Run:
 
     async def _undo_or_keep(self) -> None:
         kept = self._pipeline.on_failure == "keep" and self._state.status != "cancelled"
-        if kept and not self._state.by_hand:
+        if (kept or self._state.undo_first is not None) and not self._state.by_hand:
             self._undo.keep(self._log)
         else:
             await self._undo.scope(self._log)
+
+    async def _undo_first(self) -> bool:
+        """Undo what a resumed run does once more; return whether all of it is undone."""
+        state, first = self._state, self._state.undo_first
+        if first is None:
+            return True
+        again = [step.id for step in self._pipeline.steps[first:]]
+        await self._undo.back(again)
+        bad = [record for record in state.records if record.state in ("failed", "not undone")]
+        if bad:
+            message = f"the run cannot be resumed there: {bad[0].path} was not undone"
+            self._fail(step_error(errors.UNDO_FAILED, message))
+            return False
+        state.undo_first = None
+        return True
 
     # Forward
 
@@ -224,6 +242,8 @@ class Run:
         return self._state.finally_errors[:1] == [self._state.error]
 
     def _enter(self, phase: Any) -> None:
+        if self._state.phase == "steps" and self._state.error is not None:
+            self._state.stopped = Stop(frame=self._frame, records=len(self._state.records))
         self._state.phase = phase
         self._frame = self._state.frame = Frame()
 

@@ -240,7 +240,7 @@ class Steps:
         return self._entries.complete(entry, output)
 
     async def _activity(self, turn: Turn, call: ActivityCall, name: str) -> Any:
-        key = calls.idempotency_key(turn.path)
+        key = calls.idempotency_key(turn.path, self._state.log)
         prepared = calls.prepare_activity(
             call,
             _with_key(turn.scope.names, key),
@@ -267,11 +267,12 @@ class Steps:
         prepared = calls.prepare_child(
             self._program,
             call,
-            _with_key(turn.scope.names, calls.idempotency_key(path)),
+            _with_key(turn.scope.names, calls.idempotency_key(path, self._state.log)),
             path=path,
             summary=name,
             log=self._state.log,
             undone=self._state.log.undone,
+            resumed=self._state.children.pop(str(path), None),
         )
         entry = self._entries.register(turn, name, prepared.value)
 

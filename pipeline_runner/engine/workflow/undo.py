@@ -6,7 +6,7 @@ continue as new at any point in between.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -85,6 +85,11 @@ class Undo:
                 UndoRecord(path=path, name=log.pivot, outcome="completed", state="pivot")
             )
 
+    async def back(self, steps: Sequence[str]) -> None:
+        """Undo these steps of the pipeline's own list, and all in them; nothing interrupts it."""
+        for step in reversed(steps):
+            await self.within(Path.of(step), None, self._shield)
+
     def keep(self, log: ScopeLog, above: Path = ROOT) -> None:
         """Record, in the order of an undo, what is left as it is; the log stays as it is, too."""
         self._state.kept = True
@@ -96,7 +101,7 @@ class Undo:
             elif how != "nothing":
                 self._record(path, entry, "kept")
 
-    async def within(self, path: Path, why: ErrorInfo, cancel: CancelScope) -> None:
+    async def within(self, path: Path, why: ErrorInfo | None, cancel: CancelScope) -> None:
         """Undo what a step of this run has done, at any depth, before its error is handled.
 
         Raises:
@@ -175,7 +180,7 @@ class Undo:
             names,
             path=path.undo(),
             summary=f"undo {entry.name}",
-            key=calls.idempotency_key(path_of(entry).undo(), log.run),
+            key=calls.idempotency_key(path_of(entry).undo(), log),
             log=log,
             undone=entry.outcome,
         )
