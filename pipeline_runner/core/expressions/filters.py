@@ -3,7 +3,7 @@
 import json
 import math
 import operator as operators
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn, cast
 from urllib.parse import quote
@@ -39,11 +39,23 @@ _RANGE = 10_000
 
 def bounded_range(*arguments: int) -> list[int]:
     """``range()``, limited to 10,000 numbers."""
+    if problem := range_problem(arguments):
+        raise ExpressionValueError(problem)
     numbers = range(*arguments)
-    if len(numbers) > _RANGE:
-        raise ExpressionValueError(f"range() returns at most {_RANGE} numbers")
     current().units(len(numbers))
     return list(numbers)
+
+
+def range_problem(arguments: Sequence[Any]) -> str | None:
+    """Say why ``range()`` cannot take these arguments; None: it can."""
+    try:
+        if len(range(*arguments)) <= _RANGE:
+            return None
+    except (TypeError, ValueError) as error:
+        return f"range(): {str(error).removeprefix('range() ').removeprefix('range ')}"
+    except OverflowError:
+        pass
+    return f"range() returns at most {_RANGE} numbers"
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {

@@ -1,10 +1,8 @@
 """``history-size``, ``payload-size``: a run stays within Temporal's limits.
 
-The figures: a step produces about six events; a server warns at 10,240 events and terminates the run at
-51,200, warns about a payload of 512 KiB and refuses one of 2 MiB, and allows at most 2,000 activities
-of one run at a time (Temporal's documentation, "Temporal Service limits"; measured with server 1.32). A
-sequence of steps continues as new before it reaches these limits; a single loop or ``parallel`` does
-not.
+The figures: a server warns about a payload of 512 KiB and refuses one of 2 MiB, and allows at most 2,000
+activities of one run at a time (Temporal's documentation, "Temporal Service limits"; measured with
+server 1.32). The number of events does not matter: a run can continue as new between any two steps.
 """
 
 import json
@@ -15,60 +13,58 @@ from jinja2 import nodes as jinja
 
 from pipeline_runner.language.diagnostics import Diagnostic
 from pipeline_runner.language.document import Document, Scope, Step
-from pipeline_runner.language.yaml.nodes import START, Scalar, SequenceNode, plain
+from pipeline_runner.language.yaml.nodes import START, Node, Scalar, SequenceNode, plain
 
-EVENTS = 6
-"""Of one step that calls an activity."""
-MAX_EVENTS = 10_240
 MAX_AT_ONCE = 2_000
+_CALLS = ("activity", "pipeline")
 MAX_BYTES = 512 * 1024
 _SMALL = 100 * 1024
 """Files with at most so many characters are within the limit, and not measured."""
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
-    """Yield loops that are too long for one history, and files that are too large to send."""
-    for step in document.steps:
-        yield from _history(document, step)
-        yield from _at_once(document, step)
+    """Yield what does too much at a time, and files that are too large to send."""
+    for scope in document.scopes:
+        for step in scope.steps:
+            yield from _too_wide(document, step)
     yield from _payload(document)
 
 
-def _is_wide(step: Step) -> bool:
-    return "for_each" in step.node or "parallel" in step.node
+def _too_wide(document: Document, step: Step) -> Iterator[Diagnostic]:
+    at_once = _at_once(document, step)
+    if at_once <= MAX_AT_ONCE:
+        return
+    inner = [one for scope in step.inner for one in scope.steps]
+    if widest := [one for one in inner if _at_once(document, one) > MAX_AT_ONCE]:
+        for one in widest:
+            yield from _too_wide(document, one)
+        return
+    limit, branches = step.node.get("max_concurrency"), step.node.entry("parallel")
+    span = limit.span if limit else branches.key.span if branches else step.node.span
+    message = f"a run can have at most {MAX_AT_ONCE:,} activities at a time, not {at_once:,}"
+    yield document.source.diagnostic(
+        span, "history-size", message, "limit it with max_concurrency: 500 activities at a time are safe"
+    )
 
 
-def _history(document: Document, step: Step) -> Iterator[Diagnostic]:
-    entry = step.node.entry("for_each") or step.node.entry("parallel")
-    if entry is None or any(map(_is_wide, step.around)):
-        return  # the enclosing step counts it
-    events = _events(document, step)
-    if events > MAX_EVENTS:
-        message = (
-            f'step "{step.id}" produces about {events:,} events, '
-            f"but a server warns at {MAX_EVENTS:,} and terminates the run at 51,200"
-        )
-        help_ = "move a part of the work into a child pipeline, which has its own history"
-        yield document.source.diagnostic(entry.key.span, "history-size", message, help_)
+def _at_once(document: Document, step: Step) -> int:
+    """Return how many activities and children of a step can run at the same time."""
+    if not step.inner and "max_concurrency" not in step.node:  # as most are
+        return 1 if step.kind in _CALLS else 0
+    limit, loop = _number(step.node.get("max_concurrency")), "for_each" in step.node
+    branches = sorted((_most(document, scope) for scope in step.body("branch")), reverse=True)
+    others = (_most(document, scope) for scope in step.inner if scope.kind != "branch")
+    own = sum(branches if loop else branches[:limit])
+    width = min(_elements(document, step), limit or 1) if loop else 1
+    return width * max(own, *others, 1 if step.kind in _CALLS else 0)
 
 
-def _at_once(document: Document, step: Step) -> Iterator[Diagnostic]:
-    limit = step.node.get("max_concurrency")
-    at_once = limit.value if isinstance(limit, Scalar) and isinstance(limit.value, int) else 1
-    if limit and min(_elements(document, step), at_once) > MAX_AT_ONCE:
-        message = f"a run can have at most {MAX_AT_ONCE:,} activities at a time, not {at_once:,}"
-        yield document.source.diagnostic(limit.span, "history-size", message, "500 is a safe limit")
+def _most(document: Document, scope: Scope) -> int:
+    return max((_at_once(document, step) for step in scope.steps), default=0)
 
 
-def _events(document: Document, step: Step) -> int:
-    """Return the approximate number of events of one step."""
-    inner = sum(_of_scope(document, scope) for scope in step.inner if scope.kind != "catch")
-    own = EVENTS if step.kind in ("activity", "pipeline", "wait", "approval") else 0
-    return (own + inner) * _elements(document, step)
-
-
-def _of_scope(document: Document, scope: Scope) -> int:
-    return sum(_events(document, step) for step in scope.steps)
+def _number(node: Node | None) -> int | None:
+    return node.value if isinstance(node, Scalar) and isinstance(node.value, int) else None
 
 
 def _elements(document: Document, step: Step) -> int:

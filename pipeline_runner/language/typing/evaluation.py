@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from jinja2 import nodes as jinja
 
-from pipeline_runner.core.expressions.filters import FILTERS
+from pipeline_runner.core.expressions.filters import FILTERS, range_problem
 from pipeline_runner.core.expressions.parsing import branches
 from pipeline_runner.core.scope import RUN_KEYS, Place
 from pipeline_runner.core.suggest import did_you_mean, listed
@@ -265,6 +265,9 @@ class Evaluation:
     def _call(self, node: jinja.Call) -> Type:  # the only function is range()
         for argument in node.args:
             self._of(argument)
+        numbers = [argument.value for argument in node.args if isinstance(argument, jinja.Const)]
+        if len(numbers) == len(node.args) and not node.kwargs and (problem := range_problem(numbers)):
+            self._report("bad-value", node.node, problem)
         return List(NUMBER)
 
     # Names and keys.
