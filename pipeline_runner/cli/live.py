@@ -28,6 +28,8 @@ _MARKS = {
     "terminated": ("red", "■"), "timed out": ("red", "✗"),
 }  # fmt: skip
 _UNDO = "magenta"
+_FRAMES = 4
+"""Pictures per second: each takes some 10 ms."""
 _NARROW = 60
 """Columns below which only mark, title, time and what is most important are shown."""
 _WIDE = 100
@@ -45,7 +47,10 @@ class Live:
         self._whole = False
         self._ended: Ended | None = None
         self._live = RichLive(
-            get_renderable=self._drawn, console=self._console, refresh_per_second=8, redirect_stdout=False
+            get_renderable=self._drawn,
+            console=self._console,
+            refresh_per_second=_FRAMES,
+            redirect_stdout=False,
         )
 
     def __enter__(self) -> Self:
@@ -127,9 +132,12 @@ def _note(row: Row, node: "Node", now: datetime, *, brief: bool) -> Any:
     note = Text(overflow="ellipsis", no_wrap=True)
     if node.attempt > 1:
         note.append(attempts(node.attempt, node.maximum_attempts), style="yellow")
+    if (until := node.until) is not None and node.seen:
+        note.append(f"repetition {node.highest + 1} of at most {until.at_most}", style="dim")
     if node.active and node.next_attempt is not None and node.next_attempt > now:
         wait = duration((node.next_attempt - now).total_seconds())
-        note.append(f" in {wait}" if note.plain else f"again in {wait}", style="yellow")
+        again = f" in {wait}" if node.attempt > 1 else f"again in {wait}"
+        note.append(f", {again}" if until is not None else again, style="yellow")
     if row.counts is not None:
         counts = counted_briefly(row.counts) if brief else counted(row.counts)
         return _joined(note, counts, "red" if row.counts.failed else "dim")

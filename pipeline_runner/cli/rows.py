@@ -83,12 +83,15 @@ def _rows(nodes: Iterable[Node], depth: int, *, undo: bool, coming: bool) -> Ite
     for node in nodes:
         if node.state == "passed" or (node.state == "pending" and not coming):
             continue
-        yield Row(depth, title_of(node, undo=undo), node, undo, node.counts() if _is_counted(node) else None)
+        counts = node.counts() if _is_counted(node) and node.until is None else None
+        yield Row(depth, title_of(node, undo=undo), node, undo, counts)
         if node.state != "pending":
             yield from _inside(node, depth + 1, undo=False, coming=node.active)
 
 
 def _is_counted(node: Node) -> bool:
+    if node.until is not None:
+        return True
     return node.kind == "group" and (node.folded or (node.fold is None and len(node.children) > FOLD))
 
 

@@ -18,7 +18,7 @@ from pipeline_runner.cli.live import drawn
 from pipeline_runner.cli.progress import Lines, _next
 from pipeline_runner.cli.rows import rows_of
 from pipeline_runner.cli.words import duration
-from pipeline_runner.core.model import Branch, Parallel, Retry
+from pipeline_runner.core.model import Branch, Parallel, Retry, Until
 from pipeline_runner.engine.history.happenings import Ended
 from pipeline_runner.engine.history.reading import Reader
 from pipeline_runner.engine.history.tree import Tree
@@ -108,6 +108,24 @@ def test_no_more_rows_than_fit_and_what_matters_stays() -> None:
     ]
     deep = History(block("b", *(step(f"i{k}") for k in range(9)), each(), step("z"))).begin("b.i0")
     assert [row.title for row in rows_of(deep.reader.tree.root, 3)] == ["b", "i0", "… 10 to come"]
+
+
+def test_of_repetitions_the_latest_is_shown() -> None:
+    poll = step("poll", until=Until(condition="last.ok", every="5s", at_most=30))
+    history = History(poll, step("z")).do("poll[0]", "poll[1]")
+    history.node("poll").next_attempt = history.now + timedelta(seconds=4)
+    after = (history.now - START).total_seconds()
+    assert picture(history.reader.tree, 80, after=after) == (
+        " ▶  poll  running  3.0s  repetition 2 of at most 30, again in 4.0s\n ·  z\n"
+    )
+    history.begin("poll[2]")
+    assert picture(history.reader.tree, 80, after=after + 2) == (
+        " ▶  poll       running  5.0s  repetition 3 of at most 30\n ▶    poll[2]  running  1.0s\n ·  z\n"
+    )
+    history.complete("poll[2]").begin("z")
+    assert picture(history.reader.tree, 80, after=after + 3) == (
+        " ✓  poll  completed  6.0s  repetition 3 of at most 30\n ▶  z     running    0.0s\n"
+    )
 
 
 def told(history: History, capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,10 +29,11 @@ from pipeline_runner.core.model import (
     Until,
     Wait,
 )
-from pipeline_runner.core.paths import Path
+from pipeline_runner.core.paths import Path as StepPath
 from pipeline_runner.engine.history.happenings import Progress
 from pipeline_runner.engine.history.node import FOLD, Node
 from pipeline_runner.engine.history.reading import Reader, Watched
+from tests.engine.scenarios import FOLDER
 from tests.engine.test_reading import recorded
 
 DO = ActivityCall(name="do")
@@ -79,7 +81,7 @@ class History:
     def begin(self, *paths: str) -> "History":
         for path in paths:
             event = self.add("ACTIVITY_TASK_SCHEDULED", activity_id=path)
-            name = self.names.get(path, Path.of_id(path).name)
+            name = self.names.get(path, StepPath.of_id(path).name)
             event.user_metadata.summary.data = json.dumps(
                 f"{'undo ' * path.startswith('undo:')}{name}"
             ).encode()
@@ -190,6 +192,25 @@ def test_the_recorded_scopes_are_told_from_what_is_inside_them() -> None:
 )
 def test_a_recorded_run_has_this_tree(name: str, states: dict[str, str]) -> None:
     assert states_of(name) == states
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_the_tree_of_every_recorded_run_agrees_with_its_report(file: Path) -> None:
+    reader = Reader(json.loads(file.read_text())["id"], None)
+    for event in recorded(file.stem):
+        reader.take(reader.root, event)
+    states = dict(_states(reader.tree.root))
+    if reader.tree.root.state == "running":
+        return  # it goes on in another run
+    failure = event.workflow_execution_failed_event_attributes.failure
+    details = failure.application_failure_info.details.payloads
+    told = json.loads(details[0].data)["steps"] if details else {}
+    own = {name: node.state for name, node in reader.tree.root.children.items() if name in told}
+    assert {name: state for name, state in own.items() if state != "undone"} == {
+        name: told[name] for name, state in own.items() if state != "undone"
+    }
+    active = [path for path, state in states.items() if state in ("running", "waiting", "retrying")]
+    assert active == (["c"] if file.stem == "not-waited-for" else [])
 
 
 def test_a_run_that_goes_on_from_an_unseen_one_knows_how_its_steps_stand() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from pipeline_runner.core.model import Block, Parallel, SetValues, Step, Switch
+from pipeline_runner.core.model import Block, Parallel, SetValues, Step, Switch, Until
 from pipeline_runner.core.paths import CATCH, ROOT, Path, Segment
 from pipeline_runner.engine.history.happenings import Counts
 
@@ -81,6 +81,11 @@ class Node:
     def is_loop(self) -> bool:
         """Whether its members are the items or the repetitions of a step."""
         return self.step is not None and not self.is_item and _loops(self.step)
+
+    @property
+    def until(self) -> Until | None:
+        """How often it is repeated, if it is a loop of repetitions."""
+        return self.step.until if self.step is not None and self.is_loop else None
 
     @property
     def folded(self) -> bool:

@@ -209,7 +209,7 @@ class Tree:
         if segment.name in (CATCH, SWITCH) and segment.name not in node.children:
             return node.children.get(label) or add_part(node, segment, label)
         loop = node.children.get(segment.name) or add_unknown(node, segment.name)
-        loop.kind, loop.fold = "group", FOLD
+        loop.kind, loop.fold, loop.next_attempt = "group", FOLD, None
         if not loop.active:
             self._set(loop, "running", at)
         return self._item(loop, segment.number, at)
