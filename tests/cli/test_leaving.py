@@ -217,7 +217,7 @@ def test_skipped_steps_the_whole_time_and_the_page_of_the_run_are_told(shop: Pat
     assert done.code == 0, done.err
     told = [line.split("s  ", 1)[-1].split(", ")[0] for line in done.err.splitlines()]
     assert told[2:] == [
-        "a: skipped", "b: running", "b: completed", "d: skipped", "e: skipped", "completed",
+        "a: skipped", "b: running", "b: completed", "c: skipped", "d: skipped", "e: skipped", "completed",
         "to look at the run later: run-pipeline server",
     ]  # fmt: skip
     assert told[0] == "run: a/b c"

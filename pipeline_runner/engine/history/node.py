@@ -57,6 +57,8 @@ class Node:
     """Of a run: whether it has failed, so that what is pending does not follow."""
     partial: bool = False
     """Of a run: whether it had begun in another one that is not seen."""
+    has_nameless: bool = False
+    """Of a run: whether it has had a timer whose step is not known."""
     # Of a list:
     places: dict[str, int] = field(default_factory=dict)
     """The place of each step by its id, those without a node included."""

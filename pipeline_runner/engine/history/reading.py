@@ -185,7 +185,8 @@ class Reader:
 
     def _end(self, watched: Watched, event: HistoryEvent, end: End) -> None:
         failure = event.workflow_execution_failed_event_attributes.failure
-        statuses = _statuses_in(_details(failure)) if end == "failed" else None
+        cancelled = event.workflow_execution_canceled_event_attributes.details
+        statuses = _statuses_in(_details(failure) or _decoded_first(cancelled.payloads))
         self.tree.finish(watched.node, end, time_of(event), statuses)
         self._tell_scopes(time_of(event))
         if watched is self.root:

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pipeline_runner.core.model import ChildCall, Pipeline, Retry, SetValues
+from pipeline_runner.core.model import ChildCall, Pipeline, Retry, SetValues, Wait
 from pipeline_runner.core.paths import CATCH, SWITCH, Path, Segment
 from pipeline_runner.core.state import Continuation
 from pipeline_runner.engine.history.happenings import Counts, End
@@ -160,7 +160,10 @@ class Tree:
         """Return the path of a timer's step of a run of an older version, which wrote its name alone."""
         steps = ((node, node.step) for node in _all_inside(run) if node.step is not None)
         found = [node for node, step in steps if (step.name or step.id) == name]
-        return found[0].path.local if len(found) == 1 else Path.of_id(name)
+        if len(found) == 1:
+            return found[0].path.local
+        run.has_nameless = True
+        return Path.of_id(name)
 
     # Finding
 
@@ -199,7 +202,7 @@ class Tree:
         node.position = place
         for each in before:
             if each in node.children:
-                self._settle(node.children[each], at, certain=not _partial(node))
+                self._settle(node.children[each], at, certain=not _run_of(node).partial)
 
     def _inside(self, node: Node, segment: Segment, at: datetime) -> Node:
         """Return what one segment of a path leads to, made if it is new."""
@@ -287,6 +290,8 @@ class Tree:
         step = node.step
         if node.state == "pending" and step is not None and (step.when is not None or step.catch):
             skipped = certain and step.when is not None and not node.is_loop and leaves_event(step)
+            if isinstance(step.action, Wait) and _run_of(node).has_nameless:
+                skipped = False
             if skipped:
                 self.skipped.append(node)
             self._set(node, "skipped" if skipped else "passed", at)
@@ -378,14 +383,11 @@ def _ends_with_its_list(node: Node) -> bool:
     return (node.kind != "leaf" and not node.is_run) or node.waiting_for is not None
 
 
-def _partial(node: Node) -> bool:
-    """Tell whether steps of a list may have left their events in a run that is not seen."""
-    above: Node | None = node
-    while above is not None:
-        if above.is_run:
-            return above.partial
-        above = above.parent
-    return False
+def _run_of(node: Node) -> Node:
+    """Return the run that a node is in."""
+    while not node.is_run and node.parent is not None:
+        node = node.parent
+    return node
 
 
 def _all_inside(run: Node) -> Iterator[Node]:
