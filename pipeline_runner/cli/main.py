@@ -24,6 +24,7 @@ from pipeline_runner.cli.exit_codes import ExitCode
 COMMANDS = {
     "run": "check a pipeline file, run it, follow it, and print its output",
     "validate": "check files and directories without running anything",
+    "plan": "show what would be undone if a step failed",
     "list": "list runs, newest first",
     "watch": "follow a run to its end, and resume it if it was interrupted",
     "cancel": "cancel a run and undo what it has done",
