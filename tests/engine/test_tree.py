@@ -248,35 +248,34 @@ def test_a_run_that_is_seen_from_its_start_goes_on_in_another_one() -> None:
     assert history.states == {"a": "completed", "s": "skipped", "b": "completed", "b.c": "completed"}
 
 
-@pytest.mark.parametrize("state", [None, {"phase": "of another version"}, ["steps"]])
-def test_nothing_is_called_skipped_by_a_run_whose_state_before_is_not_known(state: Any) -> None:
-    history = History(step("s", when="x"), step("z"))
+def goes_on(history: History, state: Any, *, after: str = "") -> None:
+    """Have the run begin anew, from the state of another one; ``after``: its run id, if it is of the chain."""
     history.reader = Reader("w", None)
     history.watched = history.reader.root
-    event = history.add("WORKFLOW_EXECUTION_STARTED", continued_execution_run_id="r1")
+    event = history.add("WORKFLOW_EXECUTION_STARTED", continued_execution_run_id=after)
     payloads = event.workflow_execution_started_event_attributes.input.payloads
     given: Any = {}, json.loads(model.encode(history.bundle)), {"continued": state}
     payloads.extend(Payload(data=json.dumps(value).encode()) for value in given)
     history.take(event)
+
+
+@pytest.mark.parametrize("state", [None, {"phase": "of another version"}, ["steps"]])
+def test_nothing_is_called_skipped_by_a_run_whose_state_before_is_not_known(state: Any) -> None:
+    history = History(step("s", when="x"), step("z"))
+    goes_on(history, state, after="r1")
     history.do("z").end()
     assert (history.skipped, history.states) == ([], {"s": "passed", "z": "completed"})
 
 
 def test_a_run_that_undoes_another_one_has_no_steps_to_come() -> None:
     history = History(step("a"), step("b"), step("c"))
-    history.reader = Reader("w", None)
-    history.watched = history.reader.root
-    event = history.add("WORKFLOW_EXECUTION_STARTED")
-    payloads = event.workflow_execution_started_event_attributes.input.payloads
     log = {
         "pipeline": "m",
         "task_queue": "q",
         "steps": {"a": {"status": "completed"}, "b": {"status": "failed"}},
     }
     state = {"phase": "undo", "started_at": "2030-01-01T00:00:00Z", "log": log}
-    given: Any = {}, json.loads(model.encode(history.bundle)), {"continued": state}
-    payloads.extend(Payload(data=json.dumps(value).encode()) for value in given)
-    history.take(event)
+    goes_on(history, state)
     history.begin("undo:a")
     assert history.states == {"a": "completed", "b": "failed", "c": "pending", "undo a": "running"}
     assert history.reader.tree.root.failing
@@ -494,6 +493,20 @@ def test_the_steps_of_a_child_are_below_it_and_it_may_be_tried_again() -> None:
     history.take(history.add("CHILD_WORKFLOW_EXECUTION_FAILED", initiated_event_id=number))
     assert (history.states["c"], history.told[-1].attempt) == ("failed", 2)
     assert history.reader.tree.root.failing
+
+
+def test_a_run_that_goes_on_knows_how_many_items_there_are() -> None:
+    """Inputs and outputs are in its state."""
+    history = History(step("list"), step("each", for_each="inputs.n + steps.list.output"), declared={"n": {}})
+    log = {
+        "pipeline": "m",
+        "task_queue": "q",
+        "inputs": {"n": [1, 2]},
+        "steps": {"list": {"status": "completed", "output": [3]}},
+    }
+    goes_on(history, {"phase": "steps", "started_at": "2030-01-01T00:00:00Z", "log": log})
+    node = history.begin("each[2]").node("each")
+    assert (node.total, node.counts().done, node.counts().running) == (3, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -173,9 +173,12 @@ class Reader:
 
     def _open(self, watched: Watched, pipeline: Pipeline | None, state: Continuation | None) -> None:
         self.tree.open_run(watched.node, pipeline, state)
-        if pipeline is not None and watched.given is not None:
-            watched.sizes = Sizes(pipeline, watched.given)
-            watched.given = None
+        if pipeline is None:
+            return
+        watched.sizes = Sizes(pipeline, watched.given if state is None else state.log.inputs)
+        for name, result in state.log.steps.items() if state is not None else ():
+            watched.sizes.keep(name, result.output)
+        watched.given = None
 
     def _on_workflow_execution_continued_as_new(self, watched: Watched, event: HistoryEvent) -> None:
         watched.run_id = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
