@@ -329,6 +329,16 @@ def test_what_comes_after_a_failure_is_not_called_skipped() -> None:
     assert good.skipped == ["f"]
 
 
+def test_a_run_that_goes_on_after_a_failure_has_steps_to_come_again() -> None:
+    history = History(step("a"), step("b"), step("c")).begin("a").fail("a")
+    assert history.reader.tree.root.failing
+    history.begin("a")
+    assert not history.reader.tree.root.failing
+    history.complete("a").begin("b").fail("b").begin("c")
+    assert history.states == {"a": "completed", "b": "failed", "c": "running"}
+    assert not history.reader.tree.root.failing
+
+
 def test_an_arm_a_handler_and_another_attempt_are_in_the_tree() -> None:
     arms = (Arm(when="x", steps=(step("one"),)), Arm(steps=(step("two"), step("three"))))
     chosen = History(step("size", Switch(arms=arms)), step("z")).do("size.switch[1].two")

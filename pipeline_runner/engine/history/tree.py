@@ -191,6 +191,8 @@ class Tree:
                 self._restart(node, segment.attempt, at)
             if not node.active:
                 self._set(node, "running", at)
+            if node.parent is run and not node.is_finally:
+                run.failing = False  # somebody has decided that it goes on
         return node
 
     def _reach(self, node: Node, name: str, at: datetime) -> None:
