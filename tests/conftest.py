@@ -123,7 +123,7 @@ class Pipelines:
     @asynccontextmanager
     async def worker(self, *activities: Callable[..., Any], **settings: Any) -> AsyncIterator[None]:
         """Serve runs, the recorder and these activities."""
-        served = [effects.do, effects.undo, effects.flaky, *activities]
+        served = [effects.do, effects.undo, effects.flaky, effects.attempt, *activities]
         async with pipeline_worker(self.client, task_queue=self.queue, activities=served, **settings):
             yield
 

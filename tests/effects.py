@@ -5,6 +5,7 @@ Used by the engine's tests, in this process and in workers that are killed.
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,15 @@ async def flaky(given: dict[str, Any]) -> dict[str, Any]:
     if number == given.get("hang"):
         await asyncio.sleep(3600)
     return {"path": activity.info().activity_id, "number": number}
+
+
+@activity.defn(name="effect.attempt")
+async def attempt(given: dict[str, Any]) -> dict[str, Any]:
+    """Do something named in the attempt ``good`` of the step ``of`` around it, and fail before it does in others."""
+    path = activity.info().activity_id
+    found = re.search(rf"(?:^|\.){given['of']}(?:\[\d+\])?(?:#(\d+))?\.", path)
+    number = int(found[1] or 1) if found else 1
+    if number < given["good"]:
+        raise ApplicationError(f"attempt {number}", type="Early")
+    note(given["log"], f"do {given['name']}")
+    return {"name": given["name"]}

@@ -61,6 +61,29 @@ DIRTY = (
 )
 
 
+FLAKY = (
+    "  - {{id: {0}, activity: effect.flaky, with: {{log: LOG, name: {0}, good: {1}}}, retry: {{maximum_attempts: 1}},"
+    " compensate: {{activity: effect.undo, with: {{log: LOG, name: {0}}}}}}}\n"
+)
+WHOLE = (
+    HEAD + "steps:\n  - id: size\n    switch:\n"
+    '      - {when: "false", steps: [{id: never, set: {x: 1}}]}\n      - steps:\n'
+    + indented(steps("a"), 8)
+    + "  - id: poll\n    until: {condition: index == 1, every: 20ms, timeout: 1h}\n    timeout: 2h\n    steps:\n"
+    + indented(steps("b"), 4)
+    + "  - id: checks\n    timeout: 1h\n    retry: {maximum_attempts: 3, initial_interval: 10ms}\n    steps:\n"
+    + indented(steps("c") + FLAKY.format("d", 3), 4)
+    + "  - id: late\n    timeout: 300ms\n    parallel:\n      left:\n"
+    + indented(steps("e"), 6)
+    + "        - {id: rest, wait: 1h}\n      right:\n        - {id: child, pipeline: ./child.yaml}\n"
+    + '        - {id: rest2, until: {condition: "false", every: 1h}, set: {x: 1}}\n'
+    + "    catch: [{types: [BlockTimeout]}]\n"
+    + "  - id: each\n    for_each: [1, 2, 3]\n    fail_fast: false\n    max_concurrency: 2\n"
+    + "    retry: {maximum_attempts: 2, initial_interval: 10ms}\n    steps:\n"
+    + indented(steps("f") + FLAKY.format("g", 5), 4)
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A pipeline, and what happens to its run from outside."""
@@ -192,6 +215,14 @@ SCENARIOS: dict[str, Scenario] = {
     "child-keeps": Scenario(
         HEAD + "steps:\n" + steps("a") + "  - {id: k, pipeline: ./keeping.yaml}\n",
         children={"keeping": CHILD.replace("name: c2}", "name: c2, then: fail}") + "on_failure: keep\n"},
+    ),
+    "whole": Scenario(WHOLE, children={"child": CHILD}),
+    "whole-continued": Scenario(
+        HEAD + "steps:\n  - id: both\n    timeout: 1h\n    fail_fast: false\n    parallel:\n"
+        "      left:\n        - id: poll\n          until: {condition: index == 4, every: 1ms}\n          steps:\n"
+        + indented(steps("a", "b"), 10)
+        + "      right:\n        - id: checks\n          retry: {maximum_attempts: 9, initial_interval: 1ms}\n"
+        "          switch:\n            - steps:\n" + indented(steps("c") + FLAKY.format("d", 5), 14), long=True
     ),
     "scopes-continued": Scenario(
         HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"

@@ -1,9 +1,16 @@
 """``timeout`` of blocks, arms, branches and loops: what is cancelled and undone, and where a run goes on."""
 
-import pytest
-from temporalio.client import WorkflowFailureError
+import asyncio
+from collections import Counter
+from typing import Any
 
+import pytest
+from temporalio import activity
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from pipeline_runner.engine.worker import pipeline_worker
 from tests.conftest import Pipelines, result_of
+from tests.effects import note
 from tests.engine.test_scopes import do, failed, pipeline, runs_of
 from tests.engine.test_undo import eventually
 
@@ -199,3 +206,58 @@ async def test_a_limit_survives_going_on_in_a_new_run(pipelines: Pipelines, eage
         assert await runs_of(pipelines, handle.id) > 2
     assert output == ["late", "d"]
     assert sorted(pipelines.effects) == ["do a", "do b", "do c", "do d", "undo a", "undo b"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["completion", "cancellation"])
+async def test_a_limit_that_comes_together_with_something_else(pipelines: Pipelines, cancelled: bool) -> None:
+    """One activation brings the end of the time and that of two items: they are undone once, and no third begins."""
+    go = asyncio.Event()
+
+    @activity.defn(name="test.held")
+    async def held(given: dict[str, Any]) -> None:
+        note(given["log"], f"do {given['name']}")
+        await go.wait()
+
+    queue = f"{pipelines.queue}-held"
+    text = pipeline(
+        f"""
+  - id: each
+    for_each: [1, 2, 3]
+    max_concurrency: 2
+    timeout: 1s
+    activity: test.held
+    task_queue: {queue}
+    with: {{log: LOG, name: "{{{{ item }}}}"}}
+    compensate: {{activity: effect.undo, with: {{log: LOG, name: "{{{{ item }}}}"}}}}
+    catch: [{{types: [BlockTimeout], steps: [{do("instead")}]}}]
+"""
+    )
+    async with pipeline_worker(pipelines.client, task_queue=queue, activities=[held]):
+        async with pipelines.worker():
+            handle = await pipelines.start(pipelines.bundle(text))
+            await eventually(lambda: sorted(pipelines.effects) == ["do 1", "do 2"])
+        # Nobody serves the run while all of it happens.
+        go.set()
+        await happened(handle, timer_fired=1, activity_task_completed=2)
+    if cancelled:
+        await handle.cancel()
+    async with pipelines.worker():
+        if cancelled:
+            with pytest.raises(WorkflowFailureError):
+                await handle.result()
+        else:
+            await result_of(handle)
+    assert sorted(pipelines.effects[2:4]) == ["undo 1", "undo 2"]
+    assert pipelines.effects[4:] == ([] if cancelled else ["do instead"])
+
+
+async def happened(handle: WorkflowHandle[Any, Any], **expected: int) -> None:
+    """Wait for so many events of some kinds."""
+    async with asyncio.timeout(30):
+        while True:
+            kinds = Counter(
+                [str(event.WhichOneof("attributes")) async for event in handle.fetch_history_events()]
+            )
+            if all(kinds[f"{kind}_event_attributes"] >= count for kind, count in expected.items()):
+                return
+            await asyncio.sleep(0.05)

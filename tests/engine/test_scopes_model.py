@@ -6,7 +6,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -23,40 +23,70 @@ DEFAULT = 20
 EXAMPLES = int(os.environ.get("SCOPES_EXAMPLES", DEFAULT))
 
 
+NEVER = 99
+
+
 @dataclass
 class Node:
-    """A step: ``do``, ``fail``, ``block``, ``loop`` or ``parallel``."""
+    """A step.
+
+    ``do``, ``fail``, ``early`` (fails in the first attempts of a step around it), ``block``, ``late`` (a block that
+    exceeds its time limit), ``switch``, ``parallel``, ``loop`` (``for_each``) or ``until``.
+    """
 
     kind: str
     lists: list[list["Node"]] = field(default_factory=list)
     handler: list["Node"] | None = None
+    attempts: int = 1
     limit: int = 1
     times: int = 0
+    """Items or repetitions; of a switch the number of the arm that runs, if there is one."""
+    fail_fast: bool = True
+    good: int = NEVER
+    """The attempt of ``early`` that does not fail; the repetition with which ``until`` ends."""
     id: str = ""
+    of: str = ""
+    """The innermost step around it that is retried."""
 
 
-def nodes(limits: st.SearchStrategy[int]) -> st.SearchStrategy[Node]:
-    leaf = st.builds(Node, st.sampled_from(["do", "do", "do", "fail"]))
+def nodes(limits: st.SearchStrategy[int], *, at_once: bool) -> st.SearchStrategy[Node]:
+    """Return steps; where several run at the same time, any first error must lead to the same end."""
+    early = st.builds(Node, st.just("early"), good=st.sampled_from([2, 2, 3, NEVER]))
+    do = st.builds(Node, st.just("do"))
+    # Nothing retries the error of a fail step.
+    leaf = st.one_of(do, do, do, do, early, early if at_once else st.builds(Node, st.just("fail")))
 
     def holder(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         steps = st.lists(inner, min_size=1, max_size=3)
-        handler = st.one_of(st.none(), st.lists(inner, max_size=2))
-        return st.one_of(
-            st.builds(Node, st.just("block"), st.tuples(steps).map(list), handler),
-            st.builds(Node, st.just("loop"), st.tuples(steps).map(list), handler, limits, st.integers(0, 3)),
-            st.builds(Node, st.just("parallel"), st.lists(steps, min_size=1, max_size=3), handler, limits),
-        )
+        one, many = st.tuples(steps).map(list), st.lists(steps, min_size=1, max_size=3)
+        common = {
+            "handler": st.one_of(st.none(), st.lists(inner, max_size=2)),
+            "attempts": st.sampled_from([1, 1, 2, 3]),
+        }
+        grouped = {**common, "limit": limits, "fail_fast": st.booleans()}
+        times = st.integers(0, 3)
+        kinds = [
+            st.builds(Node, st.just("block"), one, **common),
+            st.builds(Node, st.just("switch"), many, times=times, **common),
+            st.builds(Node, st.just("parallel"), many, **grouped),
+            st.builds(Node, st.just("loop"), one, times=times, **grouped),
+            st.builds(Node, st.just("until"), one, times=st.integers(1, 3), good=times, **common),
+        ]
+        if at_once:
+            kinds.append(st.builds(Node, st.just("late"), one, **common))
+        return st.one_of(kinds)
 
     return st.recursive(leaf, holder, max_leaves=10)
 
 
-def numbered(steps: list[Node], numbers: "list[int] | None" = None) -> list[Node]:
+def numbered(steps: list[Node], numbers: "list[int] | None" = None, of: str = "") -> list[Node]:
     numbers = [0] if numbers is None else numbers
     for node in steps:
         numbers[0] += 1
-        node.id = f"s{numbers[0]}"
-        for inside in [*node.lists, node.handler or []]:
-            numbered(inside, numbers)
+        node.id, node.of = f"s{numbers[0]}", of
+        for inside in node.lists:
+            numbered(inside, numbers, node.id if node.attempts > 1 else of)
+        numbered(node.handler or [], numbers, of)
     return steps
 
 
@@ -68,22 +98,34 @@ def yaml(steps: list[Node], indent: int = 2) -> str:
 def one(node: Node, indent: int) -> str:
     pad = " " * indent
     lines = [f"id: {node.id}"]
+    given, undo = (
+        f"log: LOG, name: {node.id}",
+        f"{{activity: effect.undo, with: {{log: LOG, name: {node.id}}}}}",
+    )
     match node.kind:
         case "do":
-            lines.append(f"activity: effect.do\n{pad}with: {{log: LOG, name: {node.id}}}")
-            lines.append(f"compensate: {{activity: effect.undo, with: {{log: LOG, name: {node.id}}}}}")
+            lines += ["activity: effect.do", f"with: {{{given}}}", f"compensate: {undo}"]
+        case "early":
+            lines += [
+                "activity: effect.attempt",
+                f"with: {{{given}, of: {node.of or '-'}, good: {node.good}}}",
+            ]
+            lines += ["retry: {maximum_attempts: 1}", f"compensate: {undo}"]
         case "fail":
             lines.append(f"fail: {{message: {node.id} fails}}")
-        case "block":
-            lines.append(f"steps:\n{yaml(node.lists[0], indent + 2)}".rstrip())
         case "loop":
-            lines.append(f"for_each: {list(range(node.times))}\n{pad}max_concurrency: {node.limit}")
-            lines.append(f"steps:\n{yaml(node.lists[0], indent + 2)}".rstrip())
+            lines += [f"for_each: {list(range(node.times))}", f"max_concurrency: {node.limit}"]
+        case "until":
+            lines.append(f"until: {{condition: index == {node.good}, every: 1ms, at_most: {node.times}}}")
         case "parallel":
-            branches = "".join(
-                f"{pad}  b{k}:\n{yaml(steps, indent + 4)}" for k, steps in enumerate(node.lists)
-            )
-            lines.append(f"max_concurrency: {node.limit}\n{pad}parallel:\n{branches}".rstrip())
+            lines.append(f"max_concurrency: {node.limit}")
+        case "late":
+            lines.append("timeout: 50ms")
+    if not node.fail_fast:
+        lines.append("fail_fast: false")
+    if node.attempts > 1:
+        lines.append(f"retry: {{maximum_attempts: {node.attempts}, initial_interval: 1ms}}")
+    lines += holding(node, indent)
     if node.handler is not None:
         steps = (
             f"- steps:\n{yaml(node.handler, indent + 6)}".rstrip() if node.handler else "- output: handled"
@@ -92,8 +134,31 @@ def one(node: Node, indent: int) -> str:
     return f"\n{pad}".join(lines) + "\n"
 
 
+def holding(node: Node, indent: int) -> list[str]:
+    """The steps inside a step."""
+    pad = " " * indent
+    match node.kind:
+        case "switch":
+            arms = "".join(
+                f'{pad}  - when: "{str(k == node.times).lower()}"\n{pad}    steps:\n{yaml(steps, indent + 6)}'
+                for k, steps in enumerate(node.lists)
+            )
+            return [f"switch:\n{arms}".rstrip()]
+        case "parallel":
+            branches = "".join(
+                f"{pad}  b{k}:\n{yaml(steps, indent + 4)}" for k, steps in enumerate(node.lists)
+            )
+            return [f"parallel:\n{branches}".rstrip()]
+        case "late":
+            rest = f"{pad}  - {{id: {node.id}_rest, wait: 1h}}"
+            return [f"steps:\n{yaml(node.lists[0], indent + 2)}{rest}"]
+    return [f"steps:\n{yaml(steps, indent + 2)}".rstrip() for steps in node.lists]
+
+
 class FailedError(Exception):
-    pass
+    def __init__(self, *, final: bool = False) -> None:
+        super().__init__()
+        self.final = final
 
 
 class Model:
@@ -102,6 +167,7 @@ class Model:
     def __init__(self) -> None:
         self.effects: list[str] = []
         self.log: list[str] = []
+        self.attempts: dict[str, int] = {}
 
     def run(self, steps: list[Node]) -> bool:
         try:
@@ -128,22 +194,68 @@ class Model:
 
     def step(self, node: Node) -> None:
         match node.kind:
-            case "do":
+            case "early" if self.attempts.get(node.of, 1) < node.good:
+                raise FailedError
+            case "do" | "early":
                 self.effects.append(f"do {node.id}")
                 self.log.append(node.id)
             case "fail":
-                raise FailedError
+                raise FailedError(final=True)
             case "loop":
-                for _ in range(node.times):
-                    self.steps(node.lists[0])
+                self.each(node, [lambda: self.turn(node, node.lists)] * node.times)
+            case "until":
+                for index in range(node.times):
+                    self.turn(node, node.lists)
+                    if index == node.good:
+                        return
+                raise FailedError
             case _:
-                for steps in node.lists:
+                self.turn(node, node.lists)
+
+    def turn(self, node: Node, lists: list[list[Node]]) -> None:
+        """Run a step, an item or a repetition, as often as it is retried."""
+        mark = len(self.log)
+        for attempt in range(1, node.attempts + 1):
+            self.attempts[node.id] = attempt
+            try:
+                self.once(node, lists)
+            except FailedError as error:
+                if error.final or attempt == node.attempts:
+                    raise
+                self.undo(mark)
+            else:
+                return
+
+    def once(self, node: Node, lists: list[list[Node]]) -> None:
+        match node.kind:
+            case "switch":
+                for steps in lists[node.times : node.times + 1]:
                     self.steps(steps)
+            case "parallel":
+                self.each(node, [lambda steps=steps: self.steps(steps) for steps in lists])  # type: ignore[misc]
+            case kind:
+                self.steps(lists[0])
+                if kind == "late":
+                    raise FailedError
+
+    def each(self, node: Node, bodies: list[Callable[[], None]]) -> None:
+        """Run items or branches."""
+        errors = []
+        for body in bodies:
+            try:
+                body()
+            except FailedError as error:
+                if node.fail_fast:
+                    raise
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 @pytest_asyncio.fixture
 async def served(pipelines: Pipelines) -> AsyncIterator[Pipelines]:
-    async with pipelines.worker():
+    # Every workflow task replays the history so far.
+    async with pipelines.worker(max_cached_workflows=0):
         yield pipelines
 
 
@@ -181,8 +293,8 @@ CHECKED = settings(
 
 # Temporal holds back each continued run by about a second, so these are few.
 CHECKED_EAGERLY = settings(CHECKED, max_examples=max(EXAMPLES // 5, 1))
-ONE_BY_ONE = st.lists(nodes(st.just(1)), min_size=1, max_size=3)
-AT_ONCE = st.lists(nodes(st.integers(2, 3)), min_size=1, max_size=3)
+ONE_BY_ONE = st.lists(nodes(st.just(1), at_once=False), min_size=1, max_size=3)
+AT_ONCE = st.lists(nodes(st.integers(2, 3), at_once=True), min_size=1, max_size=3)
 
 
 async def compare(served: Pipelines, steps: list[Node], *, in_order: bool) -> None:

@@ -7,12 +7,15 @@ really ended before it continues.
 """
 
 import asyncio
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from pipeline_runner.core.state import RunStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 T = TypeVar("T")
 
@@ -31,9 +34,18 @@ class Interrupted(Exception):
 class CancelScope:
     """Cancels some of the forward work of a run, once: its own, and that of the scopes inside it."""
 
-    def __init__(self, parent: "CancelScope | None" = None) -> None:
-        """Open a scope inside ``parent``."""
+    def __init__(
+        self, parent: "CancelScope | None" = None, *, limit: "tuple[datetime, Interrupted] | None" = None
+    ) -> None:
+        """Open a scope.
+
+        Args:
+            parent: The scope around it.
+            limit: A time, from which on nothing begins in here, and the reason. A request cancels what is
+                running then.
+        """
         self._parent = parent
+        self._limit = limit
         self._reason: Interrupted | None = None
         self._closed = False
         # Dicts, because the iteration order of a set differs in a replay.
@@ -77,7 +89,12 @@ class CancelScope:
         if self._closed:
             return None
         above = None if self._parent is None else self._parent._why  # noqa: SLF001 - one of its kind
-        return above or self._reason
+        return above or self._reason or self._late
+
+    @property
+    def _late(self) -> Interrupted | None:
+        # The timer may fire in the same activation, and its task may have its turn after this one.
+        return self._limit[1] if self._limit is not None and workflow.now() >= self._limit[0] else None
 
     @property
     def requested(self) -> bool:

@@ -58,13 +58,10 @@ async def within(limit: Limit | None, scope: Scope, work: Callable[[Scope], Awai
     """
     if limit is None:
         return await work(scope)
-    cancel = CancelScope(scope.cancel)
     reason = Interrupted("timed_out", limit.error.message)
-    left = _left(limit, scope)
-    if left <= 0:
-        # A run that continues may be too late. Nothing else begins in it.
-        await cancel.request(reason)
-    watch = asyncio.create_task(_watch(cancel, reason, limit, left))
+    end = _end(limit, scope)
+    cancel = CancelScope(scope.cancel, limit=(end, reason))
+    watch = asyncio.create_task(_watch(cancel, reason, end, limit))
     try:
         return await _unless_cancelled(replace(scope, cancel=cancel), work)
     except Interrupted as interrupted:
@@ -87,15 +84,16 @@ async def _unless_cancelled(scope: Scope, work: Callable[[Scope], Awaitable[T]])
     return result
 
 
-async def _watch(cancel: CancelScope, reason: Interrupted, limit: Limit, left: float) -> None:
-    if left > 0:
-        await calls.timer(left, f"timeout of {limit.error.step}")
+async def _watch(cancel: CancelScope, reason: Interrupted, end: datetime, limit: Limit) -> None:
+    seconds = (end - workflow.now()).total_seconds()
+    # Nothing is running in a run that continues too late.
+    if seconds > 0:
+        await calls.timer(seconds, f"timeout of {limit.error.step}")
         await cancel.request(reason)
 
 
-def _left(limit: Limit, scope: Scope) -> float:
+def _end(limit: Limit, scope: Scope) -> datetime:
     frame = scope.frame
     if frame.since is None:
         frame.since = workflow.now().isoformat()
-    end = datetime.fromisoformat(frame.since) + timedelta(seconds=limit.seconds)
-    return (end - workflow.now()).total_seconds()
+    return datetime.fromisoformat(frame.since) + timedelta(seconds=limit.seconds)
