@@ -1,6 +1,7 @@
 """Workers: they serve runs, pipelines by name, and activities."""
 
 import inspect
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -31,6 +32,7 @@ from pipeline_runner.engine.allowing import Allowing
 from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.interceptor import PipelineInterceptor, WorkflowSide
 from pipeline_runner.engine.parameters import taken_raw
+from pipeline_runner.engine.returning import Served
 from pipeline_runner.engine.sweeping import Namespace, OriginInterceptor, sweeping
 from pipeline_runner.engine.workflow import signatures
 from pipeline_runner.engine.workflow.interpreter import LOAD, Interpreter
@@ -134,13 +136,18 @@ class ServingPlugin(Plugin):
         settings: dict[str, Any] = dict(config)
         namespace = Namespace(config["client"])
         limits = [Allowing(self._allow, LOAD)] if self._allow else []
-        own = [PipelineInterceptor(config["client"], self._vault), OriginInterceptor(namespace)]
+        served = Served()
+        if settings["identity"] is None:
+            # Processes in two containers may have the same number, and the same host name.
+            settings["identity"] = f"{config['client'].identity}-{uuid.uuid4().hex[:8]}"
+            served = Served(settings["identity"])
+        own = [PipelineInterceptor(config["client"], self._vault), OriginInterceptor(namespace), served]
         settings["interceptors"] = [*limits, *own, *settings["interceptors"]]
         settings["workflows"] = [Interpreter, *settings["workflows"]]
         settings["activities"] = self._served(settings["activities"])
         settings |= {name: value for name, value in _TUNED.items() if settings[name] == _SDK[name]}
         if settings["unsandboxed_workflow_runner"] is _SDK["unsandboxed_workflow_runner"]:
-            settings["unsandboxed_workflow_runner"] = DetailedRunner()
+            settings["unsandboxed_workflow_runner"] = DetailedRunner(served)
         if settings["activity_executor"] is None:
             threads = ThreadPoolExecutor(_threads(settings), thread_name_prefix="activity")
             settings["activity_executor"] = threads
@@ -150,6 +157,9 @@ class ServingPlugin(Plugin):
         """While the worker runs, share connections among activities and remove old records."""
         async with shared_connections(), sweeping(Namespace(worker.client))():
             await next(worker)
+        for one in worker.config(active_config=True)["interceptors"]:
+            if isinstance(one, Served):
+                await one.give_back(worker.client)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         """Add what a replay of pipeline runs needs."""

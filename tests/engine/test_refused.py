@@ -28,7 +28,7 @@ from tests import effects
 from tests.codecs import UpsideDown
 from tests.conftest import Pipelines, connected
 from tests.engine.test_continue import steps
-from tests.engine.test_undo import eventually, failure
+from tests.engine.test_undo import failure
 
 DONE = [f"do s{k}" for k in range(6)]
 LONG = f"name: long\nsteps:{steps(12)}"
@@ -85,6 +85,16 @@ async def _end(pipelines: Pipelines, workflow_id: str) -> tuple[ApplicationError
     assert isinstance(cause, ApplicationError)
     assert report is not None
     return cause, report
+
+
+async def _waits_for(handle: WorkflowHandle[Any, Any], activity_id: str) -> None:
+    """Wait until a run has nothing to do but wait for an activity."""
+    async with asyncio.timeout(30):
+        while True:
+            run = (await handle.describe()).raw_description
+            if [one.activity_id for one in run.pending_activities] == [activity_id]:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def _still_runs(handle: WorkflowHandle[Any, Any]) -> None:
@@ -156,7 +166,9 @@ async def test_a_run_that_another_user_s_worker_finds_in_the_middle_waits_for_it
     # Without a cache, tasks go to whichever worker there is at once.
     async with own.worker(max_cached_workflows=0):
         handle = await own.start(bundle)
-        await eventually(lambda: own.effects == ["do first"])
+        # A task that is in flight when its worker stops would time out, and the history would not tell what
+        # becomes of the next attempt.
+        await _waits_for(handle, "last")
     # What it waits for comes when its own worker has gone.
     failed: Any = None
     async with _on(other, own.queue), _on(own, f"{own.queue}-last"), asyncio.timeout(30):
