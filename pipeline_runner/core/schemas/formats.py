@@ -18,10 +18,6 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _LAST_HOUR, _LAST_MINUTE = 23, 59
 
 
-def _is_date(text: str) -> bool:
-    return _DATE.fullmatch(text) is not None and _parses(date.fromisoformat, text)
-
-
 def _is_date_time(text: str) -> bool:
     match = _DATE_TIME.fullmatch(text)
     if match is None:
@@ -33,26 +29,6 @@ def _is_date_time(text: str) -> bool:
         # Python does not know leap seconds.
         and _parses(datetime.fromisoformat, re.sub(r":60$", ":59", match[1].upper()))
     )
-
-
-def _is_email(text: str) -> bool:
-    return _EMAIL.fullmatch(text) is not None
-
-
-def _is_uri(text: str) -> bool:
-    return _URI.fullmatch(text) is not None
-
-
-def _is_ipv4(text: str) -> bool:
-    return _parses(ipaddress.IPv4Address, text)
-
-
-def _is_ipv6(text: str) -> bool:
-    return "%" not in text and _parses(ipaddress.IPv6Address, text)
-
-
-def _is_uuid(text: str) -> bool:
-    return _UUID.fullmatch(text) is not None
 
 
 def _parses(read: Callable[[str], object], text: str) -> bool:
@@ -68,12 +44,12 @@ def _of_strings(judge: Callable[[str], bool]) -> Callable[[object], bool]:
 
 
 FORMATS: Mapping[str, Callable[[object], bool]] = {
-    "date": _of_strings(_is_date),
+    "date": _of_strings(lambda text: bool(_DATE.fullmatch(text)) and _parses(date.fromisoformat, text)),
     "date-time": _of_strings(_is_date_time),
-    "email": _of_strings(_is_email),
-    "uri": _of_strings(_is_uri),
-    "ipv4": _of_strings(_is_ipv4),
-    "ipv6": _of_strings(_is_ipv6),
-    "uuid": _of_strings(_is_uuid),
+    "email": _of_strings(lambda text: bool(_EMAIL.fullmatch(text))),
+    "uri": _of_strings(lambda text: bool(_URI.fullmatch(text))),
+    "ipv4": _of_strings(lambda text: _parses(ipaddress.IPv4Address, text)),
+    "ipv6": _of_strings(lambda text: "%" not in text and _parses(ipaddress.IPv6Address, text)),
+    "uuid": _of_strings(lambda text: bool(_UUID.fullmatch(text))),
 }
 """By the name of the format: whether a value matches."""
