@@ -4,6 +4,7 @@ Nodes carry offsets instead of line numbers: ``lineno`` is the 1-based offset, i
 first token in the string. The checker uses it to show where in a string an error is.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline_runner.core.expressions import filters
 from pipeline_runner.core.expressions.budget import CALL, current
-from pipeline_runner.core.expressions.values import joined, kept, kind_of
+from pipeline_runner.core.expressions.values import ExpressionValueError, joined, kept, kind_of
 from pipeline_runner.core.secrets import SecretText
 
 _LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -135,12 +136,31 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(arg, SecretText) and name != "default":
                 arg.refuse()
             budget.spend(arg)
-        return budget.counted(function(*args, **kwargs))
+        try:
+            return budget.counted(function(*args, **kwargs))
+        except TypeError as error:
+            raise _explained(error, name, function, args, kwargs) from None
 
     # Jinja passes the context, the evaluation context or the environment to filters with this mark.
     if hasattr(function, "jinja_pass_arg"):
         metered.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
     return metered
+
+
+def _explained(
+    error: TypeError, name: str, function: Callable[..., Any], args: Any, kwargs: Any
+) -> ExpressionValueError:
+    """Return an error of a filter in the words of the language."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as wrong:
+        return ExpressionValueError(f"{name}: {wrong}")
+    if "not supported between" in str(error):
+        return ExpressionValueError(f"{name}: some of the values cannot be compared")
+    value = args[1] if hasattr(function, "jinja_pass_arg") else args[0]
+    if isinstance(value, Iterator):
+        return ExpressionValueError(f'a filter before "{name}" cannot be applied to its value')
+    return ExpressionValueError(f"{name} cannot be applied to {kind_of(value)}")
 
 
 def _metered_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

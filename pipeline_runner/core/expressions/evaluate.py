@@ -10,6 +10,7 @@ becomes a number. Only its code generator is used here, which passes on the part
 unchanged.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,7 +29,7 @@ from pipeline_runner.core.expressions.parsing import (
     output_values,
     shown,
 )
-from pipeline_runner.core.expressions.values import ExpressionValueError, joined, plain
+from pipeline_runner.core.expressions.values import ExpressionValueError, joined, kind_of, plain
 from pipeline_runner.core.expressions.values import text as text_of
 from pipeline_runner.core.secrets import SecretMisuse, SecretText
 
@@ -91,6 +92,11 @@ def _ready(text: str, parsed: Parsed) -> _Path | _Compiled:
     return _Compiled(text, parsed.tree, lone=parsed.lone) if path is None else _Path(text, path)
 
 
+_VALUES: tuple[Any, ...] = (True, 1, 1.5, "", [], (), {}, None)
+_EXAMPLES = {type(value).__name__: value for value in _VALUES}
+_TYPE = re.compile(rf"'({'|'.join(_EXAMPLES)})'(?: object)?")
+
+
 @contextmanager
 def _as_expression_errors(text: str) -> Iterator[None]:
     """Turn every error of an evaluation into an :class:`ExpressionError`."""
@@ -99,7 +105,12 @@ def _as_expression_errors(text: str) -> Iterator[None]:
     except (SecretMisuse, BudgetError, jinja2.TemplateError, ExpressionValueError) as error:
         raise ExpressionError(f"{error.args[0]}, in {shown(text)}") from None
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
-        raise ExpressionError(f"{error}, in {shown(text)}") from None
+        raise ExpressionError(f"{_TYPE.sub(_words, str(error))}, in {shown(text)}") from None
+
+
+def _words(name: re.Match[str]) -> str:
+    """Return a type in Python's messages in the words of the language."""
+    return kind_of(_EXAMPLES[name[1]])
 
 
 def render(value: Any, names: Mapping[str, Any]) -> Any:

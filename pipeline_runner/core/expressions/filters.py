@@ -13,7 +13,7 @@ from jinja2 import filters as jinja
 from jinja2.runtime import Undefined
 
 from pipeline_runner.core.expressions.budget import CALL, MAX_BITS, Budget, current
-from pipeline_runner.core.expressions.values import ExpressionValueError, defined, plain, text, whole
+from pipeline_runner.core.expressions.values import ExpressionValueError, defined, kind_of, plain, text, whole
 
 NOT_DETERMINISTIC = {
     "now": "a workflow is replayed, so it has no clock; use run.started_at or an activity",
@@ -77,7 +77,11 @@ def arithmetic(budget: Budget, operator: str, left: Any, right: Any) -> Any:
             raise ExpressionValueError(f'"{operator}" requires numbers, not strings or lists')
     elif operator == "**" and (not _small(left) or not _small(right)):
         raise ExpressionValueError("the number is too large for **")
-    result = _OPERATORS[operator](left, right)
+    try:
+        result = _OPERATORS[operator](left, right)
+    except TypeError:
+        message = f'"{operator}" cannot be applied to {kind_of(left)} and {kind_of(right)}'
+        raise ExpressionValueError(message) from None
     if isinstance(result, complex):
         raise ExpressionValueError("the result is not a real number")
     return budget.counted(result)
@@ -107,7 +111,14 @@ def compared(values: list[Any], *names: str) -> bool:
     for name, (value, other) in zip(names, pairwise(values), strict=True):
         cost = _cost_of_search if name in ("in", "notin") else _cost
         budget.units(CALL + cost(budget, value, other))
-        if not _COMPARISONS[name](value, other):
+        try:
+            holds = _COMPARISONS[name](value, other)
+        except TypeError:
+            kind, other_kind = kind_of(value), kind_of(other)
+            if name in ("in", "notin"):
+                raise ExpressionValueError(f'"in" cannot search {other_kind} for {kind}') from None
+            raise ExpressionValueError(f"{kind} and {other_kind} cannot be compared") from None
+        if not holds:
             return False
     return True
 
