@@ -1,6 +1,6 @@
-"""The entry point: finds the sub-command, and is the one place where failures end.
+"""The entry point: finds the sub-command, and handles all errors in one place.
 
-Imports nothing heavy: a sub-command's module is imported when it is asked for.
+Imports nothing heavy: a sub-command's module is imported when it is needed.
 """
 
 import argparse
@@ -41,14 +41,14 @@ COMMANDS = {
 
 
 early: list[int] = []
-"""Signals that came before a command counted them. What their handler raises may be lost, if it is
-raised where exceptions have nowhere to go, such as in a finalizer."""
+"""Signals before a command counts them. An exception in their handler may be lost, if it is raised where no
+exception can propagate, such as in a finalizer."""
 _programs: list[None] = []
-"""Has an element where this process is the command's alone: :func:`main` says so."""
+"""Has an element if this process belongs to the command alone, as set by :func:`main`."""
 
 
 class CommandError(Exception):
-    """A command cannot go on. The message is for the user; no traceback is shown."""
+    """A command cannot continue. The message is for the user; no traceback is shown."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.USAGE) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class CommandError(Exception):
 
 
 class _Helped(Exception):
-    """The parser has shown what was asked for."""
+    """The parser has shown the help."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,7 +88,7 @@ def _overview() -> str:
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the sub-command and its arguments; a file alone means ``run``."""
+    """Return the sub-command and its arguments. A file alone means ``run``."""
     first = arguments[0]
     if first in COMMANDS:
         return first, arguments[1:]
@@ -112,7 +112,7 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; whatever fails is told on standard error."""
+    """Run the command and return its exit code. Every error is reported on standard error."""
     try:
         return _dispatch(arguments)
     except CommandError as error:
@@ -126,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.tell("interrupted: nothing was started")
         return ExitCode.DETACHED
-    except Exception as error:  # noqa: BLE001 - the last place where an error of our own can be told
+    except Exception as error:  # noqa: BLE001 - the last place where an internal error can be reported
         _report(error)
         return ExitCode.INTERNAL
 
@@ -156,12 +156,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 
 def _report(error: Exception) -> None:
-    """Say in one line that this is our error, and write down where it happened."""
+    """Report an internal error in one line, and write its location to a file."""
     first = (str(error).splitlines() or [""])[0]
     told = f"run-pipeline: internal error in run-pipeline ({type(error).__name__}: {first})"
     text = "".join(traceback.format_exception(error))
     for directory_of in (_state_directory, tempfile.gettempdir):
-        with suppress(OSError):  # also where there is no temporary directory
+        with suppress(OSError):  # also if there is no temporary directory
             descriptor, path = tempfile.mkstemp(prefix="error-", suffix=".txt", dir=directory_of())
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
@@ -188,8 +188,8 @@ def _interrupt(number: int, _: object) -> NoReturn:
 def leave_within(seconds: float, code: ExitCode) -> None:
     """End the command's process with this code if closing takes longer.
 
-    An activity in a thread cannot be stopped, and a server that does not answer lets no worker go.
-    A process that only calls functions of the command goes on.
+    An activity in a thread cannot be stopped, and a worker cannot stop without an answer from the
+    server. A process that only calls functions of the command continues.
     """
     if not _programs:
         return
@@ -201,12 +201,12 @@ def leave_within(seconds: float, code: ExitCode) -> None:
 def main() -> NoReturn:
     """Run as a program.
 
-    Ends with ``os._exit``: with an RPC in flight, the ordinary exit of an interpreter that
-    has used the Temporal SDK hangs or crashes now and then (sdk-python issue 300).
+    Ends with ``os._exit``: with an RPC in flight, the ordinary exit of a Python process that has used
+    the Temporal SDK sometimes hangs or crashes (sdk-python issue 300).
     """
     _programs.append(None)
     console.keep_stdout()
-    # Until a run is followed, both signals mean the same: go no further.
+    # Until a run is followed, both signals have the same meaning: stop here.
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is ignored on purpose
         signal.signal(signal.SIGINT, _interrupt)

@@ -1,7 +1,7 @@
-"""What a run remembers: results, the undo log, the report, and what survives continue-as-new.
+"""The state of a run: results, the undo log, the report, and everything that survives continue-as-new.
 
-All of it is plain JSON through msgspec, so that it can be handed to a parent, to the next
-run of a chain, or to a reader of the history.
+All of it is plain JSON through msgspec, so that it can be passed to a parent, to the next run of a
+chain, or to a reader of the history.
 """
 
 from typing import Any, Literal
@@ -13,13 +13,13 @@ from pipeline_runner.core.model import Struct
 from pipeline_runner.core.secrets import SecretSpans
 
 Outcome = Literal["completed", "uncertain", "failed"]
-"""How a step's last attempt ended: ``uncertain`` where its effect may or may not be there."""
+"""The outcome of a step's last attempt. ``uncertain``: its effect may or may not be there."""
 
 RunStatus = Literal["running", "completed", "failed", "timed_out", "cancelled"]
 
 
 class StepResult(Struct, frozen=True, kw_only=True):
-    """What ``steps.<id>`` gives."""
+    """The value of ``steps.<id>``."""
 
     status: Literal["pending", "running", "waiting", "completed", "skipped", "failed", "caught", "cancelled"]
     output: Any = None
@@ -31,10 +31,10 @@ class StepResult(Struct, frozen=True, kw_only=True):
 
 
 class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One step in the undo log. It is entered before the step is scheduled.
+    """One step in the undo log. It is added before the step is scheduled.
 
-    The only mutable struct: its outcome is filled in when the step ends. Until then it is
-    ``uncertain``, which is what it is.
+    It is mutable: its outcome is set when the step ends. Until then it is ``uncertain``, which is the
+    truth.
     """
 
     step: str
@@ -42,7 +42,7 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     path: str = ""
     """The step's path; empty: the id."""
     names: dict[str, Any] = {}
-    """What its undo sees of the scopes that the step is in, such as ``item``; its steps are in ``steps``."""
+    """What its undo reads of the enclosing scopes, such as ``item``; their steps are in ``steps``."""
     name: str
     """The step's rendered name."""
     key: str
@@ -56,92 +56,93 @@ class UndoEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     child: "ScopeLog | None" = None
     """The log of a child that completed."""
     keeps: bool = False
-    """A child has failed and kept what it had done: its own ``on_failure`` says so."""
+    """A child has failed and kept its effects, as its own ``on_failure`` demands."""
     left_in: tuple[str, str] | None = None
-    """Workflow id and run id of a child that has undone itself, but not all of it."""
+    """Workflow id and run id of a child that has undone itself, but not completely."""
     left: bool = False
-    """Whether its undo has failed, or was not possible: it is left for somebody who undoes it by hand."""
+    """Whether its undo has failed, or was not possible: it is left for an undo by hand."""
 
 
 class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The undo log of one run of a pipeline, with what its undo templates may see."""
+    """The undo log of one run of a pipeline, with the names that its undo templates can use."""
 
     pipeline: str
     """Key of the pipeline in the bundle."""
     task_queue: str
-    """The task queue of the run, for compensations that name none."""
+    """The task queue of the run, for compensations that do not name one."""
     directory: str | None = None
-    """What relative paths refer to; None: the directory of whichever worker takes the step."""
+    """The directory to which paths are relative; None: that of whichever worker runs the step."""
     undone: Outcome | None = None
-    """How the step ended that this run undoes; None: the run is no compensation."""
+    """The outcome of the step that this run undoes; None: the run is not a compensation."""
     inputs: dict[str, Any] = {}
     steps: dict[str, StepResult] = {}
     run: dict[str, Any] = {}
     entries: list[UndoEntry] = []
     """In the order of start."""
     pivot: str | None = None
-    """The last step with ``pivot`` that has completed: nothing up to it is in the log any more."""
+    """The last completed step with ``pivot``: nothing up to it is in the log any more."""
 
 
 class UndoRecord(Struct, frozen=True, kw_only=True):
-    """One line of the report: what became of one undo."""
+    """One entry of the report: the result of one undo."""
 
     path: str
     """The step's path; a child's steps come after ``/``."""
     name: str
     outcome: Outcome
-    """How the step itself had ended."""
+    """The outcome of the step itself."""
     state: Literal["undone", "failed", "not undone", "kept", "pivot"]
-    """``kept``: its pipeline keeps on failure what it has done. ``pivot``: the undo of its pipeline ended at
-    this point of no return."""
+    """``kept``: its pipeline keeps its effects on failure. ``pivot``: the undo of its pipeline ended at this
+    point of no return."""
     error: ErrorInfo | None = None
     """Why the undo failed, or why there was none."""
     attempts: int | None = None
-    """Attempts of the undo, where a reader of the history has counted them."""
+    """Attempts of the undo, if a reader of the history has counted them."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """How a run went: the first detail of the end of a run that failed or was cancelled."""
+    """The outcome of a run: the first detail of the end of a run that failed or was cancelled."""
 
     pipeline: str
     status: RunStatus
     dirty: bool = False
-    """Something that was done is left, or may be left."""
+    """Effects of the run remain, or may remain."""
     kept: bool = False
-    """It failed, and nothing was undone: its ``on_failure`` says so."""
+    """It failed, and nothing was undone, as its ``on_failure`` demands."""
     error: ErrorInfo | None = None
     undo: tuple[UndoRecord, ...] = ()
     """In the order in which the undos were done."""
     omitted: int = 0
-    """Undos that went well and were left out because the report would be too long."""
+    """The number of successful undos that were omitted because the report would be too long."""
     finally_errors: tuple[ErrorInfo, ...] = ()
     steps: dict[str, str] = msgspec.field(default_factory=dict)
     """Status by step id."""
 
 
 REPORT_MEMO = "pipeline-runner-report"
-"""Field of the memo with the report of a run that has completed and is dirty all the same."""
+"""The field of the memo with the report of a run that has completed and is dirty."""
 
 
 WAITING_MEMO = "pipeline-runner-waiting"
-"""Field of the memo with what a run waits for from outside: by the step's path, a mapping of ``name`` (the
-step's), ``for`` (what it waits for, for people), ``state`` (``waiting``, or how the wait has ended) and
-``error``. A run that waits for nothing has an empty mapping, or none."""
+"""The field of the memo with what a run waits for from outside: by the step's path, a mapping of ``name``
+(the step's), ``for`` (what it waits for, for people), ``state`` (``waiting``, or how the wait has ended)
+and ``error``. A run that waits for nothing has an empty mapping, or none."""
 
 
 class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a child pipeline hands to the pipeline that runs it."""
+    """The result of a child pipeline for the pipeline that runs it."""
 
     output: Any = None
     undo: ScopeLog | None = None
     """None: there is nothing to undo."""
     dirty: bool = False
     left: list[UndoRecord] = []
-    """What an error that it caught has left, as far as there is room for it; paths are those in the child."""
+    """The effects that an error that it caught has left, as far as there is room; paths are those in the
+    child."""
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """An error of a step that the run keeps while other steps go on."""
+    """An error of a step that the run keeps while other steps continue."""
 
     error: ErrorInfo
     non_retryable: bool = False
@@ -150,35 +151,38 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """How far an open scope has come. Scopes that have ended have none, those that begin an empty one."""
+    """The progress of an open scope.
+
+    Scopes that have ended have none, and new ones begin with an empty one.
+    """
 
     position: int = 0
-    """Index of the step that is next or under way; what follows is about that step."""
+    """Index of the next or current step. The following fields are about that step."""
     results: dict[str, StepResult] = {}
-    """Of the steps of the scope, by id; those of a pipeline's own list are in its log."""
+    """The results of the scope's steps, by id; those of a pipeline's own list are in its log."""
     open: dict[str, "Frame"] = {}
-    """The open scopes inside the step: ``steps``, a branch, an item, a repetition or an arm by its index,
-    or ``catch``."""
+    """The open scopes inside the step: ``steps``, a branch, an item, a repetition or an arm by its index, or
+    ``catch``."""
     begun: int = 0
     """How many items or branches have begun; they begin in order."""
     outputs: dict[str, Any] = {}
     """The outputs of the items or branches that have completed, if anybody reads them."""
     failures: list[str] = []
-    """The items or branches that have failed, where the others go on."""
+    """The items or branches that have failed, if the others continue."""
     first_failure: Failure | None = None
     """The error of the first of them."""
     index: int = 0
-    """The number of the repetition that is next or under way."""
+    """The number of the next or current repetition."""
     last: Any = None
-    """The output of the repetition before it."""
+    """The output of the previous repetition."""
     attempt: int = 1
-    """Which attempt of the step is next or under way."""
+    """The number of the next or current attempt of the step."""
     undoing: Failure | None = None
-    """The error of that attempt, which is undone before the next."""
+    """The error of that attempt, which is undone before the next one."""
     since: str | None = None
     """RFC 3339: when the step, or the attempt, began, if its time is limited."""
     until: str | None = None
-    """RFC 3339: when its wait is over, or the pause before its next repetition or attempt."""
+    """RFC 3339: the end of its wait, or of the pause before its next repetition or attempt."""
     failed: ErrorInfo | None = None
     """The error of the step, which is undone, and then handled."""
 
@@ -198,7 +202,7 @@ class Stop(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The state of a run that goes on in a new run of the same chain."""
+    """The state of a run that continues as new in the same chain."""
 
     phase: Literal["steps", "undo", "finally"]
     position: int = 0
@@ -213,14 +217,14 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     non_retryable: bool = False
     dirty: bool = False
     kept: bool = False
-    """The undo was left out: ``on_failure: keep``."""
+    """The undo was omitted: ``on_failure: keep``."""
     records: list[UndoRecord] = []
     finally_errors: list[ErrorInfo] = []
     output: Any = None
     frame: Frame | None = None
-    """The frame of the list of steps that is under way; None: none of its scopes is open."""
+    """The frame of the running list of steps; None: none of its scopes is open."""
     by_hand: bool = False
-    """Whether the run does nothing but undo the log of another one that has ended."""
+    """Whether the run only undoes the log of another one that has ended."""
     stopped: Stop | None = None
     """None: its forward work has not ended, or was complete."""
     undo_first: int | None = None
@@ -230,14 +234,14 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """The third argument of an interpreter run; a client leaves it out."""
+    """The third argument of a run. Clients omit it."""
 
     child: bool = False
-    """The parent wants an :class:`Envelope`."""
+    """The parent expects an :class:`Envelope`."""
     step: str | None = None
     """The parent's step, for readers of its history."""
     directory: str | None = None
     """The run's directory, if it is known at its start. Children have that of their parent."""
     undone: Outcome | None = None
-    """How the step ended that the run undoes, and its children with it; None: it is no compensation."""
+    """The outcome of the step that the run and its children undo; None: it is not a compensation."""
     continued: Continuation | None = None

@@ -1,7 +1,7 @@
-"""The state of a run, worked out from its history: no worker takes part, and the run may have ended anyhow.
+"""Determines the state of a run from its history: without a worker, and even if the run has ended.
 
-The interpreter runs in this process on the events that the server has kept. What it would do next goes
-nowhere.
+The interpreter runs in this process on the events that the server has stored. The commands that it
+would send next are dropped.
 """
 
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ from pipeline_runner.engine.workflow.interpreter import Interpreter
 
 
 class UnreadableRunError(Exception):
-    """What a run has done cannot be worked out from its history."""
+    """It cannot be determined from its history what a run has done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +43,29 @@ class Child:
 
     workflow_id: str
     run_id: str | None
-    """Of the first run of its chain; None: the server had not started it yet."""
+    """The run id of the first run of its chain; None: the server had not started it yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """How far a run had come when its history ends."""
+    """The state of a run at the end of its history."""
 
     bundle: bytes
     state: Continuation
     children: dict[str, Child]
-    """By the path of their step: those that were started last, in the newest run of a chain."""
+    """By the path of their step: the children that were started last, in the newest run of a chain."""
 
 
 async def read_state(client: Client, workflow_id: str, run_id: str) -> RunState:
-    """Return the state in which a run ended, or in which it is.
+    """Return the final or current state of a run.
 
     Args:
         client: The client.
-        workflow_id: The run's.
-        run_id: Of the newest run of its chain.
+        workflow_id: The run's workflow id.
+        run_id: The run id of the newest run of its chain.
 
     Raises:
-        UnreadableRunError: It is no run of a pipeline, was refused, or needs another version or a codec.
+        UnreadableRunError: It is not a run of a pipeline, was refused, or needs another version or a codec.
         RPCError: The server refuses, or does not know the run.
     """
     history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
@@ -85,17 +85,17 @@ async def read_state(client: Client, workflow_id: str, run_id: str) -> RunState:
             f'what the run "{workflow_id}" has done is not in its history: it did nothing, is not a run of a'
             " pipeline, or another version of pipeline-runner ran it"
         ) from result.replay_failure
-    # The SDK gives a replay a task queue of its own.
+    # The SDK gives a replay its own task queue.
     reading.state.log.task_queue = started.task_queue.name
     children = {path: child async for path, child in _children(client, history)}
     return RunState(bundle=reading.bundle, state=reading.state, children=children)
 
 
 async def _check_origin(client: Client, started: WorkflowExecutionStartedEventAttributes) -> None:
-    """Take nothing from a run that this user's workers would not take.
+    """Refuse a run that this user's workers would refuse.
 
     Raises:
-        UnreadableRunError: They would not, or its arguments are encoded.
+        UnreadableRunError: They would refuse it, or its arguments are encoded.
     """
     arguments = [await plain(client.data_converter, payload) for payload in started.input.payloads]
     decoded = [payload for payload in arguments if payload is not None]
@@ -129,21 +129,21 @@ async def _children(client: Client, history: WorkflowHistory) -> AsyncIterator[t
 
 
 class _Reading(Interceptor):
-    """Finds the interpreter, and keeps what it remembers."""
+    """Finds the interpreter, and keeps its state."""
 
     def __init__(self) -> None:
         self.interpreter: Interpreter | None = None
         self.bundle: bytes | None = None
         self.state: Continuation | None = None
         self._recorded: frozenset[str] | None = None
-        """Keys of the undo log's entries before anything was done that the history does not tell."""
+        """Keys of the undo log's entries before the replay went beyond the history."""
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> Any:  # noqa: A002
         """Put this into the chain."""
         return type("_Found", (_Finding,), {"reading": self})
 
     def before(self, act: WorkflowActivation) -> None:
-        """Look at the state before the interpreter goes on."""
+        """Read the state before the interpreter continues."""
         run = None if self.interpreter is None else self.interpreter.running
         if run is None:
             return
@@ -155,7 +155,7 @@ class _Reading(Interceptor):
     def _without_what_is_not_told(self, state: Continuation) -> Continuation:
         copied = msgspec.json.decode(msgspec.json.encode(state), type=Continuation)
         if self._recorded is not None:
-            # The last results came after the run's last task. What it would have started then, it has not.
+            # The last results came after the run's last task: it has not started what it would start then.
             entries = copied.log.entries
             entries[:] = [entry for entry in entries if entry.key in self._recorded]
         return copied
@@ -178,7 +178,7 @@ class _Runner(UnsandboxedWorkflowRunner):
 
 
 class _Instance:
-    """An instance of the SDK, at which somebody looks."""
+    """An instance of the SDK that is observed."""
 
     def __init__(self, instance: WorkflowInstance, reading: _Reading) -> None:
         self._instance = instance

@@ -1,4 +1,4 @@
-"""The runs that a server knows, newest first."""
+"""Lists the runs of a server, newest first."""
 
 import asyncio
 from datetime import datetime
@@ -16,7 +16,7 @@ from pipeline_runner.engine.reports import cause_of, report_in, without_report
 Status = Literal["running", "completed", "failed", "timed_out", "cancelled", "terminated"]
 
 LOOKED_AT = 1_000
-"""Runs among which the newest are looked for: servers list them in an order of their own."""
+"""The number of runs among which the newest are searched: servers list them in their own order."""
 
 _STATUS: dict[WorkflowExecutionStatus, Status] = {
     WorkflowExecutionStatus.RUNNING: "running",
@@ -29,7 +29,7 @@ _STATUS: dict[WorkflowExecutionStatus, Status] = {
 
 
 class Listed(msgspec.Struct, kw_only=True):
-    """A run, as a list shows it."""
+    """A run in a list."""
 
     run: str
     """Its workflow id."""
@@ -37,34 +37,34 @@ class Listed(msgspec.Struct, kw_only=True):
     pipeline: str
     status: Status
     dirty: bool = False
-    """Something that it did is left, or may be left."""
+    """Effects of the run remain, or may remain."""
     started_at: datetime
     ended_at: datetime | None = None
     undoes: str | None = None
     """The workflow id of the run that it undoes by hand."""
     undone: bool = False
-    """Whether another run has undone by hand all that was left."""
+    """Whether another run has undone by hand everything that was left."""
     problem: str | None = None
-    """What needs somebody's attention: the error, or what it waits for."""
+    """What needs attention: the error, or what it waits for."""
 
 
 _NOTHING = 5
 _AT_ONCE = 8
-"""Requests that are under way at the same time."""
+"""The number of simultaneous requests."""
 
 
 async def list_runs(
     client: Client, *, limit: int, pipeline: str | None = None, problems: bool = False, every: bool = False
 ) -> list[Listed]:
-    """Return the newest runs. Children are a part of their parents, and left out.
+    """Return the newest runs. Children are a part of their parents, and omitted.
 
     Args:
         client: The client.
-        limit: How many at most.
-        pipeline: Only runs of the pipeline of that name.
+        limit: The maximum number.
+        pipeline: Only runs of the pipeline with that name.
         problems: Only runs that need attention: failed, dirty, retrying, or waiting for somebody.
         every: Also runs without the mark of this package, such as those that another client has started by
-            name; workflows that are no pipelines are among them.
+            name. This includes workflows that are not pipelines.
 
     Raises:
         RPCError: The server refuses.
@@ -91,7 +91,7 @@ async def list_runs(
 
 
 def _mark_undone(runs: list[Listed]) -> None:
-    """Take into account what was undone by hand; the newest runs come first."""
+    """Mark runs that were undone by hand. The newest runs come first."""
     newest: dict[str, Listed] = {}
     for run in runs:
         if run.undoes is not None:
@@ -122,7 +122,7 @@ async def _listed(client: Client, execution: WorkflowExecution) -> Listed:
     elif run.status != "completed":
         handle = client.get_workflow_handle(execution.id, run_id=execution.run_id)
         cause = await cause_of(handle)
-        # An end by the server is all that follows the five events of a run that has scheduled nothing.
+        # If a run has scheduled nothing, its five events are only followed by an end by the server.
         acted = execution.raw_info.history_length > _NOTHING
         report = report_in(cause) or without_report(cause, run.pipeline, acted=acted)
         run.status = "timed_out" if report.status == "timed_out" else run.status
@@ -133,7 +133,7 @@ async def _listed(client: Client, execution: WorkflowExecution) -> Listed:
 
 
 async def _holding(client: Client, execution: WorkflowExecution) -> str | None:
-    """Return what keeps a run from going on; None: it goes on."""
+    """Return what a run waits for; None: it can continue."""
     handle = client.get_workflow_handle(execution.id, run_id=execution.run_id)
     described = (await handle.describe()).raw_description
     for pending in described.pending_activities:

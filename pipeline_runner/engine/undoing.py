@@ -1,7 +1,7 @@
-"""Undo by hand: what an ended run has left done is undone by a run of its own.
+"""Undo by hand: another run undoes what an ended run has left.
 
-Its workflow id is made of the id of the run that it undoes, and has a number: whoever comes second finds
-that it exists, and what one undo has left is what the next one begins with.
+Its workflow id consists of the id of the run that it undoes, and a number. A second command therefore
+finds that it exists, and what one undo has left is the start of the next one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,18 +31,18 @@ _PREFIX = "undo:"
 
 @dataclass(frozen=True, kw_only=True)
 class Undoing:
-    """What is to be undone of a run that has ended."""
+    """What to undo of a run that has ended."""
 
     workflow_id: str
-    """Of the run that undoes it."""
+    """The workflow id of the run that undoes it."""
     program: Program
     log: ScopeLog
     state: Continuation
-    """Of the run that is undone, or of the one that has undone a part of it."""
+    """The state of the run to undo, or of the run that has undone a part of it."""
     undoes: tuple[str, str]
-    """Workflow id and run id of the run that is undone."""
+    """Workflow id and run id of the run to undo."""
     open: WorkflowHandle[Any, Any] | None = None
-    """The run that is undoing it at the moment."""
+    """The run that is currently undoing it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,17 @@ class Planned:
     action: str | None
     """The activity or the pipeline that undoes it; None: nothing does."""
     input: Any = None
-    """What that is given; a secret is shown by its name."""
+    """The input of the undo. Secrets are shown by their names."""
     task_queue: str | None = None
     reason: str | None = None
-    """Why nothing undoes it, or why it cannot be said yet."""
+    """Why nothing undoes it, or why that is not known yet."""
 
 
 async def undoing(client: Client, description: WorkflowExecutionDescription) -> Undoing:
-    """Work out what is left to undo of a run that has ended.
+    """Determine what is left to undo of a run that has ended.
 
     Raises:
-        UnreadableRunError: What it has done cannot be worked out.
+        UnreadableRunError: It cannot be determined what the run has done.
         RPCError: The server refuses.
     """
     undo, workflow_id = await newest_undo(client, description)
@@ -107,7 +107,7 @@ async def newest_undo(
 
 
 async def _complete(client: Client, program: Program, log: ScopeLog, children: Mapping[str, Child]) -> None:
-    """Put the logs of children into a log that does not have them: of those that have not completed."""
+    """Add the logs of children that have not completed to a log that lacks them."""
     for entry in log.entries:
         entry.left = False
         if entry.child is not None:
@@ -175,12 +175,12 @@ def _compensation(what: Undoing, log: ScopeLog, entry: UndoEntry, path: Path) ->
 
 
 async def start_undo(client: Client, what: Undoing, memo: Mapping[str, Any]) -> WorkflowHandle[Any, Any]:
-    """Start the run that undoes another one; somebody else may have started it a moment ago.
+    """Start the run that undoes another one, or find the one that somebody else has just started.
 
     Args:
         client: The client.
-        what: What is undone.
-        memo: What the command that started the run noted down for others that serve it.
+        what: What to undo.
+        memo: What the command that started the run has recorded for others that serve it.
 
     Raises:
         TooLargeError: The log with the bundle exceeds Temporal's limit.
