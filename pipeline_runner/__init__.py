@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline_runner.core.state import Report, UndoRecord
     from pipeline_runner.engine.client import ConflictError, TooLargeError, UnreachableError
     from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
+    from pipeline_runner.engine.messages import RefusedError, UnansweredError
     from pipeline_runner.engine.workflow_ids import WorkflowIdError
     from pipeline_runner.language.diagnostics import Diagnostic
     from pipeline_runner.language.workspace import UsageError
@@ -37,6 +38,7 @@ __all__ = [
     "PipelinePlugin",
     "Problem",
     "Progress",
+    "RefusedError",
     "Report",
     "Run",
     "RunCancelled",
@@ -44,6 +46,7 @@ __all__ = [
     "RunFailed",
     "Runner",
     "TooLargeError",
+    "UnansweredError",
     "UndoRecord",
     "UnreachableError",
     "Unserved",
@@ -64,6 +67,7 @@ _HOMES = {
     "core.state": ("Report", "UndoRecord"),
     "engine.client": ("ConflictError", "TooLargeError", "UnreachableError"),
     "engine.history.happenings": ("Connection", "Ended", "Progress", "Unserved"),
+    "engine.messages": ("RefusedError", "UnansweredError"),
     "engine.workflow_ids": ("WorkflowIdError",),
     "language.diagnostics": ("Diagnostic",),
     "language.workspace": ("UsageError",),

@@ -20,6 +20,7 @@ from pipeline_runner.api.pipelines import Pipeline
 from pipeline_runner.core import model
 from pipeline_runner.core.errors import in_brackets
 from pipeline_runner.core.state import Report
+from pipeline_runner.engine import messages
 from pipeline_runner.engine.client import Start, find, start
 from pipeline_runner.engine.follow import Follower
 from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
@@ -135,9 +136,65 @@ class Run:
         Raises:
             RPCError: The run has already ended, or the server rejects the request.
         """
+        await self._chain.cancel(reason=reason)
+
+    async def send(self, event: str, payload: Any = None) -> None:
+        """Send an event to the run, and wait until the run has taken it.
+
+        Args:
+            event: The event's name.
+            payload: The payload: JSON data.
+
+        Raises:
+            RefusedError: The run does not take it.
+            UnansweredError: No worker has answered for 10 seconds. The run may still take it.
+            LookupError: The run has ended.
+            RPCError: The server rejects the request.
+        """
+        await messages.send(self._chain, event, payload)
+
+    async def approve(self, step: str, payload: Any = None, *, comment: str = "") -> int:
+        """Approve what a step of the run, or of a child, waits for. The identity is that of the client.
+
+        Args:
+            step: The step's path, or its id if no other open approval has it.
+            payload: The payload of the approval: JSON data.
+            comment: A comment, which is recorded in the history.
+
+        Returns:
+            The number of approvals that the step still needs.
+
+        Raises:
+            RefusedError: The run does not take it.
+            UnansweredError: No worker has answered for 10 seconds. The run may still take it.
+            LookupError: The run, or the child, has ended.
+            RPCError: The server rejects the request.
+        """
+        _, missing = await messages.answer(
+            self._client, self._chain, step, approves=True, payload=payload, comment=comment
+        )
+        return missing
+
+    async def reject(self, step: str, *, comment: str = "") -> None:
+        """Reject what a step of the run, or of a child, waits for. The identity is that of the client.
+
+        Args:
+            step: The step's path, or its id if no other open approval has it.
+            comment: The reason, which becomes a part of the step's error.
+
+        Raises:
+            RefusedError: The run does not take it.
+            UnansweredError: No worker has answered for 10 seconds. The run may still take it.
+            LookupError: The run, or the child, has ended.
+            RPCError: The server rejects the request.
+        """
+        await messages.answer(self._client, self._chain, step, approves=False, comment=comment)
+
+    @property
+    def _chain(self) -> WorkflowHandle[Any, Any]:
+        """Whichever run of the chain is open."""
         first = self._handle.first_execution_run_id
-        chain = self._client.get_workflow_handle(self.workflow_id, first_execution_run_id=first)
-        await chain.cancel(reason=reason)
+        return self._client.get_workflow_handle(self.workflow_id, first_execution_run_id=first)
 
 
 def _encoded(run: Run) -> str:

@@ -142,6 +142,8 @@ async def _show(client: Client, where: Target, follower: Follower, workflow_id: 
         match event:
             case Progress():
                 shown.show(event)
+                if (event.waiting_for or "").partition(":")[0] == "approval":
+                    shown.note(f"to approve: {where.command('approve', workflow_id, event.path)}")
             case Connection():
                 shown.note(connection_line(event))
             case Unserved(queue=queue):

@@ -66,6 +66,13 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     add_codec(parser)
 
 
+def add_identity(parser: argparse.ArgumentParser) -> None:
+    """Add ``--identity``."""
+    parser.add_argument(
+        "--identity", metavar="NAME", help="who you are, as the server records it (default: USER@HOST)"
+    )
+
+
 def server_options(args: argparse.Namespace) -> tuple[str, ...]:
     """Return the given options of :func:`add_server`, for a command that is shown to the user."""
     given = {name: getattr(args, name) for name in ("address", "namespace", "profile")}

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="QUEUE",
         help="task queue on a configured server (default: the pipeline's task_queue, or else pipelines)",
     )
+    options.add_identity(parser)
     options.add_server(parser)
 
 

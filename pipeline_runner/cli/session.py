@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import contextlib
+import getpass
 import importlib
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -223,12 +225,13 @@ def _names_a_server(args: argparse.Namespace) -> bool:
     return (base / "temporalio" / "temporal.toml").is_file()
 
 
-async def connect(where: Target, *, served_only: bool = False) -> "Client":
+async def connect(where: Target, *, served_only: bool = False, identity: str | None = None) -> "Client":
     """Connect to a server.
 
     Args:
         where: The server.
         served_only: The client's workers run only pipelines by name, and what these start.
+        identity: Who the user is; None: the user's name and the host's.
 
     Raises:
         CommandError: The server cannot be reached, or the time for which it keeps runs is not valid.
@@ -237,7 +240,7 @@ async def connect(where: Target, *, served_only: bool = False) -> "Client":
     from pipeline_runner.engine.client import UnreachableError, connect
     from pipeline_runner.engine.signing import signed
 
-    settings = where.settings
+    settings: Mapping[str, Any] = {**where.settings, "identity": identity or _user()}
     if where.embedded is not None or served_only:
         key = _workers_key() if where.embedded is None else where.embedded.key
         settings = signed(settings, key, served_only=served_only)
@@ -256,6 +259,15 @@ async def connect(where: Target, *, served_only: bool = False) -> "Client":
             if where.embedded is not None:
                 await retention.keep_runs(client, kept)
             return client
+
+
+def _user() -> str:
+    """Return what Temporal's own command identifies its user by."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # the user has no name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def _workers_key() -> bytes:
@@ -331,7 +343,9 @@ def workers(client: "Client", queues: Iterable[str], **settings: Any) -> "list[W
     """
     from pipeline_runner.engine.worker import pipeline_worker
 
-    settings = {"graceful_shutdown": timedelta(0), **settings}
+    # The client's identity is that of a person. One of these people may have several workers.
+    identity = f"{os.getpid()}@{socket.gethostname()}"
+    settings = {"graceful_shutdown": timedelta(0), "identity": identity, **settings}
     return [pipeline_worker(client, task_queue=queue, **settings) for queue in dict.fromkeys(queues)]
 
 

@@ -72,7 +72,7 @@ async def _start_and_follow(
     needs = needs_of(loaded)
     if own and (missing := needs.missing()):
         raise CommandError(f"{'; '.join(missing)}. Nothing was started")
-    client = await session.connect(where)
+    client = await session.connect(where, identity=args.identity)
     shared = args.task_queue or pipeline.task_queue or DEFAULT_TASK_QUEUE
     queue = fitting_id(f"run/{workflow_id}") if own else shared
     what = Start(

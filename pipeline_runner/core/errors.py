@@ -9,6 +9,9 @@
       ├─ PipelineTimeout                               a pipeline exceeded its ``timeout``
       ├─ BlockTimeout                                  a block or a loop exceeded its ``timeout``
       ├─ UntilTimeout                                  the condition of ``until`` was never met
+      ├─ EventTimeout                                  an event did not arrive in time
+      ├─ ApprovalRejected                              somebody rejected an approval
+      ├─ ApprovalTimeout                               an approval was not given in time
       ├─ ExpressionError                               a template cannot be evaluated
       ├─ InvalidInputs                                 the inputs do not match ``inputs``
       ├─ PayloadTooLarge                               an input or a result exceeds the limit
@@ -37,6 +40,9 @@ HEARTBEAT_TIMEOUT = "HeartbeatTimeout"
 PIPELINE_TIMEOUT = "PipelineTimeout"
 BLOCK_TIMEOUT = "BlockTimeout"
 UNTIL_TIMEOUT = "UntilTimeout"
+EVENT_TIMEOUT = "EventTimeout"
+APPROVAL_REJECTED = "ApprovalRejected"
+APPROVAL_TIMEOUT = "ApprovalTimeout"
 EXPRESSION_ERROR = "ExpressionError"
 INVALID_INPUTS = "InvalidInputs"
 PAYLOAD_TOO_LARGE = "PayloadTooLarge"

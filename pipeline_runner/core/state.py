@@ -74,6 +74,8 @@ class ScopeLog(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The directory to which paths are relative; None: that of whichever worker runs the step."""
     undone: Outcome | None = None
     """The outcome of the step that this run undoes; None: the run is not a compensation."""
+    starter: str | None = None
+    """The identity of the client that started the outermost run; None: no approval asks for it."""
     inputs: dict[str, Any] = {}
     steps: dict[str, StepResult] = {}
     run: dict[str, Any] = {}
@@ -127,6 +129,21 @@ WAITING_MEMO = "pipeline-runner-waiting"
 """The field of the memo with what a run waits for from outside: by the step's path, a mapping of ``name``
 (the step's), ``for`` (what it waits for, for people), ``state`` (``waiting``, or how the wait has ended)
 and ``error``. A run that waits for nothing has an empty mapping, or none."""
+
+
+class ShownWait(Struct, frozen=True, kw_only=True):
+    """A step that waits for something from outside, in there."""
+
+    name: str
+    what: str = msgspec.field(name="for")
+    """``event NAME``, ``approval`` or ``approval: MESSAGE``."""
+    state: Literal["waiting", "completed", "failed", "cancelled"] = "waiting"
+    error: str | None = None
+
+    @property
+    def is_approval(self) -> bool:
+        """Whether people can answer it."""
+        return self.what.partition(":")[0] == "approval"
 
 
 class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -201,6 +218,37 @@ class Stop(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How many undos the report had then: those of errors that were caught, and of attempts."""
 
 
+class Answer(Struct, frozen=True, kw_only=True):
+    """What has come from outside for a step that waits for it."""
+
+    payload: Any = None
+    by: str | None = None
+    """The identity that the sender's client claims; None: an event."""
+    at: str
+    """RFC 3339."""
+    comment: str = ""
+
+
+class Waiting(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A step that waits for something from outside."""
+
+    path: str
+    event: str | None = None
+    """The event that it waits for; None: it waits for an approval."""
+    until: str | None = None
+    """RFC 3339: when it waits no longer."""
+    answers: list[Answer] = []
+    """The event, or the approvals so far."""
+    rejection: Answer | None = None
+
+
+class KeptEvent(Struct, frozen=True, kw_only=True):
+    """An event that arrived before any step waited for it."""
+
+    name: str
+    payload: Any = None
+
+
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The state of a run that continues as new in the same chain."""
 
@@ -231,6 +279,10 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Index of the step to which a resumed run goes back: it and those after it are undone first."""
     children: "dict[str, Continuation]" = {}
     """Where the children of a resumed run go on, by the path of their step."""
+    waits: list[Waiting] = []
+    """In the order in which the steps began to wait."""
+    events: list[KeptEvent] = []
+    """In the order in which they arrived."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -244,4 +296,7 @@ class Options(Struct, frozen=True, kw_only=True):
     """The run's directory, if it is known at its start. Children have that of their parent."""
     undone: Outcome | None = None
     """The outcome of the step that the run and its children undo; None: it is not a compensation."""
+    starter: str | None = None
+    """The identity of the client that started the outermost run, for a child; None: none of its approvals
+    asks for it."""
     continued: Continuation | None = None

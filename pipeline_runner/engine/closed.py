@@ -19,7 +19,6 @@ from temporalio.worker import (
     ExecuteWorkflowInput,
     Interceptor,
     Replayer,
-    UnsandboxedWorkflowRunner,
     WorkflowInboundInterceptor,
     WorkflowInstance,
     WorkflowInstanceDetails,
@@ -27,6 +26,7 @@ from temporalio.worker import (
 )
 
 from pipeline_runner.core.state import Continuation
+from pipeline_runner.engine.cancelling import DetailedRunner
 from pipeline_runner.engine.converting import json_of, plain
 from pipeline_runner.engine.interceptor import WorkflowSide
 from pipeline_runner.engine.signing import Signing
@@ -169,7 +169,7 @@ class _Finding(WorkflowInboundInterceptor):
         return await super().execute_workflow(input)
 
 
-class _Runner(UnsandboxedWorkflowRunner):
+class _Runner(DetailedRunner):
     def __init__(self, reading: _Reading) -> None:
         self._reading = reading
 

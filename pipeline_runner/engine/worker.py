@@ -18,6 +18,7 @@ from temporalio.worker import (
     Plugin,
     Replayer,
     ReplayerConfig,
+    UnsandboxedWorkflowRunner,
     Worker,
     WorkerConfig,
     WorkflowReplayResult,
@@ -166,6 +167,8 @@ class ServingPlugin(Plugin):
         settings: dict[str, Any] = dict(config)
         settings["workflows"] = [Interpreter, *settings["workflows"]]
         settings["interceptors"] = [WorkflowSide(), *settings["interceptors"]]
+        if type(settings["unsandboxed_workflow_runner"]) is UnsandboxedWorkflowRunner:
+            settings["unsandboxed_workflow_runner"] = DetailedRunner()
         return cast("ReplayerConfig", settings)
 
     def run_replayer(

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from pipeline_runner.core import model
+from pipeline_runner.core.state import WAITING_MEMO
+from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
 from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
 
@@ -82,6 +84,15 @@ WHOLE = (
     + "    retry: {maximum_attempts: 2, initial_interval: 10ms}\n    steps:\n"
     + indented(steps("f") + FLAKY.format("g", 5), 4)
 )  # fmt: skip
+WAITS = (
+    HEAD + "steps:\n" + steps("a") + "  - id: both\n    parallel:\n"
+    "      ok: [{id: ok, approval: {message: go on?, approvals: 2, not_by_starter: true, timeout: 1h}}]\n"
+    "      paid: [{id: paid, wait: {event: paid, schema: {type: object}}}]\n"
+    "  - {id: more, for_each: [1, 2], wait: {event: more}}\n"
+    "  - {id: late, wait: {event: late, timeout: 20ms}, catch: [{types: [EventTimeout]}]}\n"
+    "  - {id: by_itself, approval: {timeout: 20ms, on_timeout: approve, payload: 1}}\n"
+    "  - {id: no, approval: {}}\n"
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,39 @@ async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipeline
     bundle = other.bundle(SCENARIOS["by-name-elsewhere"].text)
     async with other.worker(bundles={"recorded": model.encode(bundle)}):
         await handle.result()
+
+
+PEOPLE = ("ann@desk", "bob@desk", "eve@desk")
+"""Identities that are recorded: an approval depends on them."""
+
+
+async def _answer(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> None:
+    """Send events and answers, as soon as the steps wait for them."""
+    address = pipelines.client.service_client.config.target_host
+    ann, bob, eve = [await Client.connect(address, identity=who) for who in PEOPLE]
+
+    async def waits(*paths: str) -> None:
+        newest = pipelines.client.get_workflow_handle(handle.id)
+        while True:
+            shown = (await (await newest.describe()).memo()).get(WAITING_MEMO, {})
+            if [path for path, wait in shown.items() if wait.get("state", "waiting") == "waiting"] == [
+                *paths
+            ]:
+                return
+            await asyncio.sleep(0.02)
+
+    async def approve(client: Client, step: str, name: str = APPROVE) -> None:
+        await client.get_workflow_handle(handle.id).execute_update(name, {"step": step, "comment": "seen"})
+
+    await waits("both.ok.ok", "both.paid.paid")
+    newest = ann.get_workflow_handle(handle.id)
+    for number in range(20):
+        await newest.signal("more", number)
+    await newest.execute_update("paid", {"amount": 1})
+    await approve(bob, "ok")
+    await approve(eve, "ok")
+    await waits("no")
+    await approve(ann, "no", REJECT)
 
 
 MUCH = "{% for i in range(10) %}{{ range(9000) | list | length }}{% endfor %}"
@@ -228,6 +272,8 @@ SCENARIOS: dict[str, Scenario] = {
         HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
         "    max_concurrency: 3\n    steps:\n" + indented(steps("a", "b"), 4), long=True
     ),
+    "waits": Scenario(WAITS, act=_answer),
+    "waits-continued": Scenario(WAITS, act=_answer, long=True),
 }  # fmt: skip
 
 
@@ -269,7 +315,7 @@ def _cleaned(value: Any) -> Any:
     """Drop what tells of the machine and is not looked at in a replay."""
     if isinstance(value, dict):
         return {
-            key: "recorder" if key == "identity" else _cleaned(item)
+            key: "recorder" if key == "identity" and item not in PEOPLE else _cleaned(item)
             for key, item in value.items()
             if key != "stackTrace"
         }

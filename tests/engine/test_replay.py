@@ -38,6 +38,7 @@ ENDS = {
     "whole-continued-2": "CONTINUED_AS_NEW",
     "scopes-continued-0": "COMPLETED",
     "scopes-continued-1": "CONTINUED_AS_NEW",
+    "waits-continued-1": "CONTINUED_AS_NEW",
     "continued-2": "CONTINUED_AS_NEW",
     "continued-1": "CONTINUED_AS_NEW",
 }
@@ -84,7 +85,10 @@ def history_of(file: Path) -> WorkflowHistory:
 
 
 def replayer() -> Replayer:
-    return Replayer(workflows=[Interpreter], interceptors=[WorkflowSide()])
+    """With the runner of workers, which tells who sent what."""
+    return Replayer(
+        workflows=[Interpreter], interceptors=[WorkflowSide()], unsandboxed_workflow_runner=DetailedRunner()
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -98,17 +102,6 @@ async def test_a_replay_without_the_interceptor_says_so() -> None:
     assert result.replay_failure is not None
     assert "add pipeline_runner.PipelinePlugin() to its plugins" in str(result.replay_failure)
     assert "ondeterminism" not in str(result.replay_failure)
-
-
-@pytest.mark.parametrize("name", ["cancelled-step", "cancelled-child"])
-async def test_an_end_without_a_report_replays_where_there_is_one_now(name: str) -> None:
-    """Workers replay with their own runner; these histories are of workers that had none."""
-    with_runner = Replayer(
-        workflows=[Interpreter],
-        interceptors=[WorkflowSide()],
-        unsandboxed_workflow_runner=DetailedRunner(),
-    )
-    await with_runner.replay_workflow(history_of(FOLDER / f"{name}.json"))
 
 
 async def test_replay_would_notice_a_change() -> None:

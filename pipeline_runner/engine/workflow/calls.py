@@ -218,6 +218,7 @@ def prepare_child(
                     directory=log.directory,
                     undone=undone,
                     continued=resumed,
+                    starter=log.starter,
                 )
             ),
         ),

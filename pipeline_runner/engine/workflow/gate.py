@@ -35,6 +35,10 @@ class Gate:
         self._is_late = False
         """Whether the run cannot continue as new, because its state was too large."""
 
+    def is_due(self) -> bool:
+        """Tell whether a run that does one thing alone is to go on in a new one: at :meth:`pass_`."""
+        return not self._groups and workflow.info().is_continue_as_new_suggested()
+
     async def pass_(self, cancel: CancelScope | None = None) -> None:
         """Pass, or stop while the run prepares to continue as new.
 
@@ -50,6 +54,7 @@ class Gate:
                 await workflow.wait_condition(lambda: True)
                 cancel.check()
             if not self._groups:
+                await _handlers_finished()
                 self._go_on()
             else:
                 with self.stopped():
@@ -108,6 +113,7 @@ class Gate:
             await workflow.wait_condition(lambda: are_done() or (outermost and self._is_ready()))
             if not are_done():
                 await workflow.wait_condition(lambda: True)
+                await _handlers_finished()
                 if self._is_ready() and not are_done():
                     self._go_on()
                     self._is_late = True
@@ -120,3 +126,9 @@ class Gate:
             and self._working == self._stopped
             and not (self._is_late or self._failing or self._work.requested)
         )
+
+
+async def _handlers_finished() -> None:
+    """Have everybody answered who has sent an update that is being handled."""
+    if not workflow.all_handlers_finished():
+        await workflow.wait_condition(workflow.all_handlers_finished)

@@ -24,9 +24,11 @@ from pipeline_runner.core.expressions.values import kind_of
 from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.state import Options, Report
 from pipeline_runner.engine.workflow import signatures
+from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
 from pipeline_runner.engine.workflow.calls import INSTALLED
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.ending import refused
+from pipeline_runner.engine.workflow.events import KEPT
 from pipeline_runner.engine.workflow.payloads import EncodedArgumentsError, is_plain
 from pipeline_runner.engine.workflow.program import Program, UnsupportedBundleError, program_of
 from pipeline_runner.engine.workflow.run import CHILD_UNDONE, Run
@@ -35,6 +37,9 @@ MISSING = (
     "this worker or replayer lacks the interceptor that pipelines need: add"
     " pipeline_runner.PipelinePlugin() to its plugins"
 )
+
+NOT_BEGUN = "NotBegun"
+"""The type of the error with which the sender of an update learns that the run has ended at its start."""
 
 LOAD = "pipeline_runner.load"
 """The activity that returns a worker's bundle by name."""
@@ -52,6 +57,9 @@ class Interpreter:
             raise RuntimeError(MISSING)
         self._cancel = CancelScope()
         self._run: Run | None = None
+        self._over = False
+        self._early: list[tuple[str, Sequence[RawValue]]] = []
+        """Signals that arrived before the run had its pipeline."""
         self._readable = all(is_plain(arg.payload) for arg in args)
 
     @workflow.dynamic_config
@@ -82,6 +90,22 @@ class Interpreter:
     async def _work(self, args: Sequence[RawValue]) -> Any:
         if not self._readable:
             raise EncodedArgumentsError
+        # No ``finally``: an instance that is evicted does nothing.
+        try:
+            output = await self._begun(args)
+        except Exception:
+            await self._answer_all()
+            raise
+        await self._answer_all()
+        return output
+
+    async def _answer_all(self) -> None:
+        """Before the run ends, answer whoever has sent it an update."""
+        self._over = True
+        if not workflow.all_handlers_finished():
+            await workflow.wait_condition(workflow.all_handlers_finished)
+
+    async def _begun(self, args: Sequence[RawValue]) -> Any:
         try:
             inputs, program, options = await _read(args)
             if options.continued is None:
@@ -90,8 +114,10 @@ class Interpreter:
             run = Run(program, inputs, options, self._cancel)
         except Exception as error:  # noqa: BLE001 - every error ends the run with its report
             raise refused(error) from None
+        for name, arguments in self._early:
+            run.events.signalled(name, arguments)
         self._run = run
-        return await self._run.execute()
+        return await run.execute()
 
     @property
     def running(self) -> Run | None:
@@ -111,6 +137,56 @@ class Interpreter:
             return
         if self._run is not None:
             self._run.child_undone(workflow_id, report)
+
+    @workflow.signal(dynamic=True)
+    def event(self, name: str, arguments: Sequence[RawValue]) -> None:
+        """Take an event. One that nobody waits for, or that does not fit, is ignored; the log says why."""
+        if self._run is None:
+            if len(self._early) < KEPT:
+                self._early.append((name, arguments))
+            return
+        self._run.events.signalled(name, arguments)
+
+    @workflow.update(dynamic=True)
+    async def send(self, name: str, arguments: Sequence[RawValue]) -> None:
+        """Take an event whose sender wants to know whether it was taken."""
+        (await self._ready()).events.sent(name, arguments)
+
+    @send.validator
+    def check_event(self, name: str, arguments: Sequence[RawValue]) -> None:
+        """Refuse an event that nobody waits for, or that does not fit."""
+        if self._run is not None:
+            self._run.events.checked(name, arguments)
+
+    @workflow.update(name=APPROVE)
+    async def approve(self, given: Any) -> dict[str, Any]:
+        """Take an approval of a step that waits for it."""
+        return (await self._ready()).approvals.approve(given)
+
+    @approve.validator
+    def check_approval(self, given: Any) -> None:
+        """Refuse an approval that is not waited for, or that does not fit."""
+        if self._run is not None:
+            self._run.approvals.checked(given, rejects=False)
+
+    @workflow.update(name=REJECT)
+    async def reject(self, given: Any) -> dict[str, Any]:
+        """Take a rejection of a step that waits for approval."""
+        return (await self._ready()).approvals.reject(given)
+
+    @reject.validator
+    def check_rejection(self, given: Any) -> None:
+        """Refuse a rejection that is not waited for."""
+        if self._run is not None:
+            self._run.approvals.checked(given, rejects=True)
+
+    async def _ready(self) -> Run:
+        """Return the run when it has its pipeline; until then, an update waits."""
+        if self._run is None:
+            await workflow.wait_condition(lambda: self._run is not None or self._over)
+        if self._run is None:
+            raise _refused(NOT_BEGUN, "the run could not begin")
+        return self._run
 
     @workflow.query
     def report(self) -> Any:

@@ -10,7 +10,7 @@ import msgspec
 from temporalio.api.common.v1 import Payload
 
 from pipeline_runner.core import model
-from pipeline_runner.core.model import Bundle, ChildCall, Pipeline, Step
+from pipeline_runner.core.model import Approval, Bundle, ChildCall, Event, Pipeline, Step
 from pipeline_runner.core.scope import STEP_KEYS
 from pipeline_runner.core.state import ScopeLog
 from pipeline_runner.engine.workflow.liveness import Liveness, heads
@@ -61,6 +61,26 @@ class Program:
     def liveness(self, pipeline: str) -> Liveness:
         """Return what is read of the results of a pipeline's steps, by the key of the pipeline."""
         return self._liveness[pipeline]
+
+    @cached_property
+    def events(self) -> dict[str, list[Any]]:
+        """The events that the root pipeline waits for, with the schemas that their payloads must fit."""
+        found: dict[str, list[Any]] = {}
+        for step in model.steps_of(self.root):
+            if isinstance(step.action, Event):
+                schemas = found.setdefault(step.action.name, [])
+                if step.action.payload_schema is not None and step.action.payload_schema not in schemas:
+                    schemas.append(step.action.payload_schema)
+        return found
+
+    @cached_property
+    def asks_for_starter(self) -> bool:
+        """Whether an approval must not be given by whoever started the run, here or in a child."""
+        return any(
+            isinstance(step.action, Approval) and step.action.not_by_starter
+            for pipeline in self.bundle.pipelines.values()
+            for step in model.steps_of(pipeline)
+        )
 
     def child_payload(self, key: str) -> Payload:
         """Return the encoded bundle of a child: that pipeline and everything that it can reach."""

@@ -30,7 +30,7 @@ from pipeline_runner.core.state import (
     Stop,
     UndoRecord,
 )
-from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow import calls, senders
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.ending import bound, cancelled_with, preserved, revived
 from pipeline_runner.engine.workflow.gate import Gate
@@ -79,6 +79,7 @@ class Run:
                 task_queue=info.task_queue,
                 directory=options.directory,
                 undone=options.undone,
+                starter=_starter(options) if program.asks_for_starter else None,
                 inputs=inputs,
             ),
         )
@@ -106,6 +107,10 @@ class Run:
         self._work = Work()
         self._undo = Undo(program, self._state, self._work, self._gate.pass_)
         self._steps = Steps(program, self._state, self._gate, self._undo, self._work)
+        self.events = self._steps.events
+        """Takes what signals and updates bring for the run's steps."""
+        self.approvals = self._steps.approvals
+        """Takes the answers of people."""
 
     @property
     def state(self) -> Continuation:
@@ -356,6 +361,12 @@ class Run:
                 )
             return
         workflow.continue_as_new(args=[RawValue(payload) for payload in payloads])
+
+
+def _starter(options: Options) -> str:
+    """Return who started the outermost run: only a parent knows it better than the server."""
+    own = workflow.info().parent is None
+    return senders.starter() if own else options.starter or ""
 
 
 def _fitting(records: list[UndoRecord], limit: int | None) -> tuple[list[UndoRecord], int]:

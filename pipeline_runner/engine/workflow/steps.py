@@ -33,9 +33,11 @@ from pipeline_runner.core.model import (
 from pipeline_runner.core.paths import Path
 from pipeline_runner.core.state import Continuation, Envelope, Frame, Report, StepResult, UndoEntry
 from pipeline_runner.engine.workflow import calls
+from pipeline_runner.engine.workflow.approvals import Approvals
 from pipeline_runner.engine.workflow.attempts import Attempts
 from pipeline_runner.engine.workflow.cancel import Interrupted
 from pipeline_runner.engine.workflow.entries import Entries
+from pipeline_runner.engine.workflow.events import Events
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.loops import Loops
 from pipeline_runner.engine.workflow.nesting import Nested, Nesting
@@ -54,6 +56,7 @@ from pipeline_runner.engine.workflow.step_errors import (
 )
 from pipeline_runner.engine.workflow.undo import Undo
 from pipeline_runner.engine.workflow.values import holds, plain
+from pipeline_runner.engine.workflow.waiting import Waits
 from pipeline_runner.engine.workflow.work import Work
 
 if TYPE_CHECKING:
@@ -85,6 +88,9 @@ class Steps:
         self._loops = Loops(self._turn, gate, work, program.liveness(state.log.pipeline))
         attempts = Attempts(undo, gate)
         self._nested = Nested(self.sequence, gate, self._entries, attempts)
+        waits = Waits(state, gate)
+        self.events = Events(program, state, waits)
+        self.approvals = Approvals(program, state, waits)
         self.cancelled_children: dict[str, Report] = {}
         """Reports of children that ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -211,24 +217,30 @@ class Steps:
                 output = await self._child(turn, call, name)
             case Block() | Switch() | Parallel() as action:
                 return await self._nested.run(turn, action, name)
-            case SetValues() | Wait() | Fail() as action:
+            case SetValues() | Wait() | Event() | Approval() | Fail() as action:
                 return await self._inside(turn, action, name)
-            case Event() | Approval():
-                raise step_error("UnsupportedBundle", "this version does not run such steps")
         # Its end came with a new workflow task.
         self._work.begin_anew()
         return output
 
-    async def _inside(self, turn: Turn, action: SetValues | Wait | Fail, name: str) -> Any:
+    async def _inside(self, turn: Turn, action: SetValues | Wait | Event | Approval | Fail, name: str) -> Any:
         """Perform an action of the workflow itself."""
-        entry, names = self._entries.register(turn, name), turn.scope.names
+        # A wait may have begun in a run before.
+        entry = self._entries.taken_up(turn) or self._entries.register(turn, name)
+        names = turn.scope.names
         output = None
+        if isinstance(action, Event | Approval) and turn.path == turn.scope.path_of(turn.step):
+            self._record(turn.step, turn.scope, StepResult(status="waiting"))
         try:
             match action:
                 case SetValues(values=values):
                     output = plain(values, names)
                 case Wait():
                     await self._wait(turn, action, name)
+                case Event():
+                    output = await self.events.wait(turn, action, name)
+                case Approval():
+                    output = await self.approvals.wait(turn, action, name)
                 case Fail(message=message, type=kind):
                     raise step_error(kind, render_text(message, names))
         except Interrupted:

@@ -6,6 +6,7 @@ table, so they cannot disagree. ``Mode.TEMPLATE`` marks texts that are templates
 """
 
 from pipeline_runner.core import paths
+from pipeline_runner.core.model import OWN_MESSAGES
 from pipeline_runner.language.table.collections import (
     Field,
     Fields,
@@ -233,7 +234,7 @@ WAIT_EVENT = Fields(
     name="wait_event",
     title="a wait",
     fields={
-        "event": Field(_NAME, "The event to wait for: the name of a signal.", later="a wait for an event"),
+        "event": Field(Text(reserved=OWN_MESSAGES), "The event to wait for: the name of a signal."),
         "timeout": Field(
             _POSITIVE, "How long to wait. Then the step fails with EventTimeout. Default: no limit."
         ),
@@ -359,9 +360,7 @@ STEP: Variants = Variants(
             )
         },
         "approval": {
-            "approval": Field(
-                APPROVAL, "Waits for the answer of a person or a system.", later="a wait for a person"
-            )
+            "approval": Field(APPROVAL, "Waits for the approval of people, who answer with a command.")
         },
         "fail": {"fail": Field(FAIL, "Fails with an error that is never retried.")},
         "steps": {
