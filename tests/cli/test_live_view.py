@@ -21,7 +21,7 @@ def in_terminal(folder: Path, *args: str, resize: str = "", **more: str) -> tupl
     Args:
         folder: Where it runs.
         args: Its arguments.
-        resize: When this is shown, the terminal shrinks to 40 columns.
+        resize: When this is shown, the terminal shrinks to 40 columns, and a file ``go`` is made.
         more: Environment variables.
     """
     ours, theirs = pty.openpty()
@@ -42,6 +42,7 @@ def in_terminal(folder: Path, *args: str, resize: str = "", **more: str) -> tupl
             shown += chunk
             if resize and resize.encode() in shown:
                 _set_columns(ours, 40)
+                (folder / "go").touch()
                 shown, resize = b"", ""
     except OSError:
         pass  # Linux says so when the other end is closed
@@ -148,7 +149,7 @@ def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
 NESTED = """
 name: nested
 steps:
-  - {id: nap, wait: 1s}
+  - {id: gate, activity: shell.run, with: {command: [sh, -c, "until [ -e go ]; do sleep 0.02; done"]}, compensate: none}
   - id: work
     parallel:
       left:
@@ -165,13 +166,13 @@ steps:
 
 def test_a_terminal_that_shrinks_without_colours_shows_a_narrow_tree(tmp_path: Path) -> None:
     (tmp_path / "nested.yaml").write_text(NESTED.replace("LOG", str(tmp_path / "log")))
-    code, _, shown = in_terminal(tmp_path, "nested.yaml", *EFFECTS, resize="nap", NO_COLOR="1")
+    code, _, shown = in_terminal(tmp_path, "nested.yaml", *EFFECTS, resize="gate", NO_COLOR="1")
     assert code == 1
     assert not re.search(r"\x1b\[(\d+;)*[349]\d(;\d+)*m", shown), "no colours"
     lines = last_frame(shown)
     tree = [re.sub(r" +\d+\.\ds", "", line) for line in lines]
     assert tree[-10:-2] == [
-        "✓ nap",
+        "✓ gate",
         "✓ work",
         "✓  left",
         "✓   many 12/12",

@@ -95,7 +95,7 @@ KEEPS = pipeline(
       right:
         - {{id: never, name: "not now", when: inputs.now, activity: effect.do, with: {{log: LOG, name: n}},
            compensate: none}}
-        - {{id: rest, name: "have a rest", wait: 10ms}}
+        - {{id: rest, name: "have a rest", wait: 60ms}}
   - id: child
     pipeline: ./c.yaml
   - id: many
