@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="step", metavar="STEP", help="a step of the pipeline's own list to go back to"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print where the run would go on")
+    parser.add_argument("--dry-run", action="store_true", help="print where the run would continue")
     options.add_following(parser)
     options.add_server(parser)
 
