@@ -1,11 +1,11 @@
-"""Where a command's words go: results to standard output, all else to standard error.
+"""The output of a command: results go to standard output, everything else to standard error.
 
-Standard output is for JSON alone. What activities and modules print would land there too,
-so it is kept aside, and file descriptor 1 then leads to standard error. What cannot be
-written to standard error is lost, and never ends a run.
+Standard output is for JSON alone. Output of activities and modules would get there too, so the original
+is kept aside, and file descriptor 1 leads to standard error. What cannot be written to standard error
+is lost, and never ends a run.
 
-Much of what is told comes from somewhere else: names, outputs, errors. None of it may
-steer the terminal, or be taken for a command by the service that reads the log.
+Much of the output comes from elsewhere: names, outputs, errors. None of it may control the terminal, or
+count as a command for the service that reads the log.
 """
 
 import json
@@ -16,11 +16,11 @@ import sys
 from typing import Any, TextIO
 
 _STEERING = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-"""Control characters beyond ASCII, line separators, and what turns the direction of a text."""
+"""Control characters beyond ASCII, line separators, and characters that change the direction of text."""
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_STEERING}]")
 # "##[error]" (GitHub, Azure), "##vso[" and "##teamcity[" are commands anywhere in a line.
 _HASHES = re.compile(r"##(?=\w*\[)")
-# "::error::" is one at the start of a line, white space aside.
+# "::error::" is a command at the start of a line, after any white space.
 _COLONS = re.compile(r"^(?=[^\S\n]*::)", re.MULTILINE)
 _IN_JSON = re.compile(rf"[{_STEERING}]|(?<=#)#(?=\w*\[)")
 _kept: TextIO | None = None
@@ -35,12 +35,12 @@ class OutputError(Exception):
 
 
 def keep_stdout() -> None:
-    """Keep standard output for :func:`result`; everything else that writes to it is redirected."""
+    """Keep standard output for :func:`result`, and redirect everything else that writes to it."""
     global _kept  # noqa: PLW0603 - there is one per process
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed by whoever started us: nothing else may get its number
+        except OSError:  # our parent has closed it: no other file may get its number
             nowhere = os.open(os.devnull, os.O_RDWR)
             if nowhere != descriptor:
                 os.dup2(nowhere, descriptor)
@@ -55,7 +55,7 @@ def result(text: str) -> None:
     """Write to standard output.
 
     Raises:
-        OutputError: It cannot be written. Where the reader has gone, there is no error.
+        OutputError: It cannot be written. It is not an error if the reader has gone.
     """
     stream = _kept or sys.stdout
     try:
@@ -69,7 +69,7 @@ def result(text: str) -> None:
 
 
 def result_width() -> int | None:
-    """Return the columns of the terminal that standard output is; None: it is no terminal."""
+    """Return the width of standard output in columns; None: it is not a terminal."""
     stream = _kept or sys.stdout
     return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
 
@@ -84,18 +84,18 @@ def result_json(value: Any) -> None:
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:
-    """Return a value as JSON that neither steers a terminal nor is a command for one that reads logs."""
+    """Return a value as JSON that cannot control a terminal, and is not a command for a reader of logs."""
     text = json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(text: str) -> str:
-    """Return a text without what would steer a terminal or command a reader of logs."""
+    """Return a string without parts that control a terminal or are commands for a reader of logs."""
     return harmless(_CONTROL.sub("\ufffd", text))
 
 
 def harmless(text: str) -> str:
-    """Return a text in which no line is a command for a service that reads logs."""
+    """Return a string in which no line is a command for a service that reads logs."""
     return _COLONS.sub("> ", _HASHES.sub("# #", text))
 
 
@@ -116,7 +116,7 @@ def tell_object(value: dict[str, Any]) -> None:
 
 
 def tell(text: str, *, steering: bool = False) -> None:
-    """Write a line to standard error; ``steering``: it may steer a terminal, with colours."""
+    """Write a line to standard error. ``steering``: it may control a terminal, for colours."""
     if _objects:
         tell_object({"event": "note", "text": plain(text)})
         return
@@ -124,7 +124,7 @@ def tell(text: str, *, steering: bool = False) -> None:
 
 
 def show_for_now(text: str) -> None:
-    """Show what is being done, in a terminal, until the next line takes its place."""
+    """Show the current activity in a terminal until the next line replaces it."""
     if _objects or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return
     shown = plain(" ".join(text.split()))
@@ -134,7 +134,7 @@ def show_for_now(text: str) -> None:
 
 
 def _erased() -> str:
-    """Return what removes the line that is shown for now."""
+    """Return the control sequence that removes the line of :func:`show_for_now`."""
     if not _for_now:
         return ""
     _for_now.clear()
@@ -152,7 +152,7 @@ def _write_error(text: str) -> None:
 
 
 def _lead_nowhere(stream: TextIO) -> None:
-    """Have a stream that nobody reads any more swallow what comes, at exit too."""
+    """Make a stream that nobody reads any more discard its output, also at exit."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):

@@ -31,9 +31,9 @@ _UNDO = "magenta"
 _FRAMES = 4
 """Pictures per second: each takes some 10 ms."""
 _NARROW = 60
-"""Columns below which only mark, title, time and what is most important are shown."""
+"""Below this width, only the mark, the title, the time and the most important part of a row are shown."""
 _WIDE = 100
-"""Columns from which on counts are in words."""
+"""From this width on, counts are in words."""
 
 
 class Live:
@@ -69,7 +69,7 @@ class Live:
         self._live.console.print(console.plain(text), markup=False, highlight=False)
 
     def end(self, ended: "Ended") -> None:
-        """Have the last row show the whole time."""
+        """Show the total time in the last row."""
         self._ended = ended
 
     def _drawn(self) -> Table:
@@ -80,13 +80,13 @@ class Live:
 def drawn(
     tree: "Tree", width: int, now: datetime, *, limit: int | None = None, ended: "Ended | None" = None
 ) -> Table:
-    """Return the picture of a tree.
+    """Return the drawing of a tree.
 
     Args:
         tree: The tree.
         width: Columns of the terminal.
         now: The time, for what is still running.
-        limit: How many rows there may be; None: any number.
+        limit: The maximum number of rows; None: any number.
         ended: The end of the run.
     """
     narrow = width < _NARROW
@@ -128,7 +128,7 @@ def _elapsed(node: "Node", now: datetime) -> str:
 
 
 def _note(row: Row, node: "Node", now: datetime, *, brief: bool) -> Any:
-    """Return what a row ends with: the attempt, and an error, how far it has come, or what it waits for."""
+    """Return the end of a row: the attempt, and an error, the progress, or what it waits for."""
     note = Text(overflow="ellipsis", no_wrap=True)
     if node.attempt > 1:
         note.append(attempts(node.attempt, node.maximum_attempts), style="yellow")

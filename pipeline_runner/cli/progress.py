@@ -1,4 +1,4 @@
-"""What a person sees while a run is followed: lines on a pipe, a live view in a terminal."""
+"""The display while a run is followed: lines on a pipe, a live view in a terminal."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline_runner.engine.history.tree import Tree
 
 FOLD = 8
-"""Items of a loop with many that have lines of their own."""
+"""How many items of a large loop have their own lines."""
 _STEPS = 10
 """How many lines the counts of a loop get if its size is known."""
 
@@ -25,7 +25,7 @@ class View(Protocol):
     """Shows progress."""
 
     def show(self, progress: "Progress") -> None:
-        """Show what happened to a step."""
+        """Show an event of a step."""
 
     def note(self, text: str) -> None:
         """Show a line of text."""
@@ -37,18 +37,19 @@ class View(Protocol):
 class Lines:
     """One line per event: time since the start of the run, step, state, attempt, elapsed, error.
 
-    Of a loop with many items, the first ones have such lines, and those that fail; the others are counted.
+    In a loop with many items, only the first items and failed ones have such lines; the others are
+    counted.
     """
 
     def __init__(self) -> None:
         """Begin with a run that has done nothing."""
         self._told: dict[str, int] = {}
-        """How many items were done when a loop's last line was written, by its path."""
+        """The number of completed items in a loop's last line, by its path."""
         self._open: dict[str, Counts] = {}
-        """What has become of the items of loops that have not ended."""
+        """The counts of the items of open loops."""
 
     def show(self, progress: "Progress") -> None:
-        """Write the line; heartbeats are left out."""
+        """Write the line. Heartbeats are omitted."""
         counts = progress.counts
         if progress.details is not None:
             return
@@ -58,13 +59,13 @@ class Lines:
             self._count(progress, counts)
 
     def _count(self, progress: "Progress", counts: "Counts") -> None:
-        """Write how far a loop has come, if that is a good deal further than the last time."""
+        """Write the counts of a loop, if they have changed much since its last line."""
         if progress.path == counts.path:
             self._told[counts.path] = counts.done
             self._open.pop(counts.path, None)
             return
         self._open[counts.path] = counts
-        # Of the whole, the end of the loop tells.
+        # The end of the loop reports the total.
         if counts.done != counts.total and counts.done >= _next(self._told.get(counts.path, 0), counts.total):
             self._told[counts.path] = counts.done
             console.tell(f"{progress.since:8.2f}s  {one_line(counts.path)}: {counted(counts)}")
@@ -74,7 +75,7 @@ class Lines:
         console.tell(text)
 
     def end(self, ended: "Ended") -> None:
-        """Write the last line: the whole time."""
+        """Write the last line, with the total time."""
         for path, counts in self._open.items():
             if counts.done > self._told.get(path, 0):
                 console.tell(f"{ended.elapsed:8.2f}s  {one_line(path)}: {counted(counts)}")
@@ -85,7 +86,7 @@ class Objects:
     """One JSON object per event, for programs."""
 
     def show(self, progress: "Progress") -> None:
-        """Write the object; fields that say nothing are left out."""
+        """Write the object, without empty fields."""
         fields = {key: value for key, value in asdict(progress).items() if value not in (None, False)}
         console.tell_object({"event": "step", **fields})
 
@@ -99,7 +100,7 @@ class Objects:
 
 
 def _is_shown(progress: "Progress", counts: "Counts") -> bool:
-    """Tell whether it is the loop itself, or among its first items."""
+    """Tell whether it is the loop itself, or one of its first items."""
     index = progress.path.removeprefix(f"{counts.path}[").partition("]")[0]
     return progress.path == counts.path or (index.isdecimal() and int(index) < FOLD)
 
@@ -133,7 +134,7 @@ def line_of(progress: "Progress") -> str:
 
 @contextmanager
 def view(tree: "Tree") -> Iterator[View]:
-    """Return the live view of a tree in a terminal, lines elsewhere, and objects where they are asked for."""
+    """Return the live view of a tree in a terminal, lines elsewhere, and objects on request."""
     if console.tells_objects():
         yield Objects()
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -146,7 +147,7 @@ def view(tree: "Tree") -> Iterator[View]:
 
 
 def connection_line(connection: "Connection") -> str:
-    """Say that the server went away or came back."""
+    """Say that the server is unreachable, or reachable again."""
     return (
         "lost the connection to the Temporal server; reconnecting"
         if connection.lost

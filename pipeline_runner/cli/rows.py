@@ -1,4 +1,4 @@
-"""Which rows of a run's tree are shown: loops folded, and no more than fit."""
+"""Selects the rows of a run's tree to show: loops are folded, and the number of rows is limited."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pipeline_runner.engine.history.happenings import Counts
 from pipeline_runner.engine.history.node import FOLD, Node
 
 _FAILED = 5
-"""Failed items of a folded loop that are shown; the others are counted."""
+"""How many failed items of a folded loop are shown; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,10 @@ class Row:
     depth: int
     title: str
     node: Node | None = None
-    """None: the row stands for rows that are left out, and the title says which."""
+    """None: the row replaces omitted rows, and its title says which."""
     undo: bool = False
     counts: Counts | None = None
-    """Of a loop whose items are not all shown."""
+    """The counts of a loop whose items are not all shown."""
 
 
 def rows_of(root: Node, limit: int | None = None) -> list[Row]:
@@ -29,8 +29,8 @@ def rows_of(root: Node, limit: int | None = None) -> list[Row]:
 
     Args:
         root: The run.
-        limit: How many there may be; what is still to come is left out first, then what has ended well, then
-            the earliest rows.
+        limit: The maximum number of rows. Pending steps are omitted first, then successful ones, then the
+            earliest rows.
     """
     rows = list(_inside(root, 0, undo=False, coming=root.active))
     if limit is None or len(rows) <= limit:
@@ -42,7 +42,7 @@ def rows_of(root: Node, limit: int | None = None) -> list[Row]:
         return [*rows, *tail]
     room -= 1
     rows, earlier = _without(rows, room, states=("completed", "skipped", "undone", "passed", "caught"))
-    # What is deepest goes first, so that what it is in stays.
+    # The deepest rows are omitted first, so that the rows around them stay.
     order = sorted(range(len(rows)), key=lambda place: (-rows[place].depth, place))
     cut = set(order[: max(len(rows) - room, 0)])
     kept = [row for place, row in enumerate(rows) if place not in cut]
@@ -52,7 +52,7 @@ def rows_of(root: Node, limit: int | None = None) -> list[Row]:
 def _without(
     rows: list[Row], limit: int, *, states: tuple[str, ...], from_end: bool = False
 ) -> tuple[list[Row], int]:
-    """Leave out rows in these states until there are so many; return the others, and how many are gone."""
+    """Omit rows in these states until the number fits. Return the others, and how many were omitted."""
     surplus = len(rows) - limit
     if surplus <= 0:
         return rows, 0
@@ -63,7 +63,7 @@ def _without(
 
 
 def _inside(node: Node, depth: int, *, undo: bool, coming: bool) -> Iterator[Row]:
-    """Yield the rows of what is inside a node; ``coming``: whether what is pending is still to come."""
+    """Yield the rows inside a node. ``coming``: whether pending steps are still to come."""
     last = [child for child in node.children.values() if child.is_finally]
     first = _members(node) if node.kind == "group" else node.children.values()
     yield from _rows(
@@ -96,7 +96,7 @@ def _is_counted(node: Node) -> bool:
 
 
 def _members(group: Node) -> list[Node]:
-    """Return the members of a group that are shown: all if they are few, else what runs or has failed."""
+    """Return the members of a group to show: all if they are few, else those that run or have failed."""
     members = list(group.children.values())
     if not _is_counted(group):
         return members
@@ -107,7 +107,7 @@ def _members(group: Node) -> list[Node]:
 
 
 def title_of(node: Node, *, undo: bool = False) -> str:
-    """Return what a row calls a node: its name, else what it adds to the path."""
+    """Return the title of a node: its name, else its part of the path."""
     if not undo:
         step = node.step.id if node.step is not None else node.label
         return node.label if node.name == step else node.name

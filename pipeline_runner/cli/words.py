@@ -1,4 +1,4 @@
-"""How the views put things: one line, attempts, counts, times."""
+"""The wording of the views: single lines, attempts, counts, times."""
 
 from typing import TYPE_CHECKING
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line of limited length, without what would steer a terminal."""
+    """Return a string on one line of limited length, without terminal control sequences."""
     flat = console.plain(" ".join(text[:2_000].split()))
     return flat if len(flat) <= 300 else flat[:299] + "…"
 
 
 def attempts(attempt: int, limit: int | None) -> str:
-    """Return which attempt of how many."""
+    """Return the attempt and the maximum number of attempts."""
     return f"attempt {attempt} of {limit}" if limit else f"attempt {attempt}"
 
 
 def counted(counts: "Counts") -> str:
-    """Return what has become of the items of a loop."""
+    """Return the counts of a loop's items in words."""
     total = "" if counts.total is None else f" of {counts.total:,}"
     parts = [f"{counts.done:,}{total} done"]
     parts += [f"{counts.running:,} running"] if counts.running else []
@@ -29,7 +29,7 @@ def counted(counts: "Counts") -> str:
 
 
 def counted_briefly(counts: "Counts") -> str:
-    """Return the same in few columns, with the marks of the tree."""
+    """Return the same counts in few columns, with the marks of the tree."""
     total = " done" if counts.total is None else f"/{counts.total:,}"
     running = f" ▶{counts.running:,}" if counts.running else ""
     failed = f" ✗{counts.failed:,}" if counts.failed else ""

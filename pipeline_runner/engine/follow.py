@@ -1,6 +1,6 @@
-"""Following a run: its history, and its children's, as a stream of what happened to steps.
+"""Follows a run: its history, and its children's, as a stream of events about steps.
 
-Read from the server alone, so it works from any process, for any run, without a worker.
+It reads only from the server, so it works from any process, for any run, without a worker.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from pipeline_runner.engine.history.happenings import Connection, Happening, Uns
 from pipeline_runner.engine.history.reading import Item, Reader, Watched, has_ended
 
 PATIENCE = 60.0
-"""Seconds without an answer after which the server counts as gone."""
+"""Seconds without an answer after which the server counts as unreachable."""
 
 _POLL = 0.5
 LYING = 3.0
-"""Seconds after which a task that nobody has taken is told."""
+"""Seconds after which an untaken task is reported."""
 _TAIL = 2.0
 _CHILD_ENDS: tuple[Any, ...] = tuple(
     f"child_workflow_execution_{end}_event_attributes"
@@ -34,16 +34,16 @@ _CHILD_ENDS: tuple[Any, ...] = tuple(
 
 
 class Follower:
-    """Merges what happens in a run and in its children into one stream."""
+    """Merges the events of a run and its children into one stream."""
 
     def __init__(self, client: Client, workflow_id: str, run_id: str | None, *, wait: bool = True) -> None:
-        """Follow the run of these ids, from its first event to its end.
+        """Follow the run with these ids, from its first event to its end.
 
         Args:
             client: The client.
-            workflow_id: The run's.
-            run_id: The run's; None: the newest of that workflow id.
-            wait: Whether to wait for what has not happened yet; False: what has happened so far is all.
+            workflow_id: The run's workflow id.
+            run_id: The run id; None: the newest run with that workflow id.
+            wait: Whether to wait for further events; False: only those that have happened.
         """
         self._client = client
         self._wait = wait
@@ -53,16 +53,16 @@ class Follower:
         self._lost = False
         self._unserved: set[str] = set()
         self.reader = Reader(workflow_id, run_id)
-        """What the histories have said so far."""
+        """The content of the histories so far."""
         self._root = self.reader.root
 
     @property
     def run_id(self) -> str | None:
-        """The run id, after continue-as-new that of the newest run."""
+        """The run id. After continue-as-new, it is that of the newest run."""
         return self._root.run_id
 
     async def events(self) -> AsyncIterator[Happening]:
-        """Yield what happens until the run has ended.
+        """Yield the events until the run has ended.
 
         Raises:
             UnreachableError: The server did not answer for a minute.
@@ -88,8 +88,9 @@ class Follower:
                     others = [task for task in self._tasks.values() if task is not asyncio.current_task()]
                     await asyncio.wait(others, timeout=_TAIL) if others else None
                     self._queue.put_nowait(None)
-            except Exception as error:  # noqa: BLE001 - handed to whoever iterates
-                # A child that cannot be read (its history is gone, say) is not shown further.
+            except Exception as error:  # noqa: BLE001 - passed on to whoever iterates
+                # A child that cannot be read, for example because its history is deleted, is not shown
+                # further.
                 if watched is self._root or not isinstance(error, RPCError):
                     self._queue.put_nowait(error)
             finally:
@@ -133,7 +134,7 @@ class Follower:
         self._queue.put_nowait(self.reader.polled(item, *args, **more))
 
     async def _child_first(self, event: HistoryEvent) -> None:
-        """Before a child's end is shown, have what happened in the child shown."""
+        """Show the events of a child before its end."""
         for end in _CHILD_ENDS:
             if event.HasField(end):
                 task = self._tasks.get(getattr(event, end).workflow_execution.workflow_id)
@@ -160,14 +161,14 @@ class Follower:
             self._queue.put_nowait(Connection(lost=lost))
 
     async def _poll_pending(self) -> None:
-        """Report what leaves no events: retries, heartbeats, and what no worker takes."""
+        """Report what leaves no events: retries, heartbeats, and untaken tasks."""
         while True:
             await asyncio.sleep(_POLL)
             for watched in list(self._watched.values()):
                 try:
                     await self._poll_one(watched)
                 except RPCError:
-                    # The reader of the history deals with a server that is away.
+                    # The reader of the history handles an unreachable server.
                     continue
 
     async def _poll_one(self, watched: Watched) -> None:
@@ -198,7 +199,7 @@ class Follower:
                 self.reader.polled(item, "running", now)
 
     def _look_for_worker(self, described: DescribeWorkflowExecutionResponse) -> None:
-        """Tell of a run that could go on, and that no worker takes."""
+        """Report a run that could continue, but that no worker takes."""
         if is_unserved(described, LYING):
             self._tell_unserved(described.execution_config.task_queue.name)
 
@@ -209,7 +210,7 @@ class Follower:
 
 
 def is_unserved(described: DescribeWorkflowExecutionResponse, seconds: float) -> bool:
-    """Tell whether a run could have gone on for so long, and no worker has taken it."""
+    """Tell whether a run could have continued for so long, and no worker has taken it."""
     task = described.pending_workflow_task
     if task.state != PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
         return False
@@ -225,7 +226,7 @@ def _is_left_lying(pending: PendingActivityInfo, now: datetime) -> bool:
 
 
 def _until_next(pending: PendingActivityInfo, now: datetime) -> float | None:
-    """Return the seconds until an activity's next attempt; None: it is under way."""
+    """Return the seconds until an activity's next attempt; None: it is running."""
     if not pending.HasField("next_attempt_schedule_time"):
         return None
     return max((pending.next_attempt_schedule_time.ToDatetime(UTC) - now).total_seconds(), 0.0)

@@ -1,1 +1,1 @@
-"""A run as its history tells it."""
+"""The meaning of the events in a run's history."""

@@ -1,4 +1,4 @@
-"""What happens in a run that is followed."""
+"""The events of a run that is followed."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +23,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Something happened to a step, or to its undo."""
+    """An event of a step, or of its undo."""
 
     path: str
     """The step's path; a child's steps come after ``/``."""
@@ -32,25 +32,25 @@ class Progress:
     undo: bool = False
     attempt: int = 1
     maximum_attempts: int | None = None
-    """None: there is no limit, or none is known."""
+    """None: there is no limit, or it is not known."""
     since: float
     """Seconds since the start of the run."""
     elapsed: float | None = None
-    """Seconds since the step was scheduled, when it has ended."""
+    """Seconds since the step was scheduled, once it has ended."""
     error: str | None = None
     details: Any = None
-    """The last heartbeat's details, while it runs."""
+    """The last heartbeat's details while it runs."""
     waiting_for: str | None = None
     """What a waiting step waits for, unless it is a time: an event, people, a worker."""
     counts: Counts | None = None
     """Of the outermost loop with many items that the step is in."""
     next_attempt: float | None = None
-    """Seconds until the next attempt, while it waits for that."""
+    """Seconds until the next attempt, while it waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """The server went away, or came back."""
+    """The server became unreachable, or reachable again."""
 
     lost: bool
 

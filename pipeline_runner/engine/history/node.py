@@ -1,4 +1,4 @@
-"""What a tree of a run is made of: nodes for steps, branches, arms, handlers, items and undos."""
+"""The nodes of a run's tree: steps, branches, arms, handlers, items and undos."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ NodeState = Literal[
     "pending", "running", "waiting", "retrying",
     "completed", "skipped", "failed", "caught", "cancelled", "undone", "passed", "terminated", "timed out",
 ]  # fmt: skip
-"""``passed``: completed or skipped, which is not known."""
+"""``passed``: completed or skipped, but it is not known which."""
 
 FOLD = 8
-"""Items of a loop up to which each is kept when it has ended; of more, all are counted."""
+"""In loops with up to this many items, ended items are kept. In larger ones, they are only counted."""
 ACTIVE: tuple[NodeState, ...] = ("running", "waiting", "retrying")
 HANDLER = f"{CATCH}["
 WELL: tuple[NodeState, ...] = ("completed", "skipped", "caught", "undone", "passed")
@@ -27,12 +27,12 @@ class Node:
     """A step, branch, arm, handler, item or undo."""
 
     label: str
-    """What it adds to the path: ``copy[3]``, ``left``, ``catch[0]``; of an undo the whole path."""
+    """Its part of the path: ``copy[3]``, ``left``, ``catch[0]``; for an undo the whole path."""
     name: str
     path: Path = ROOT
     parent: "Node | None" = None
     step: Step | None = None
-    """None: a branch, an arm or a handler, or the run's pipeline is not known."""
+    """None: it is a branch, an arm or a handler, or the run's pipeline is not known."""
     kind: Literal["leaf", "list", "choice", "group"] = "leaf"
     """``list``: steps one after the other; ``choice``: arms; ``group``: items, branches or undos."""
     is_run: bool = False
@@ -47,31 +47,31 @@ class Node:
     error: str | None = None
     error_type: str | None = None
     is_final: bool = False
-    """Whether its error is one after which nothing is tried again."""
+    """Whether its error prevents a retry."""
     details: Any = None
     waiting_for: str | None = None
     children: "dict[str, Node]" = field(default_factory=dict)
     undo: "Node | None" = None
-    """Of a run: the group of its undos."""
+    """For a run: the group of its undos."""
     failing: bool = False
-    """Of a run: whether it has failed, so that what is pending does not follow."""
+    """For a run: whether it has failed, so that pending steps will not run."""
     partial: bool = False
-    """Of a run: whether it had begun in another one that is not seen."""
+    """For a run: whether it continues another one that was not read."""
     has_nameless: bool = False
     """Of a run: whether it has had a timer whose step is not known."""
-    # Of a list:
+    # For a list:
     places: dict[str, int] = field(default_factory=dict)
-    """The place of each step by its id, those without a node included."""
+    """The index of each step by its id, including steps without a node."""
     position: int = 0
-    """The place of the latest step that has begun: those before it have ended."""
-    # Of a group:
+    """The index of the latest step that has begun: those before it have ended."""
+    # For a group:
     fold: int | None = None
-    """Up to how many members are kept when they have ended; None: any number."""
+    """The number of members up to which ended ones are kept; None: any number."""
     total: int | None = None
     seen: int = 0
     highest: int = -1
     unseen: set[int] = field(default_factory=set)
-    """Items before others that have begun, without any event."""
+    """Items that have begun before others, without any event."""
     tally: Counter[NodeState] = field(default_factory=Counter)
 
     @property
@@ -99,7 +99,7 @@ class Node:
         return sum(self.tally[state] for state in states)
 
     def counts(self) -> Counts:
-        """Return what has become of the members of a group."""
+        """Return the counts of a group's members by state."""
         return Counts(
             path=str(self.path) if self.path.levels else self.label,
             total=self.total,
@@ -110,7 +110,7 @@ class Node:
 
 
 def add_steps(node: Node, steps: tuple[Step, ...]) -> None:
-    """Put the steps of a list into it; ``set`` leaves no event, takes no time, and is not shown."""
+    """Add the steps of a list. ``set`` leaves no event, takes no time, and is not shown."""
     node.kind = "list"
     for place, step in enumerate(steps):
         node.places[step.id] = place
@@ -119,8 +119,8 @@ def add_steps(node: Node, steps: tuple[Step, ...]) -> None:
 
 
 def add_step(node: Node, step: Step) -> Node:
-    """Put a step into a list; return its node."""
-    # A name with a template in it is known when it is rendered.
+    """Add a step to a list, and return its node."""
+    # A name that contains a template is known when it is rendered.
     name = step.id if step.name is None or "{" in step.name else step.name
     child = _added(node, step.id, Node(label=step.id, name=name, step=step))
     add_contents(child)
@@ -128,7 +128,7 @@ def add_step(node: Node, step: Step) -> Node:
 
 
 def add_contents(node: Node) -> None:
-    """Prepare a step for what is inside it; its own steps follow when it begins."""
+    """Prepare a step for its content. Its own steps are added when it begins."""
     step = node.step
     if step is None:
         return
@@ -161,7 +161,7 @@ def add_part(node: Node, segment: Segment, label: str) -> Node:
 
 
 def add_unknown(node: Node, label: str) -> Node:
-    """Add what no pipeline that is known has."""
+    """Add a part that the known pipelines do not have."""
     if node.kind == "group":
         node.tally["pending"] += 1
     return _added(node, label, Node(label=label, name=label))
@@ -175,7 +175,7 @@ def _added(node: Node, label: str, child: Node) -> Node:
 
 
 def empty(node: Node) -> None:
-    """Have a node begin anew, since another attempt of it begins."""
+    """Reset a node, because another attempt of it begins."""
     node.children.clear()
     node.tally.clear()
     node.places.clear()
@@ -183,7 +183,7 @@ def empty(node: Node) -> None:
 
 
 def found_in(node: Node, segment: Segment) -> Node | None:
-    """Return what one segment of a path leads to; None: there is no node for it, or none any more."""
+    """Return the node for one segment of a path; None: there is none, or none any more."""
     if segment.number is None:
         return node.children.get(segment.name)
     loop = node.children.get(segment.name)
@@ -193,7 +193,7 @@ def found_in(node: Node, segment: Segment) -> Node | None:
 
 
 def key_of(node: Node) -> str:
-    """Return what a member of a group is called in there."""
+    """Return the key of a member in its group."""
     return str(node.path.levels[-1].segments[-1].number) if node.is_item else node.label
 
 

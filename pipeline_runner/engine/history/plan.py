@@ -1,4 +1,4 @@
-"""What the steps of a pipeline leave in a history."""
+"""The events that the steps of a pipeline leave in a history."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from pipeline_runner.core.model import ActivityCall, Block, ChildCall, Fail, Par
 
 
 def pipeline_in(bundle: bytes) -> model.Pipeline | None:
-    """Return the pipeline of a run from its bundle; None if that cannot be read: encrypted, or absent."""
+    """Return the pipeline of a run from its bundle; None: it is encrypted, or missing."""
     try:
         found = model.decode(bundle)
     except msgspec.DecodeError:
@@ -18,7 +18,7 @@ def pipeline_in(bundle: bytes) -> model.Pipeline | None:
 
 
 def leaves_event(step: Step) -> bool:
-    """Tell whether a step leaves an event for sure, if its ``when`` holds and the run goes on after it."""
+    """Tell whether a step certainly leaves an event if its ``when`` holds and the run continues after it."""
     if any(not _must_leave(handler.steps) for handler in step.catch):
         return False
     match step.action:
@@ -38,5 +38,5 @@ def _must_leave(steps: Iterable[Step]) -> bool:
 
 
 def catches(step: Step, kind: str | None) -> bool:
-    """Tell whether a handler of a step knows an error type; None: the type is not known."""
+    """Tell whether a handler of a step accepts an error type; None: the type is not known."""
     return any(handler.types is None or kind is None or kind in handler.types for handler in step.catch)

@@ -1,4 +1,4 @@
-"""How many items the loops of a run have, as far as its history has what their expressions read."""
+"""Determines how many items the loops of a run have, if its history contains what their expressions read."""
 
 import re
 from typing import Any
@@ -11,10 +11,10 @@ _READ = re.compile(r"\bsteps\s*\.\s*(\w+)")
 
 
 class Sizes:
-    """The inputs of one run, and the outputs of those of its steps that a loop may go over."""
+    """The inputs of one run, and the outputs of its steps that a loop may iterate over."""
 
     def __init__(self, pipeline: Pipeline | None, inputs: Any) -> None:
-        """Begin with a run that has done nothing; inputs that are no mapping are those of no pipeline."""
+        """Begin with a run that has done nothing. Inputs that are not a mapping are ignored."""
         steps = steps_of(pipeline) if pipeline is not None else ()
         loops = [step.for_each for step in steps if isinstance(step.for_each, str)]
         self._wanted = {name for loop in loops for name in _READ.findall(loop)}
@@ -26,7 +26,7 @@ class Sizes:
         self._steps: dict[str, Any] = {}
 
     def wants(self, step: str) -> bool:
-        """Tell whether a loop may read the output of a step of this id."""
+        """Tell whether a loop may read the output of a step with this id."""
         return step in self._wanted
 
     def keep(self, step: str, output: Any) -> None:
@@ -34,7 +34,7 @@ class Sizes:
         self._steps[step] = {"output": output, "status": "completed", "error": None}
 
     def of(self, expression: str) -> int | None:
-        """Return how many items there are; None: the expression reads something else."""
+        """Return the number of items; None: the expression reads something else."""
         try:
             items = evaluate(expression, {"inputs": self._inputs, "steps": self._steps})
         except ExpressionError:

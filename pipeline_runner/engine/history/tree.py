@@ -1,8 +1,8 @@
-"""The tree of a run that is followed: its steps, and what has become of each. Pure.
+"""The tree of a run that is followed: its steps, and the state of each. Pure: it makes no requests.
 
-Only activities, children and timers leave events. What has become of a scope (a block, branch, arm, item,
-loop) is told from what is inside it, and from what comes after it: the steps of a list run in order, so
-where one has begun, those before it have ended, and one that would have left an event was skipped.
+Only activities, children and timers leave events. The state of a scope (a block, branch, arm, item,
+loop) is derived from the steps inside it and after it: the steps of a list run in order, so if one has
+begun, those before it have ended, and one that would have left an event was skipped.
 """
 
 from collections.abc import Iterator
@@ -34,40 +34,40 @@ from pipeline_runner.engine.history.plan import catches, leaves_event
 
 _FOLD_UNDOS = 50
 _FAR = 100_000
-"""Items between two that are seen; more are not believed."""
+"""The maximum number of items between two observed ones that is believed."""
 _WRITTEN = ("completed", "skipped", "failed", "caught", "cancelled", "undone")
 
 
 class Error(NamedTuple):
-    """Why something has failed."""
+    """The reason of a failure."""
 
     message: str
     type: str | None = None
-    """None: it is not known."""
+    """None: not known."""
     is_final: bool = False
-    """Whether nothing is tried again after it."""
+    """Whether it prevents a retry."""
 
 
 class Tree:
-    """What is known of a run, from its own history and those of its children."""
+    """What is known about a run, from its own history and those of its children."""
 
     def __init__(self) -> None:
         """Begin with a run that has done nothing."""
         self.root = Node(label="", name="", kind="list", is_run=True, state="running")
         self.skipped: list[Node] = []
-        """Steps that turned out to be skipped; whoever reads them empties the list."""
+        """Steps that have turned out to be skipped. Readers empty the list."""
         self.counted: list[Node] = []
-        """Loops with many items that have ended; whoever reads them empties the list."""
+        """Large loops that have ended. Readers empty the list."""
 
-    # What is in a run
+    # The content of a run
 
     def open_run(self, run: Node, pipeline: Pipeline | None, state: Continuation | None = None) -> None:
-        """Take the pipeline of a run whose history begins.
+        """Add the pipeline of a run whose history begins.
 
         Args:
             run: The root, or the step whose child the run is.
-            pipeline: None: it is not known.
-            state: Of a run that goes on from another one, or undoes one: how that stood.
+            pipeline: None: not known.
+            state: The state of the run that it continues or undoes.
         """
         run.kind, run.is_run = "list", True
         if pipeline is None or run.children:
@@ -85,13 +85,13 @@ class Tree:
                 run.children[name].state = _known(statuses[name]) or "pending"
 
     def begin(self, run: Node, path: Path, name: str, at: datetime, state: NodeState = "running") -> Node:
-        """Take that a step of a run has begun, or an undo by it; return its node.
+        """Record that a step of a run, or an undo, has begun. Return its node.
 
         Args:
             run: The root, or the step whose child the run is.
             path: The step's path in that run.
             name: Its name, for people.
-            at: When.
+            at: The time.
             state: Its state.
         """
         node = self._undo(run, path, at) if path.is_undo else self._enter(run, path, at)
@@ -104,13 +104,13 @@ class Tree:
         return node
 
     def end(self, node: Node, state: NodeState, at: datetime, error: Error | None) -> None:
-        """Take that something has ended which had events."""
+        """Record the end of something that has events."""
         node.error, node.error_type, node.is_final = error or (None, None, False)
         node.waiting_for = node.next_attempt = node.details = None
         self._conclude(node, state, at)
 
     def change(self, node: Node, state: NodeState, at: datetime, **more: Any) -> None:
-        """Take what leaves no event: ``more`` are fields of the node."""
+        """Record a change without an event. ``more`` are fields of the node."""
         for name, value in more.items():
             setattr(node, name, value)
         if state != "running":
@@ -118,13 +118,13 @@ class Tree:
         self._set(node, state, at)
 
     def undone(self, run: Node, path: Path) -> None:
-        """Take that a step has been undone, by the path of the undo in the run that undoes it."""
+        """Record that a step was undone, by the path of the undo in the run that undoes it."""
         node = self.find(run, path.undone)
         if node is not None:
             self._set(node, "undone", node.ended)
 
     def find(self, run: Node, path: Path) -> Node | None:
-        """Return what has a path in a run; None: there is nothing, or nothing any more."""
+        """Return the node at a path in a run; None: there is none, or none any more."""
         if path.is_undo:
             return run.undo.children.get(str(path.undone)) if run.undo is not None else None
         node: Node | None = run
@@ -133,13 +133,13 @@ class Tree:
         return node
 
     def finish(self, run: Node, end: End, at: datetime, statuses: dict[str, Any] | None = None) -> None:
-        """Take the end of a run: what was still open in it has ended with it.
+        """Record the end of a run: everything that was open in it has ended too.
 
         Args:
             run: The root, or the step whose child the run is.
             end: How it ended.
-            at: When.
-            statuses: What its report says of its steps, by id: some have left no event.
+            at: The time.
+            statuses: The states of its steps in its report, by id: some steps have left no event.
         """
         if end == "completed":
             for node in list(run.children.values()):
@@ -157,7 +157,7 @@ class Tree:
             self._set(run, end, at)
 
     def path_of_name(self, run: Node, name: str) -> Path:
-        """Return the path of a timer's step of a run of an older version, which wrote its name alone."""
+        """Return the path of a timer's step in a run of an older version, which recorded only its name."""
         steps = ((node, node.step) for node in _all_inside(run) if node.step is not None)
         found = [node for node, step in steps if (step.name or step.id) == name]
         if len(found) == 1:
@@ -196,7 +196,7 @@ class Tree:
         return node
 
     def _reach(self, node: Node, name: str, at: datetime) -> None:
-        """Take that a step of a list has begun: those before it have ended."""
+        """Record that a step of a list has begun: those before it have ended."""
         place = node.places.get(name, -1)
         if place <= node.position:
             return
@@ -207,7 +207,7 @@ class Tree:
                 self._settle(node.children[each], at, certain=not _run_of(node).partial)
 
     def _inside(self, node: Node, segment: Segment, at: datetime) -> Node:
-        """Return what one segment of a path leads to, made if it is new."""
+        """Return the node for one segment of a path. Create it if it is new."""
         label = str(segment._replace(attempt=1))
         if segment.number is None:
             return node.children.get(label) or add_unknown(node, label)
@@ -234,7 +234,7 @@ class Tree:
             loop.unseen.discard(index)
             loop.seen += 1
         else:
-            # It was taken for completed too early, and is among those.
+            # It was counted as completed too early.
             item.state = "completed"
         if item.state == "pending":
             loop.tally["pending"] += 1
@@ -248,7 +248,7 @@ class Tree:
         return item
 
     def _free(self, loop: Node, item: Node, at: datetime) -> None:
-        """Where an item begins, another has ended if the loop runs only so many at a time."""
+        """Record that another item has ended when an item begins, if the loop limits how many run."""
         limit = (loop.step.max_concurrency or 1) if loop.step is not None else 0
         if not limit or loop.count(*ACTIVE) < limit:
             return
@@ -259,7 +259,7 @@ class Tree:
                     return
 
     def _restart(self, node: Node, attempt: int, at: datetime) -> None:
-        """Take that a scope is tried again: what was inside it is undone, and begins anew."""
+        """Record that a scope is retried: its content was undone, and begins again."""
         node.attempt = attempt
         empty(node)
         add_contents(node)
@@ -268,7 +268,7 @@ class Tree:
     # Ends
 
     def _conclude(self, node: Node, state: NodeState, at: datetime | None) -> None:
-        """Set the state of what has ended, and of the scopes around it that have ended with it."""
+        """Set the state of a node that has ended, and of the scopes that have ended with it."""
         if state == "failed" and (retry := _retry_of(node)) is not None:
             node.maximum_attempts = retry.maximum_attempts or None
             self._set(node, "retrying", at)
@@ -288,7 +288,7 @@ class Tree:
             self._conclude(parent, end, at)
 
     def _settle(self, node: Node, at: datetime | None, *, certain: bool = True) -> None:
-        """Take that a step has ended, since the run has gone on after it."""
+        """Record that a step has ended, because the run has continued after it."""
         step = node.step
         if node.state == "pending" and step is not None and (step.when is not None or step.catch):
             skipped = certain and step.when is not None and not node.is_loop and leaves_event(step)
@@ -307,7 +307,7 @@ class Tree:
             self._set(node, state if certain or node.active else "passed", at)
 
     def _stop(self, node: Node, state: NodeState, end: End, at: datetime) -> None:
-        """Take that a run has ended before what is in it."""
+        """Record that a run has ended before its content."""
         for child in [*node.children.values(), *(node.undo.children.values() if node.undo else ())]:
             if not child.active:
                 continue
@@ -337,12 +337,12 @@ class Tree:
 
 
 def _known(status: Any) -> NodeState | None:
-    """Return a status that a run has written of a step that has ended; None: it is none of those."""
+    """Return a status of an ended step in a run's report; None: it is another value."""
     return status if status in _WRITTEN else None
 
 
 def _retry_of(node: Node) -> Retry | None:
-    """Return by which policy another attempt follows the failure of a scope or a child; None: none does."""
+    """Return the retry policy after the failure of a scope or a child; None: it is not retried."""
     step = node.step
     if step is None or node.is_loop or node.is_final:
         return None
@@ -357,7 +357,7 @@ def _is_caught(node: Node) -> bool:
 
 
 def _end_of(parent: Node, node: Node) -> NodeState | None:
-    """Return how a scope has ended with something inside it; None: it has not."""
+    """Return how a scope has ended with something inside it; None: it has not ended."""
     if node.label.startswith(HANDLER):
         return "caught" if node.state == "completed" else node.state
     if parent.kind == "choice":
@@ -370,7 +370,7 @@ def _end_of(parent: Node, node: Node) -> NodeState | None:
 
 
 def _end_of_group(group: Node) -> NodeState | None:
-    """Return how a loop or a ``parallel`` has ended; None: it has not."""
+    """Return how a loop or a ``parallel`` has ended; None: it has not ended."""
     if group.count(*ACTIVE):
         return None
     bad = group.count("failed", "cancelled")
@@ -381,7 +381,7 @@ def _end_of_group(group: Node) -> NodeState | None:
 
 
 def _ends_with_its_list(node: Node) -> bool:
-    """Tell whether something has no event of its own that ends it."""
+    """Tell whether no event marks the end of a node."""
     return (node.kind != "leaf" and not node.is_run) or node.waiting_for is not None
 
 
@@ -400,14 +400,14 @@ def _all_inside(run: Node) -> Iterator[Node]:
 
 
 def _is_busy(node: Node) -> bool:
-    """Tell whether something with events is under way in a scope."""
+    """Tell whether something with events is running in a scope."""
     if node.kind == "leaf" or node.is_run:
         return node.active
     return any(_is_busy(child) for child in node.children.values())
 
 
 def counts_around(node: Node) -> Counts | None:
-    """Return the counts of the outermost loop with many items that a node is in; None: there is none."""
+    """Return the counts of the outermost large loop that contains a node; None: there is none."""
     found, above = None, node.parent
     while above is not None:
         if above.folded:

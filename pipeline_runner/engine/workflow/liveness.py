@@ -1,6 +1,8 @@
-"""Which outputs of steps are still read: a run keeps no others, or long ones would outgrow their history.
+"""Determines which outputs of steps are still read.
 
-Computed from the pipeline alone, once for each bundle that a process has seen.
+A run keeps only these, or long runs would outgrow their history.
+
+Computed from the pipeline alone, once for each bundle in a process.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +17,14 @@ from pipeline_runner.core.state import Continuation, Frame, StepResult
 
 _Reference = tuple[str, ...]
 _ALL = ("steps",)
-"""What reads ``steps`` as a whole, or by a computed id, may read any step."""
+"""A use of ``steps`` as a whole, or with a computed id, may read any step."""
 
 
 class Liveness:
     """What the templates of a pipeline read of the results of its steps."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Compute nothing yet."""
+        """Prepare. Nothing is computed yet."""
         self._pipeline = pipeline
 
     def is_read(self, step: Step) -> bool:
@@ -30,10 +32,10 @@ class Liveness:
         return self._read is None or step.id in self._read
 
     def prune(self, state: Continuation) -> None:
-        """Drop what nobody reads any more from the state of a run that goes on in a new one.
+        """Drop what is no longer read from the state of a run that continues as new.
 
-        Of the pipeline's own list only later steps are asked; what inner lists hold is little, and is kept
-        if anything reads it. Statuses and errors stay.
+        For the pipeline's own list, only later steps count. Inner lists hold little, which is kept if
+        anything reads it. Statuses and errors stay.
         """
         if self._read is None:
             return
@@ -55,7 +57,7 @@ class Liveness:
 
     @cached_property
     def _read(self) -> frozenset[str] | None:
-        """The ids of all steps whose output is read, by whatever and whenever; None: any may be."""
+        """The ids of all steps whose output is read at any time; None: any may be."""
         pipeline = self._pipeline
         named = _named([*heads(pipeline.output), *_heads_in((*pipeline.steps, *pipeline.finally_))])
         if named is None:
@@ -70,7 +72,7 @@ class Liveness:
         return frozenset(read)
 
     def _read_after(self, position: int) -> frozenset[str] | None:
-        """Return the ids of steps of the pipeline's own list that something reads from a position on."""
+        """Return the ids of steps of the pipeline's own list that are read from a position on."""
         pipeline = self._pipeline
         undone = (step.compensate for step in walk(pipeline.steps[:position]))
         undos = [head for undo in undone if isinstance(undo, Compensation) for head in heads(undo)]
@@ -108,12 +110,12 @@ def _heads(text: str, *, bare: bool = False) -> list[_Reference]:
     try:
         return [tuple(reference.path[:3]) for reference in references(text, bare=bare)]
     except ExpressionError:
-        # Refused by the checker; at run time it is an error of the step's own.
+        # The checker refuses it; at run time it is the step's own error.
         return []
 
 
 def _named(found: Iterable[_Reference]) -> frozenset[str] | None:
-    """Return the ids whose output the references read; None: any may be."""
+    """Return the ids whose outputs the references read; None: any may be."""
     found = [path for path in found if path[0] == "steps"]
     if _ALL in found:
         return None
@@ -128,7 +130,7 @@ def _undo_reads_output(step: Step) -> bool:
 
 
 def _last_steps(step: Step) -> Iterator[Step]:
-    """Yield the steps whose outputs are the output of a step that holds them."""
+    """Yield the steps whose outputs are the output of a step that contains them."""
     match step.action:
         case Block(steps=steps, output=msgspec.UNSET):
             yield steps[-1]
