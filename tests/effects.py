@@ -38,7 +38,7 @@ async def do(given: dict[str, Any]) -> dict[str, Any]:
     if name == given.get("at"):
         then = given["mode"]
     if "blocker" in given and Path(given["blocker"]).exists():
-        raise ApplicationError(f"{name} is blocked", type="Blocked", non_retryable=True)
+        raise ApplicationError(f"{name} is blocked", type="Blocked", non_retryable="again" not in given)
     if then == "fail":
         raise ApplicationError(f"{name} is out of order", type="Broken", non_retryable=True)
     if then == "die":

@@ -10,7 +10,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
@@ -152,6 +152,23 @@ class Run:
             RPCError: The server rejects the request.
         """
         await messages.send(self._chain, event, payload)
+
+    async def decide(self, what: Literal["retry", "skip", "undo"]) -> str:
+        """Decide about the step that has failed, if the pipeline has ``on_failure: ask``.
+
+        Args:
+            what: ``retry`` runs the step again, ``skip`` goes on without it, and ``undo`` undoes the run.
+
+        Returns:
+            The path of the step.
+
+        Raises:
+            RefusedError: The run does not take it.
+            UnansweredError: No worker has answered for 10 seconds. The run may still take it.
+            LookupError: The run has ended.
+            RPCError: The server rejects the request.
+        """
+        return await messages.decide(self._chain, what)
 
     async def approve(self, step: str, payload: Any = None, *, comment: str = "") -> int:
         """Approve what a step of the run, or of a child, waits for. The identity is that of the client.

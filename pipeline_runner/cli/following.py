@@ -33,6 +33,7 @@ from pipeline_runner.engine.follow import Follower
 from pipeline_runner.engine.history.happenings import Connection, Ended, Progress, Unserved
 from pipeline_runner.engine.history.reading import Reader
 from pipeline_runner.engine.reports import UNDECODED, with_attempts, with_details
+from pipeline_runner.engine.workflow.asking import WAITS_FOR
 from pipeline_runner.engine.workflow.outcomes import report_of
 from pipeline_runner.engine.workflow.payloads import is_plain
 
@@ -144,6 +145,9 @@ async def _show(client: Client, where: Target, follower: Follower, workflow_id: 
                 shown.show(event)
                 if (event.waiting_for or "").partition(":")[0] == "approval":
                     shown.note(f"to approve: {where.command('approve', workflow_id, event.path)}")
+                elif event.waiting_for == WAITS_FOR:
+                    command = where.command("decide", event.workflow_id or workflow_id, "WHAT")
+                    shown.note(f"to decide: {command}, where WHAT is retry, skip or undo")
             case Connection():
                 shown.note(connection_line(event))
             case Unserved(queue=queue):

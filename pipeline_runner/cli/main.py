@@ -33,6 +33,7 @@ COMMANDS = {
     "undo": "undo an ended run: everything, or what is left",
     "approve": "approve what a step of a run waits for",
     "reject": "reject it, which fails the step",
+    "decide": "decide about the failed step of a run: retry, skip or undo",
     "send": "send an event to a run",
     "worker": "serve runs, pipelines by name, and activities until stopped",
     "server": "run the embedded Temporal server and its web UI, with a worker",

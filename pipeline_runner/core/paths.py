@@ -116,8 +116,9 @@ class Path:
         return self._with(*self._segments[:-1], self._segments[-1]._replace(number=index))
 
     def attempt(self, number: int) -> Self:
-        """Return the path of an attempt of this step or item, counted from 1."""
-        return self._with(*self._segments[:-1], self._segments[-1]._replace(attempt=number))
+        """Return the path of an attempt of this step or item, counted from 1, which is this one."""
+        last = self._segments[-1]
+        return self._with(*self._segments[:-1], last._replace(attempt=last.attempt + number - 1))
 
     def arm(self, index: int) -> Self:
         """Return the path of an arm of this ``switch``, counted from 0."""

@@ -136,8 +136,8 @@ class ShownWait(Struct, frozen=True, kw_only=True):
 
     name: str
     what: str = msgspec.field(name="for")
-    """``event NAME``, ``approval`` or ``approval: MESSAGE``."""
-    state: Literal["waiting", "completed", "failed", "cancelled"] = "waiting"
+    """``event NAME``, ``approval``, ``approval: MESSAGE`` or ``decision``."""
+    state: Literal["waiting", "completed", "failed", "cancelled", "skipped"] = "waiting"
     error: str | None = None
 
     @property
@@ -194,6 +194,10 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The output of the previous repetition."""
     attempt: int = 1
     """The number of the next or current attempt of the step."""
+    tried: int = 1
+    """The most attempts of one of its items or repetitions."""
+    first: int = 1
+    """The number of its first attempt, which is higher if a person has had the step run again."""
     undoing: Failure | None = None
     """The error of that attempt, which is undone before the next one."""
     since: str | None = None
@@ -234,7 +238,9 @@ class Waiting(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     path: str
     event: str | None = None
-    """The event that it waits for; None: it waits for an approval."""
+    """The event that it waits for; None: it waits for an approval or a decision."""
+    is_question: bool = False
+    """Whether it has failed, and waits for a decision."""
     until: str | None = None
     """RFC 3339: when it waits no longer."""
     answers: list[Answer] = []
@@ -247,6 +253,23 @@ class KeptEvent(Struct, frozen=True, kw_only=True):
 
     name: str
     payload: Any = None
+
+
+Decision = Literal["retry", "skip", "undo"]
+
+
+class Question(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A step of the pipeline's own list has failed, and a person decides about it: ``on_failure: ask``."""
+
+    step: str
+    failure: Failure
+    since: str
+    """RFC 3339: when it failed. The run's deadline stands still from then on."""
+    path: str
+    """Of the attempt that has failed."""
+    is_asked: bool = False
+    """Whether what the step did is undone, so that the run waits for the decision."""
+    decision: Decision | None = None
 
 
 class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -271,6 +294,10 @@ class Continuation(msgspec.Struct, kw_only=True, omit_defaults=True):
     output: Any = None
     frame: Frame | None = None
     """The frame of the running list of steps; None: none of its scopes is open."""
+    question: Question | None = None
+    """The run is held; the error is not its end yet."""
+    held: float = 0.0
+    """Seconds for which it was held: they do not count for its deadline."""
     by_hand: bool = False
     """Whether the run only undoes the log of another one that has ended."""
     stopped: Stop | None = None

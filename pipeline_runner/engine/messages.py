@@ -19,6 +19,7 @@ from pipeline_runner.core.suggest import listed
 from pipeline_runner.engine.client import ANSWER
 from pipeline_runner.engine.converting import json_of, readable
 from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
+from pipeline_runner.engine.workflow.asking import DECIDE
 from pipeline_runner.engine.workflow.payloads import encoded
 
 _CHILDREN = 100
@@ -85,6 +86,25 @@ async def answer(
         given["payload"] = payload
     taken = await _update(owner, APPROVE if approves else REJECT, encoded(given))
     return str(path.above.child(Path.of_id(taken["step"]))), taken.get("missing", 0)
+
+
+async def decide(handle: WorkflowHandle[Any, Any], what: str) -> str:
+    """Decide about the step of a run that has failed.
+
+    Args:
+        handle: The run.
+        what: ``retry``, ``skip`` or ``undo``.
+
+    Returns:
+        The step's path.
+
+    Raises:
+        RefusedError: The run does not take it.
+        UnansweredError: No worker has answered.
+        LookupError: The run has ended.
+        RPCError: The server rejects the request.
+    """
+    return str(await _update(handle, DECIDE, encoded(what)))
 
 
 async def _update(handle: WorkflowHandle[Any, Any], name: str, payload: Payload) -> Any:

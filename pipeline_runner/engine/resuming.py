@@ -108,6 +108,9 @@ async def _going_on(client: Client, program: Program, read: RunState, left: list
         )
     before = old.stopped.records if old.stopped else len(old.records)
     undone = {Path.of_id(record.path).head for record in old.records[before:] if record.state == "undone"}
+    if old.phase == "steps" and old.question is not None:
+        # It was terminated while it asked about this step, or undid it.
+        undone.add(old.question.step)
     kept = {entry.key for entry in left}
     undone |= {_head(entry) for entry in log.entries if entry.key not in kept}
     log.entries = left

@@ -16,9 +16,11 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from pipeline_runner.core import model
 from pipeline_runner.core.state import WAITING_MEMO
+from pipeline_runner.engine.messages import decide
 from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
 from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
+from tests.engine.test_asking import asked
 
 FOLDER = Path(__file__).parents[1] / "data" / "histories"
 
@@ -111,6 +113,12 @@ async def _cancel(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> Non
     while not any(line in ("do hang", "do c2") for line in pipelines.effects):
         await asyncio.sleep(0.02)
     await handle.cancel()
+
+
+async def _decide(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> None:
+    for path, what in (("block", "retry"), ("block#2", "skip"), ("z", "undo")):
+        assert await asked(pipelines, handle.id) == path
+        await decide(handle, what)
 
 
 async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> None:
@@ -255,6 +263,16 @@ SCENARIOS: dict[str, Scenario] = {
             "child": CHILD,
             "keeping": CHILD.replace("name: c2}", "name: c2, then: fail}") + "on_failure: keep\n",
         },
+    ),
+    "asked": Scenario(
+        HEAD + "timeout: 1h\non_failure: ask\nsteps:\n" + steps("a")
+        + "  - id: block\n    steps:\n" + indented(steps("b", "c", last="fail"), 4)
+        + "  - {id: k, pipeline: ./child.yaml}\n" + steps("z", last="fail"),
+        children={"child": CHILD},
+        act=_decide,
+    ),
+    "asked-in-vain": Scenario(
+        HEAD + "on_failure: {ask: {timeout: 300ms}}\nsteps:\n" + steps("a", "b", last="fail")
     ),
     "child-keeps": Scenario(
         HEAD + "steps:\n" + steps("a") + "  - {id: k, pipeline: ./keeping.yaml}\n",

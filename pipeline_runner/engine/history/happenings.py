@@ -42,6 +42,8 @@ class Progress:
     """The last heartbeat's details while it runs."""
     waiting_for: str | None = None
     """What a waiting step waits for, unless it is a time: an event, people, a worker."""
+    workflow_id: str | None = None
+    """Of the run of a step that waits for an event or for people: the run itself, or a child."""
     counts: Counts | None = None
     """Of the outermost loop with many items that the step is in."""
     next_attempt: float | None = None

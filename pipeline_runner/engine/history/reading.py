@@ -216,7 +216,7 @@ class Reader:
             if state == "waiting" and path not in watched.waits:
                 name = str(about.get("name", Path.of_id(path).name))
                 self.wait_begins(watched, event, path, name, str(about.get("for", "")))
-            elif state in ("completed", "failed", "cancelled"):
+            elif state in ("completed", "failed", "cancelled", "skipped"):
                 error = about.get("error")
                 self.wait_ends(watched, event, path, state, None if error is None else str(error))
 
@@ -232,7 +232,7 @@ class Reader:
         """
         item = watched.waits[path] = self._item(watched, Path.of_id(path), name, event, "waiting")
         item.node.waiting_for = what
-        self._emit(item, "waiting", item.scheduled, waiting_for=what)
+        self._emit(item, "waiting", item.scheduled, waiting_for=what, workflow_id=watched.workflow_id)
 
     def wait_ends(
         self,

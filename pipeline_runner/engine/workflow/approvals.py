@@ -163,7 +163,7 @@ class Approvals:
 
     def _waiting(self, step: str) -> Waiting:
         """Return the open approval of a step, by its path or, if there is only one, by its id."""
-        waits = [one for one in self._state.waits if one.event is None]
+        waits = [one for one in self._state.waits if one.event is None and not one.is_question]
         found = [one for one in waits if one.path == step]
         found = found or [one for one in waits if Path.of_id(one.path).name == step]
         if len(found) == 1:
@@ -173,7 +173,8 @@ class Approvals:
             raise _refused(f'several approvals have the id "{step}": choose one of {which}')
         if waits:
             raise _refused(f'the run does not wait for the approval of "{step}". It waits for {which}')
-        events = listed(dict.fromkeys(f'the event "{one.event}"' for one in self._state.waits))
+        others = (one.event for one in self._state.waits)
+        events = listed(dict.fromkeys(f'the event "{one}"' if one else "a decision" for one in others))
         waits_for = f": it waits for {events}" if self._state.waits else " now"
         raise _refused(f'the run does not wait for the approval of "{step}", or of any other step{waits_for}')
 

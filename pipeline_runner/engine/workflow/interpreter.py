@@ -25,6 +25,7 @@ from pipeline_runner.core.inputs import InvalidInputs, validate_inputs
 from pipeline_runner.core.state import Options, Report
 from pipeline_runner.engine.workflow import signatures
 from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
+from pipeline_runner.engine.workflow.asking import DECIDE
 from pipeline_runner.engine.workflow.calls import INSTALLED
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
 from pipeline_runner.engine.workflow.ending import refused
@@ -179,6 +180,17 @@ class Interpreter:
         """Refuse a rejection that is not waited for."""
         if self._run is not None:
             self._run.approvals.checked(given, rejects=True)
+
+    @workflow.update(name=DECIDE)
+    async def decide(self, given: Any) -> str:
+        """Take a decision about the step that has failed, and return its path."""
+        return (await self._ready()).asking.decide(given)
+
+    @decide.validator
+    def check_decision(self, given: Any) -> None:
+        """Refuse a decision that is not asked for."""
+        if self._run is not None:
+            self._run.asking.check(given)
 
     async def _ready(self) -> Run:
         """Return the run when it has its pipeline; until then, an update waits."""

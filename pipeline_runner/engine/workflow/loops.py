@@ -64,7 +64,10 @@ class Loops:
         async def run(key: str, inside: Scope) -> Any:
             index = int(key)
             inside.names.update(item=items[index], index=index)
-            result = await self._take(Turn(step=step, path=path.item(index), scope=inside))
+            try:
+                result = await self._take(Turn(step=step, path=path.item(index), scope=inside))
+            finally:
+                scope.frame.tried = max(scope.frame.tried, inside.frame.attempt)
             return result.output
 
         keys = [str(index) for index in range(len(items))]
@@ -97,7 +100,10 @@ class Loops:
         inside = scope.inside(frame.open.setdefault(str(index), Frame()), scope.path)
         inside.names.update(last=frame.last, index=index)
         path = scope.path_of(step).item(index)
-        result = await self._take(Turn(step=step, path=path, scope=inside))
+        try:
+            result = await self._take(Turn(step=step, path=path, scope=inside))
+        finally:
+            frame.tried = max(frame.tried, inside.frame.attempt)
         self._work.count_step()
         frame.open, frame.last = {}, result.output
 

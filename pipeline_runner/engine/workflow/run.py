@@ -4,9 +4,7 @@ The phases are methods that run one after the other. A continued run enters the 
 where the previous run stopped.
 """
 
-import asyncio
 import logging
-from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,7 +12,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
-from pipeline_runner.core import durations, errors
+from pipeline_runner.core import errors
 from pipeline_runner.core.errors import error_names
 from pipeline_runner.core.expressions.parsing import ExpressionError
 from pipeline_runner.core.secrets import Secrets
@@ -31,7 +29,9 @@ from pipeline_runner.core.state import (
     UndoRecord,
 )
 from pipeline_runner.engine.workflow import calls, senders
+from pipeline_runner.engine.workflow.asking import Asking
 from pipeline_runner.engine.workflow.cancel import CancelScope, Interrupted
+from pipeline_runner.engine.workflow.deadline import Deadline
 from pipeline_runner.engine.workflow.ending import bound, cancelled_with, preserved, revived
 from pipeline_runner.engine.workflow.gate import Gate
 from pipeline_runner.engine.workflow.payloads import LIMIT, PayloadTooLargeError, encoded, measured
@@ -111,6 +111,11 @@ class Run:
         """Takes what signals and updates bring for the run's steps."""
         self.approvals = self._steps.approvals
         """Takes the answers of people."""
+        self._deadline = Deadline(self._pipeline, self._state, self._steps, cancel)
+        self.asking = Asking(
+            self._pipeline, self._state, self._steps, self._undo, self._steps.waits, self._deadline
+        )
+        """Takes what people decide about steps that have failed."""
 
     @property
     def state(self) -> Continuation:
@@ -178,18 +183,15 @@ class Run:
     async def _forward(self) -> None:
         state = self._state
         try:
-            limit = self._pipeline.timeout
-            deadline = None if limit is None else asyncio.create_task(self._watch_deadline(limit))
             try:
-                await self._steps.sequence(self._pipeline.steps, self._scope())
+                await self.asking.run(self._scope())
                 await self._work.pause_if_due(self._cancel)
                 self._cancel.check()
                 state.output = plain(self._pipeline.output, self._names)
                 measured(f'the output of "{self._pipeline.name}"', encoded(self._result()))
                 state.status = "completed"
             finally:
-                if deadline is not None:
-                    deadline.cancel()
+                self._deadline.stop()
         except Interrupted as interrupted:
             kind = errors.PIPELINE_TIMEOUT if interrupted.status == "timed_out" else errors.CANCELLED
             self._fail(StepError(info_of(kind, str(interrupted)), non_retryable=False, cause=None))
@@ -210,14 +212,6 @@ class Run:
         self._state.status = "failed"
         self._state.non_retryable = error.non_retryable
         self._cause = error.cause
-
-    async def _watch_deadline(self, limit: float) -> None:
-        end = datetime.fromisoformat(self._state.started_at) + timedelta(seconds=limit)
-        left = max((end - workflow.now()).total_seconds(), 0.001)
-        await calls.timer(left, f"timeout of {self._pipeline.name}")
-        during = f' during "{self._steps.current}"' if self._steps.current else ""
-        message = f"{self._pipeline.name} did not complete within {durations.spell(limit)}{during}"
-        await self._cancel.request(Interrupted("timed_out", message))
 
     def _scope(self) -> Scope:
         """Return the scope of the pipeline's own list that is running."""

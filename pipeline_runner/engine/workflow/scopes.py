@@ -25,7 +25,12 @@ class Scope:
     """Whether the run's main task does the work in it."""
 
     def path_of(self, step: Step) -> Path:
-        """Return the path of one of its steps."""
+        """Return the path of the step that is next or under way."""
+        path, first = self.whole(step), self.frame.first
+        return path if first == 1 else path.attempt(first)
+
+    def whole(self, step: Step) -> Path:
+        """Return the path that all attempts and turns of a step have in common."""
         return Path.of(step.id) if self.path is None else self.path.inner(step.id)
 
     def inside(self, frame: Frame, path: Path | None) -> "Scope":
@@ -55,4 +60,13 @@ def next_step(frame: Frame) -> None:
     """Advance to the next step of a list, and close everything inside the previous one."""
     frame.position += 1
     frame.clear()
-    frame.attempt, frame.failed = 1, None
+    frame.attempt = frame.first = frame.tried = 1
+    frame.failed = None
+
+
+def try_again(frame: Frame) -> None:
+    """Go back to the beginning of a step, whose next attempt has a number that none has had."""
+    frame.clear()
+    frame.failed = None
+    frame.first += max(frame.attempt, frame.tried)
+    frame.attempt = frame.tried = 1

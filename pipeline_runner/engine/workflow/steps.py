@@ -88,9 +88,9 @@ class Steps:
         self._loops = Loops(self._turn, gate, work, program.liveness(state.log.pipeline))
         attempts = Attempts(undo, gate)
         self._nested = Nested(self.sequence, gate, self._entries, attempts)
-        waits = Waits(state, gate)
-        self.events = Events(program, state, waits)
-        self.approvals = Approvals(program, state, waits)
+        self.waits = Waits(state, gate)
+        self.events = Events(program, state, self.waits)
+        self.approvals = Approvals(program, state, self.waits)
         self.cancelled_children: dict[str, Report] = {}
         """Reports of children that ended as cancelled, by workflow id."""
         self.current: str | None = None
@@ -141,6 +141,10 @@ class Steps:
         if step.pivot and result.status == "completed":
             self._entries.drop(step)
 
+    def skip(self, step: Step, scope: Scope) -> None:
+        """Record that a step that has failed is left out."""
+        self._record(step, scope, StepResult(status="skipped"))
+
     def _record(self, step: Step, scope: Scope, result: StepResult) -> None:
         scope.results[step.id] = result
         scope.names["steps"][step.id] = result.names()
@@ -165,7 +169,7 @@ class Steps:
         assert index is not None
         if _HANDLER not in scope.frame.open:
             scope.frame.open.clear()
-            await self._undo.within(path, error, scope.cancel)
+            await self._undo.within(scope.whole(step), error, scope.cancel)
             # From here on the undo has ended.
             scope.frame.open[_HANDLER] = Frame()
         handler = step.catch[index]

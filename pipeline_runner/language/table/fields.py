@@ -487,7 +487,6 @@ ASK = Fields(
                 },
             ),
             "Hold the failed run until a person decides.",
-            later="a person who decides",
         )
     },
     required=("ask",),
@@ -540,7 +539,7 @@ PIPELINE = Fields(
         "on_failure": Field(
             Forms(
                 expected="undo, keep, ask or {ask: {timeout: …}}",
-                scalar=Choice(values=("undo", "keep", "ask"), later=frozenset(["ask"])),
+                scalar=Choice(values=("undo", "keep", "ask")),
                 mapping=ASK,
             ),
             "What happens on failure. Default: undo.",
