@@ -171,6 +171,7 @@ class _Finding(WorkflowInboundInterceptor):
 
 class _Runner(DetailedRunner):
     def __init__(self, reading: _Reading) -> None:
+        super().__init__()
         self._reading = reading
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:

@@ -187,9 +187,7 @@ async def test_what_is_not_asked_cannot_be_decided(pipelines: Pipelines) -> None
     failing = f"  - {do('a')}\n  - {do('b', then='fail')}\n"
     async with pipelines.worker():
         handle = await pipelines.start(pipelines.bundle(pipeline(f"  - {do('a', then='hang')}\n", ASK)))
-        assert (
-            await refusal(handle, "retry") == "the run does not wait for a decision now: no step has failed"
-        )
+        assert await refusal(handle, "retry") == "the run does not wait for a decision now"
         await handle.cancel()
         other = await pipelines.start(pipelines.bundle(pipeline(f"  - {do('a', then='hang')}\n")))
         assert '"on_failure: ask"' in await refusal(other, "retry")

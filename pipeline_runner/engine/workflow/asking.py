@@ -148,7 +148,7 @@ class Asking:
         if not isinstance(self._pipeline.on_failure, Ask):
             raise _refused('the run does not ask for decisions: its pipeline has no "on_failure: ask"')
         if question is None:
-            raise _refused("the run does not wait for a decision now: no step has failed")
+            raise _refused("the run does not wait for a decision now")
         if not question.is_asked:
             raise _refused(f'what "{question.step}" did is being undone: decide when that has ended')
         if question.decision is not None:
