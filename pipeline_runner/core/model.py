@@ -103,12 +103,6 @@ class Wait(Struct, tag="wait", tag_field="kind", frozen=True, kw_only=True):
     """A template whose result is an RFC 3339 time."""
 
 
-OWN_MESSAGES = frozenset(
-    f"pipeline_runner.{name}" for name in ("approve", "child_undone", "decide", "reject")
-)
-"""Signals and updates that the interpreter takes itself: no event has such a name."""
-
-
 class Event(Struct, tag="event", tag_field="kind", frozen=True, kw_only=True):
     """Wait for an event that is sent to the run: ``wait: {event: …}``."""
 

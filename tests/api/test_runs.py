@@ -21,6 +21,7 @@ from pipeline_runner import (
     InvalidPipeline,
     Pipeline,
     Progress,
+    RefusedError,
     RunCancelled,
     RunFailed,
     Runner,
@@ -295,3 +296,34 @@ async def test_the_task_queue_is_that_of_the_runner_else_of_the_pipeline(world: 
     async with world.worker():
         run = await Runner(world.client).start(load_text(text))
         assert await asyncio.wait_for(run.result(), 30) == 3
+
+
+WAITING = """\
+name: waiting
+steps:
+  - {id: paid, wait: {event: paid, schema: {type: integer}}}
+  - id: block
+    steps: [{id: ok, approval: {approvals: 2}}]
+    catch: [{types: [ApprovalRejected], output: "{{ error.message }}"}]
+output: ["{{ steps.paid.output }}", "{{ steps.block.output }}"]
+"""
+
+
+async def test_a_run_takes_events_and_answers(world: World) -> None:
+    async with world.worker():
+        run = await world.runner.start(load_text(WAITING), workflow_id=world.queue)
+        with pytest.raises(RefusedError, match='the payload of the event "paid" does not'):
+            await run.send("paid", "much")
+        with pytest.raises(RefusedError, match='waits for the event "paid"'):
+            await run.approve("ok")
+        await run.send("paid", 5)
+        assert await run.approve("ok", {"build": 7}, comment="tested") == 1
+        with pytest.raises(RefusedError, match="already: it needs 2 approvals"):
+            await run.approve("block.ok")
+        with pytest.raises(LookupError, match='the step "block" of the run'):
+            await run.reject("block/ok")
+        await run.reject("ok", comment="too late")
+        identity = world.client.identity
+        assert await run.result() == [5, f"ok: rejected by {identity}: too late"]
+        with pytest.raises(LookupError, match="has just ended"):
+            await run.send("paid", 5)

@@ -276,3 +276,60 @@ async def test_a_childs_event_goes_to_the_child(pipelines: Pipelines) -> None:
         assert "the events that it waits for are none" in error.message
         await child.signal("paid", {"amount": 1})
         assert await result_of(handle) == {"amount": 1}
+
+
+async def test_a_repetition_waits_and_a_deadline_ends_the_wait(pipelines: Pipelines) -> None:
+    """The block's own deadline cuts its wait short; the event that comes then is for the next step."""
+    text = pipeline(
+        """
+  - {id: poll, wait: {event: x}, until: {condition: last == 2, every: 0s}}
+  - id: block
+    timeout: 1h
+    steps: [{id: inner, wait: {event: x}}]
+    catch: [{types: [BlockTimeout]}]
+  - {id: after, wait: {event: x}}
+""",
+        'output: ["{{ steps.poll.output }}", "{{ steps.block.status }}", "{{ steps.after.output }}"]\n',
+    )
+    skipping = Pipelines(TimeSkipper(pipelines.client).client, pipelines.folder)
+    async with skipping.worker():
+        handle = await skipping.start(skipping.bundle(text))
+        await waiting(handle, "poll[0]")
+        await handle.signal("x", 1)
+        await waiting(handle, "poll[1]")
+        await handle.signal("x", 2)
+        await waiting(handle, "after")
+        await handle.signal("x", 3)
+        assert await result_of(handle) == [2, "caught", 3]
+
+
+async def test_events_wait_for_each_other_in_finally(pipelines: Pipelines) -> None:
+    text = pipeline(
+        f"  - {do('a')}\n  - {{id: boom, fail: {{message: no}}}}\n",
+        "finally:\n  - {id: told, wait: {event: told}}\n",
+    )
+    async with pipelines.worker():
+        handle = await pipelines.start(pipelines.bundle(text))
+        await waiting(handle, "told")
+        assert pipelines.effects == ["do a", "undo a"]
+        await handle.execute_update("told", None)
+        error, report = await failed(handle)
+    assert error.message == "boom: no"
+    assert report is not None
+    assert report.finally_errors == ()
+
+
+async def test_a_killed_worker_forgets_nothing(pipelines: Pipelines) -> None:
+    """Another worker takes up the waits, the kept events and the approvals so far, from the history."""
+    text = pipeline(
+        "  - {id: go, wait: {event: go}}\n  - {id: kept, wait: {event: kept}}\n",
+        'output: "{{ steps.kept.output }}"\n',
+    )
+    bundle = pipelines.bundle(text)
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await waiting(handle, "go")
+        await handle.execute_update("kept", 1)
+    async with pipelines.worker(max_cached_workflows=0):
+        await handle.signal("go")
+        assert await result_of(handle) == 1

@@ -6,7 +6,6 @@ table, so they cannot disagree. ``Mode.TEMPLATE`` marks texts that are templates
 """
 
 from pipeline_runner.core import paths
-from pipeline_runner.core.model import OWN_MESSAGES
 from pipeline_runner.language.table.collections import (
     Field,
     Fields,
@@ -234,7 +233,7 @@ WAIT_EVENT = Fields(
     name="wait_event",
     title="a wait",
     fields={
-        "event": Field(Text(reserved=OWN_MESSAGES), "The event to wait for: the name of a signal."),
+        "event": Field(_NAME, "The event to wait for: the name of a signal."),
         "timeout": Field(
             _POSITIVE, "How long to wait. Then the step fails with EventTimeout. Default: no limit."
         ),
