@@ -26,7 +26,7 @@ reader to the run that is read.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 CATCH = "catch"
@@ -77,6 +77,8 @@ class Path:
     """The path of a step, or of a scope. Its methods return the paths inside it."""
 
     levels: tuple[Level, ...]
+    _string: str | None = field(default=None, init=False, repr=False, compare=False)
+    """Made once: a step's path is asked for several times."""
 
     @classmethod
     def of(cls, step: str) -> Self:
@@ -105,7 +107,9 @@ class Path:
             return cls((Level((Segment(text.removeprefix(_UNDO)),), undo=text.startswith(_UNDO)),))
 
     def __str__(self) -> str:
-        return "/".join(map(str, self.levels))
+        if self._string is None:
+            object.__setattr__(self, "_string", "/".join(map(str, self.levels)))
+        return self._string or ""
 
     def inner(self, name: str) -> Self:
         """Return the path of a step in this block, arm, handler or branch, or of a branch of this step."""

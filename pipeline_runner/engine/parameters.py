@@ -27,6 +27,7 @@ class Raw:
     def __init__(self, function: Callable[..., Any], types: list[type]) -> None:
         self.function = function
         self.types = types
+        self.signature = inspect.signature(function)
         definition = getattr(function, _DEFINITION)
         raw = dataclasses.replace(definition, fn=self, arg_types=[RawValue] * len(types))
         setattr(self, _DEFINITION, raw)
@@ -51,7 +52,7 @@ def decoded(stand_in: Raw, arguments: Sequence[Any]) -> list[Any]:
         ApplicationError: One is invalid, or there are too few or too many. It is not retried.
     """
     converter = activity.payload_converter()
-    signature = inspect.signature(stand_in.function)
+    signature = stand_in.signature
     try:
         signature.bind(*arguments)
     except TypeError:
