@@ -1,15 +1,19 @@
 """The published JSON Schema is fresh, and agrees with the checker."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline_runner.language.table import schema
+from pipeline_runner.language.table.shapes import Identifier
 from pipeline_runner.language.yaml import loader
-from pipeline_runner.language.yaml.nodes import plain
+from pipeline_runner.language.yaml.nodes import START, Scalar, Source, plain
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -86,3 +90,21 @@ def test_constructs_of_later_versions_fit(validator: Draft202012Validator) -> No
 def test_each_kind_of_step_has_its_own_keys(step: dict[str, Any], validator: Draft202012Validator) -> None:
     """One mistake each."""
     assert not validator.is_valid({"version": 1, "name": "x", "steps": [step]})
+
+
+NAMES = st.one_of(
+    st.text(st.characters(max_codepoint=0x7F), min_size=1, max_size=4),
+    st.text(st.characters(categories=["L", "M", "Nd", "Nl", "Pc"]), min_size=1, max_size=4),
+)
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(NAMES)
+def test_schema_and_checker_agree_about_names(name: str) -> None:
+    """The schema cannot know letters from other characters beyond ASCII, so there the checker refuses more."""
+    fits = re.search(Identifier().schema({})["pattern"], name) is not None
+    source = Source("p.yaml", name)
+    accepted = not Identifier().check(Scalar(START, name, name), source, "the name")
+    assert fits or not accepted
+    if name.isascii() and name.strip() and not name.endswith("\n"):
+        assert fits == accepted

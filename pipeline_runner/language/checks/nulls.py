@@ -39,6 +39,9 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
             continue
         around = _conditions(document, use.step, own=use.key not in _FIRST)
         for look in looks(use.tree, lone=use.is_lone):
+            if look.unset:
+                yield _unset(document, use, look)
+                continue
             known = around.joined(look.known)
             if _found(document, inferred, use, look, known) and (
                 found := _found(document, inferred, use, look, known.joined(_passed(document, use)))
@@ -48,8 +51,16 @@ def check(document: Document, inferred: Inference) -> Iterator[Diagnostic]:
                 yield document.source.diagnostic(span, "maybe-null", message, _HELP)
 
 
+def _unset(document: Document, use: Use, look: Look) -> Diagnostic:
+    span = use.span(document.source, look.reference)
+    message = f'"{look.reference.path[0]}" is set under a condition only, and may not exist here'
+    return document.source.diagnostic(span, "maybe-null", message, "set it before the condition, too")
+
+
 def _is_in_doubt(document: Document, inferred: Inference, use: Use, skipped: frozenset[str]) -> bool:
     """Tell whether a template must be examined, which is rare."""
+    if "{%" in use.text and "set" in use.text:
+        return True
     for reference in use.references:
         path = reference.path
         if _may_be_null(use, path, skipped) or _nullable(document, inferred, use, path):

@@ -1,6 +1,6 @@
 """The names that an expression uses, and what conditions have ensured before."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from jinja2 import nodes as jinja
@@ -24,6 +24,9 @@ class Known(msgspec.Struct, frozen=True):
     set_from: Mapping[str, frozenset[tuple[str, ...]]] = {}
     """The paths that the value of a variable was made of."""
 
+    set_if: Mapping[str, frozenset[Fact]] = {}
+    """The conditions with which a variable is set, where there are any."""
+
     def asks(self, *path: str) -> bool:
         """Tell whether a condition has read a path, or a part of it."""
         return any(one[: len(path)] == path for one in self.asked)
@@ -31,11 +34,21 @@ class Known(msgspec.Struct, frozen=True):
     def also(self, test: jinja.Node, *, holds: bool) -> "Known":
         """Return what is also known where a condition is true, or false."""
         facts = self.facts | frozenset(_facts(test, holds=holds))
-        return Known(facts, self.asked | self._paths(test), self.set_from)
+        return Known(facts, self.asked | self._paths(test), self.set_from, self.set_if)
 
     def sets(self, name: str, value: jinja.Node) -> "Known":
         """Return what is known once a variable has a value."""
-        return Known(self.facts, self.asked, {**self.set_from, name: self._paths(value)})
+        always = {other: facts for other, facts in self.set_if.items() if other != name}
+        return Known(self.facts, self.asked, {**self.set_from, name: self._paths(value)}, always)
+
+    def sets_if(self, names: Iterable[str], test: jinja.Node, *, holds: bool) -> "Known":
+        """Return what is known once variables have a value where a condition is true, or false."""
+        facts = frozenset(_facts(test, holds=holds))
+        return msgspec.structs.replace(self, set_if={**self.set_if, **dict.fromkeys(names, facts)})
+
+    def may_lack(self, name: str) -> bool:
+        """Tell whether a variable may not be set."""
+        return name in self.set_if and not self.set_if[name] <= self.facts and not self.asks(name)
 
     def _paths(self, node: jinja.Node) -> frozenset[tuple[str, ...]]:
         paths = frozenset(reference.path for reference in references_in(node))
@@ -43,7 +56,12 @@ class Known(msgspec.Struct, frozen=True):
 
     def joined(self, other: "Known") -> "Known":
         """Return what is known in both."""
-        return Known(self.facts | other.facts, self.asked | other.asked, {**self.set_from, **other.set_from})
+        return Known(
+            self.facts | other.facts,
+            self.asked | other.asked,
+            {**self.set_from, **other.set_from},
+            {**self.set_if, **other.set_if},
+        )
 
     def implies(self, condition: jinja.Node) -> bool:
         """Tell whether a condition is certainly true."""
@@ -62,6 +80,8 @@ class Look(msgspec.Struct, frozen=True):
     known: Known
     needed: bool
     """Whether null would be an error there, as in a string."""
+    unset: bool = False
+    """Whether it is a variable that may not be set."""
 
 
 def looks(tree: jinja.Template, *, lone: bool) -> Iterator[Look]:
@@ -100,9 +120,16 @@ def _body(
 ) -> Iterator[Look]:
     for part in parts:
         yield from _below(part, known, bound, needed=needed)
-        bound |= assigned(part)
         if isinstance(part, jinja.Assign) and isinstance(part.target, jinja.Name):
             known = known.sets(part.target.name, part.node)
+        elif isinstance(part, jinja.If) and not part.elif_:
+            yes, no = (_set_in(branch) - bound for branch in (part.body, part.else_))
+            known = known.sets_if(yes - no, part.test, holds=True).sets_if(no - yes, part.test, holds=False)
+        bound |= assigned(part)
+
+
+def _set_in(parts: Sequence[jinja.Node]) -> frozenset[str]:
+    return frozenset[str]().union(*map(assigned, parts))
 
 
 def _branches(node: jinja.If, known: Known, bound: frozenset[str]) -> Iterator[Look]:
@@ -172,7 +199,10 @@ def _path(node: jinja.Node, known: Known, bound: frozenset[str], *, needed: bool
             yield from _below(base.arg, known, bound)
         base, keys = base.node, keys + 1
     assert isinstance(base, jinja.Name)
-    if base.name not in bound:
+    if base.name in bound:
+        if known.may_lack(base.name):
+            yield Look(Reference((base.name,), base.lineno - 1), known, True, True)
+    else:
         # The value of a key in the path is not null, or the keys after it could not be read.
         *_, reference = references_in(node)
         yield Look(reference, known, needed or len(reference.path) <= keys)
