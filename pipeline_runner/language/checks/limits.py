@@ -12,12 +12,14 @@ from pipeline_runner.language.yaml.nodes import MappingNode, Scalar
 
 _WAITS = ("until", "wait", "approval")
 """Keys of a step whose mappings have a ``timeout``."""
+_TIMED = frozenset([*_WAITS, "timeout"])
 
 
 def check(document: Document) -> Iterator[Diagnostic]:
     """Yield limits of calls that do not go together, and retries without any."""
     for step in document.steps:
-        yield from _deadlines(document, step)
+        if not _TIMED.isdisjoint(step.node.by_name):
+            yield from _deadlines(document, step)
         if step.kind in SCOPES:
             yield from _attempts_of_scope(document, step)
     for call in document.calls:

@@ -16,8 +16,8 @@ def check(document: Document) -> Iterator[Diagnostic]:
         yield from _in_scope(document, scope)
     for step in document.steps:
         yield from _pivot(document, step)
-        yield from _arms(document, step)
-        yield from _handlers(document, step)
+        yield from _arms(document, step) if step.kind == "switch" else ()
+        yield from _handlers(document, step) if "catch" in step.node else ()
 
 
 def _in_scope(document: Document, scope: Scope) -> Iterator[Diagnostic]:
