@@ -188,6 +188,38 @@ async def test_a_block_can_be_retried_for_ever_and_cancelled_in_its_pause(pipeli
     assert pipelines.effects == ["do before", "do a", "do flaky", "undo flaky", "undo a", "undo before"]
 
 
+async def test_a_cancellation_in_the_undo_of_an_attempt_undoes_the_rest_once(pipelines: Pipelines) -> None:
+    slow = do("b").replace('name: "b"}}}', 'name: "b", seconds: 1}}}')
+    assert "seconds" in slow
+    text = pipeline(
+        f"""
+  - {do("before")}
+  - id: checks
+    {retried(5)}
+    compensate: {{activity: effect.undo, with: {{log: LOG, name: never}}}}
+    steps: [{do("a")}, {slow}, {bad(9)}]
+"""
+    )
+    async with pipelines.worker():
+        handle = await started(pipelines, text)
+        await eventually(lambda: "undo b" in pipelines.effects)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert pipelines.effects == [
+        *("do before", "do a", "do b", "do flaky"),
+        *("undo flaky", "undo b", "undo a", "undo before"),
+    ]
+
+
+async def test_blocks_in_finally_are_retried_and_undo_nothing(pipelines: Pipelines) -> None:
+    step = bad(2).partition(", compensate")[0] + "}"
+    text = pipeline(f"  - {do('a')}\n", f"finally:\n  - {{id: clean, {retried(2)}, steps: [{step}]}}\n")
+    async with pipelines.worker():
+        await result_of(await started(pipelines, text))
+    assert pipelines.effects == ["do a", "do flaky", "do flaky"]
+
+
 async def test_attempts_inside_attempts(pipelines: Pipelines) -> None:
     text = pipeline(
         f"""
