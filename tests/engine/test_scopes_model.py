@@ -139,8 +139,10 @@ def holding(node: Node, indent: int) -> list[str]:
     pad = " " * indent
     match node.kind:
         case "switch":
+            # Only one of them is the pipeline's name.
             arms = "".join(
-                f'{pad}  - when: "{str(k == node.times).lower()}"\n{pad}    steps:\n{yaml(steps, indent + 6)}'
+                f"{pad}  - when: run.pipeline == '{'p' if k == node.times else k}'\n"
+                f"{pad}    steps:\n{yaml(steps, indent + 6)}"
                 for k, steps in enumerate(node.lists)
             )
             return [f"switch:\n{arms}".rstrip()]
