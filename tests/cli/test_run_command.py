@@ -372,12 +372,12 @@ def _temporal(folder: Path) -> list[int]:
     return found
 
 
-def test_the_exit_code_is_right_a_hundred_times(shop: Path) -> None:
+def test_the_exit_code_is_right_forty_times(shop: Path) -> None:
     """Also with the server and the SDK's threads going down: four kinds of end, in turn."""
     log = shop / "log"
     kinds = [("", "", 0), ("fail", "", 1), ("fail", "fail", 3), ("bad", "", 2)]
     running: list[tuple[int, subprocess.Popen[str]]] = []
-    for number in range(100):
+    for number in range(40):
         then, undo, code = kinds[number % 4]
         words = arguments(shop, then=then, undo=undo, log=log)
         if code == 2:
