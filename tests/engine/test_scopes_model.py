@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import pytest_asyncio
@@ -47,6 +47,8 @@ class Node:
     id: str = ""
     of: str = ""
     """The innermost step around it that is retried."""
+    pivot: bool = False
+    """Of steps of the pipeline's own list only."""
 
 
 def nodes(limits: st.SearchStrategy[int], *, at_once: bool) -> st.SearchStrategy[Node]:
@@ -77,6 +79,12 @@ def nodes(limits: st.SearchStrategy[int], *, at_once: bool) -> st.SearchStrategy
         return st.one_of(kinds)
 
     return st.recursive(leaf, holder, max_leaves=10)
+
+
+def own_list(limits: st.SearchStrategy[int], *, at_once: bool) -> st.SearchStrategy[list[Node]]:
+    pivots = st.sampled_from([False, False, True])
+    step = st.builds(lambda node, pivot: replace(node, pivot=pivot), nodes(limits, at_once=at_once), pivots)
+    return st.lists(step, min_size=1, max_size=3)
 
 
 def numbered(steps: list[Node], numbers: "list[int] | None" = None, of: str = "") -> list[Node]:
@@ -126,6 +134,8 @@ def one(node: Node, indent: int) -> str:
     if node.attempts > 1:
         lines.append(f"retry: {{maximum_attempts: {node.attempts}, initial_interval: 1ms}}")
     lines += holding(node, indent)
+    if node.pivot:
+        lines.append("pivot: true")
     if node.handler is not None:
         steps = (
             f"- steps:\n{yaml(node.handler, indent + 6)}".rstrip() if node.handler else "- output: handled"
@@ -193,6 +203,9 @@ class Model:
                     raise
                 self.undo(mark)
                 self.steps(node.handler)
+            else:
+                if node.pivot:
+                    self.log.clear()
 
     def step(self, node: Node) -> None:
         match node.kind:
@@ -295,8 +308,8 @@ CHECKED = settings(
 
 # Temporal holds back each continued run by about a second, so these are few.
 CHECKED_EAGERLY = settings(CHECKED, max_examples=max(EXAMPLES // 5, 1))
-ONE_BY_ONE = st.lists(nodes(st.just(1), at_once=False), min_size=1, max_size=3)
-AT_ONCE = st.lists(nodes(st.integers(2, 3), at_once=True), min_size=1, max_size=3)
+ONE_BY_ONE = own_list(st.just(1), at_once=False)
+AT_ONCE = own_list(st.integers(2, 3), at_once=True)
 
 
 async def compare(served: Pipelines, steps: list[Node], *, in_order: bool) -> None:
