@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "check files and directories without running anything",
     "plan": "show what would be undone if a step failed",
     "list": "list runs, newest first",
+    "show": "show a run with its steps, inputs, outputs and errors",
     "watch": "follow a run to its end, and resume it if it was interrupted",
     "cancel": "cancel a run and undo what it has done",
     "resume": "go on with a run that failed or was terminated",

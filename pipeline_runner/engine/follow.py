@@ -36,7 +36,15 @@ _CHILD_ENDS: tuple[Any, ...] = tuple(
 class Follower:
     """Merges the events of a run and its children into one stream."""
 
-    def __init__(self, client: Client, workflow_id: str, run_id: str | None, *, wait: bool = True) -> None:
+    def __init__(
+        self,
+        client: Client,
+        workflow_id: str,
+        run_id: str | None,
+        *,
+        wait: bool = True,
+        reader: Reader | None = None,
+    ) -> None:
         """Follow the run with these ids, from its first event to its end.
 
         Args:
@@ -44,6 +52,7 @@ class Follower:
             workflow_id: The run's workflow id.
             run_id: The run id; None: the newest run with that workflow id.
             wait: Whether to wait for further events; False: only those that have happened.
+            reader: Reads the histories; None: a reader that keeps what a view needs.
         """
         self._client = client
         self._wait = wait
@@ -52,7 +61,7 @@ class Follower:
         self._watched: dict[str, Watched] = {}
         self._lost = False
         self._unserved: set[str] = set()
-        self.reader = Reader(workflow_id, run_id)
+        self.reader = reader or Reader(workflow_id, run_id)
         """The content of the histories so far."""
         self._root = self.reader.root
 

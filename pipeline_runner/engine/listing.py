@@ -53,6 +53,11 @@ _AT_ONCE = 8
 """The number of simultaneous requests."""
 
 
+def status_of(status: WorkflowExecutionStatus) -> Status:
+    """Return a status in our words."""
+    return _STATUS.get(status, "running")
+
+
 async def list_runs(
     client: Client, *, limit: int, pipeline: str | None = None, problems: bool = False, every: bool = False
 ) -> list[Listed]:

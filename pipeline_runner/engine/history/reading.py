@@ -391,6 +391,18 @@ class Reader:
         self._tell_scopes(at)
 
 
+def item_of(watched: Watched, event: HistoryEvent) -> Item | None:
+    """Return what an event of a run ends, before it is taken; None: it ends nothing that is known."""
+    attributes = getattr(event, event.WhichOneof("attributes") or "", None)
+    begun = [getattr(attributes, name) for name in _BEGINNINGS if hasattr(attributes, name)]
+    return watched.items.get(begun[0]) if begun else None
+
+
+def decoded(payloads: Sequence[Payload]) -> Any:
+    """Return the first of some payloads as JSON data; None if there is none, or it cannot be read."""
+    return _decoded_first(payloads)
+
+
 def has_ended(event: HistoryEvent) -> bool:
     """Tell whether an event is the end of a workflow, and not of one run of its chain alone."""
     return _kind(event) in _ENDS
