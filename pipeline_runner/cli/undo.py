@@ -83,7 +83,7 @@ async def undo_and_follow(
     from pipeline_runner.engine.undoing import plan, start_undo
 
     what = await _work_out(client, run)
-    if what.open is None and not any(plan(what)):
+    if what.open is None and all(one.skipped for one in plan(what)):
         console.tell(f"nothing to undo: {run}")
         return ExitCode.OK
     try:
@@ -118,7 +118,7 @@ async def _print(client: "Client", what: "Undoing", *, serves: bool) -> ExitCode
     planned = [*plan(what)]
     for one in planned:
         console.result(f"{_line(one)}\n")
-    if not planned:
+    if all(one.skipped for one in planned):
         console.tell("nothing to undo")
     queues = dict.fromkeys(one.task_queue for one in planned if one.task_queue)
     for queue in queues:
@@ -128,6 +128,8 @@ async def _print(client: "Client", what: "Undoing", *, serves: bool) -> ExitCode
 
 
 def _line(one: "Planned") -> str:
+    if one.skipped:
+        return f"{one.path}: skipped: {one.reason}"
     if one.action is None:
         return f"{one.path}: cannot be undone: {one.reason}"
     shown = f"{one.path}: {one.action}"

@@ -55,6 +55,8 @@ class Planned:
     input: Any = None
     """The input of the undo. Secrets are shown by their names."""
     task_queue: str | None = None
+    skipped: bool = False
+    """Whether nothing is left of it that should be undone."""
     reason: str | None = None
     """Why nothing undoes it, or why that is not known yet."""
 
@@ -155,9 +157,15 @@ def _plan(what: Undoing, log: ScopeLog, above: Path) -> Iterator[Planned]:
             case "compensate":
                 yield _compensation(what, log, entry, path)
             case "nothing":
-                pass
+                how = what.program.step(log.pipeline, entry.step).compensate
+                if isinstance(how, Compensation):
+                    told = f"it failed, and its compensation runs only after: {how.after}"
+                    yield Planned(path=str(path), action=None, skipped=True, reason=told)
             case unknown:
                 yield Planned(path=str(path), action=None, reason=NOT_UNDONE[unknown])
+    if log.pivot is not None:
+        told = "the point of no return: it and the steps before it are not undone"
+        yield Planned(path=str(above.child(Path.of(log.pivot))), action=None, skipped=True, reason=told)
 
 
 def _compensation(what: Undoing, log: ScopeLog, entry: UndoEntry, path: Path) -> Planned:

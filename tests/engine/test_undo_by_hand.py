@@ -184,3 +184,21 @@ async def test_an_undo_by_hand_has_the_keys_of_the_runs_own(pipelines: Pipelines
         await undo(pipelines, handle)
     assert len(keys) == 2
     assert keys[0] == keys[1]
+
+
+async def test_a_plan_says_what_is_skipped_and_why(pipelines: Pipelines) -> None:
+    undo_b = "{activity: effect.undo, with: {log: LOG, name: b}, after: completed}"
+    text = (
+        f"name: p\non_failure: keep\nsteps:\n{step('a')}    pivot: true\n{step('c')}"
+        f"  - id: b\n    activity: effect.do\n    with: {{log: LOG, name: b, then: fail}}\n    compensate: {undo_b}\n"
+    )
+    bundle = pipelines.bundle(text.replace("BLOCKER", "none"))
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await failure(handle)
+        planned = [*plan(await left(pipelines, handle))]
+    assert [(one.path, one.action, one.skipped, one.reason) for one in planned] == [
+        ("b", None, True, "it failed, and its compensation runs only after: completed"),
+        ("c", "effect.undo", False, None),
+        ("a", None, True, "the point of no return: it and the steps before it are not undone"),
+    ]
