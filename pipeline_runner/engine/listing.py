@@ -8,7 +8,7 @@ import msgspec
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 
 from pipeline_runner.core.errors import in_brackets, shortened
-from pipeline_runner.core.state import REPORT_MEMO
+from pipeline_runner.core.state import REPORT_MEMO, WAITING_MEMO
 from pipeline_runner.engine.client import MEMO
 from pipeline_runner.engine.converting import json_of, message_of
 from pipeline_runner.engine.reports import cause_of, report_in, without_report
@@ -145,4 +145,10 @@ async def _holding(client: Client, execution: WorkflowExecution) -> str | None:
         if pending.attempt > 1:
             why = await message_of(client.data_converter, pending.last_failure)
             return shortened(f"{pending.activity_id}: attempt {pending.attempt}: {why}", 200)
+    fields = described.workflow_execution_info.memo.fields
+    waits = await json_of(client.data_converter, [fields[WAITING_MEMO]]) if WAITING_MEMO in fields else None
+    if isinstance(waits, dict):
+        for path, wait in waits.items():
+            if isinstance(wait, dict) and wait.get("state", "waiting") == "waiting":
+                return shortened(f"{path}: waiting for {wait.get('for')}", 200)
     return None
