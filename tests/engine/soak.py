@@ -44,9 +44,7 @@ def _do(step: str, name: str = "x") -> str:
     )
 
 
-CHILD = (
-    f"version: 1\nname: child\ndefaults: {{policy: p}}\nPOLICIES\nsteps:\n  - {_do('c1')}\n  - {_do('c2')}\n"
-)
+CHILD = f"version: 1\nname: child\ndefaults: {{policy: p, compensate: {{policy: p}}}}\nPOLICIES\nsteps:\n  - {_do('c1')}\n  - {_do('c2')}\n"
 MAIN = f"""\
 version: 1
 name: soak

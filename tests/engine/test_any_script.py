@@ -17,9 +17,7 @@ output: "{{ steps.try.output.not }}"
 """
 
 
-async def test_a_run_with_ids_in_any_script(
-    pipelines: Pipelines, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_run_with_ids_in_any_script(pipelines: Pipelines, capsys: pytest.CaptureFixture[str]) -> None:
     text = pipeline(
         f"""
   - id: import
