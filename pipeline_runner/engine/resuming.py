@@ -114,7 +114,16 @@ async def _going_on(client: Client, program: Program, read: RunState, left: list
     kept = {entry.key for entry in left}
     undone |= {_head(entry) for entry in log.entries if entry.key not in kept}
     log.entries = left
-    state = Continuation(phase="steps", started_at=datetime.now(UTC).isoformat(), log=log, dirty=False)
+    state = Continuation(
+        phase="steps",
+        started_at=datetime.now(UTC).isoformat(),
+        log=log,
+        # What errors have left that were caught is still there.
+        dirty=any(entry.left for entry in left),
+        records=[record for record in old.records[:before] if record.state in ("failed", "not undone")],
+        # Sent, and not awaited yet.
+        events=old.events,
+    )
     if undone:
         _go_back(program.root, state, frame, undone)
     else:

@@ -1,12 +1,15 @@
 """Resume: a run that ended goes on where it stopped, or from what was undone, and does nothing twice."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 
 from pipeline_runner.engine.client import ConflictError, find
+from pipeline_runner.engine.reports import read_report
 from pipeline_runner.engine.resuming import NotResumableError, Resuming, resuming, start_resumed
 from tests.conftest import Pipelines, result_of
 from tests.engine.test_undo import eventually, failure
@@ -144,3 +147,46 @@ async def test_what_cannot_be_resumed_says_why(pipelines: Pipelines, blocker: Pa
         with pytest.raises(ConflictError):
             # It would do again what the other one has done.
             await start_resumed(pipelines.client, second, {})
+
+
+async def test_what_was_sent_is_kept_and_what_is_left_is_still_told(
+    pipelines: Pipelines, blocker: Path, tmp_path: Path
+) -> None:
+    stuck = tmp_path / "stuck"
+    stuck.touch()
+    inside = step("b", 6).replace(
+        "name: b}}", f"name: b, blocker: {stuck}}}, retry: {{maximum_attempts: 1}}}}"
+    )
+    tried = (
+        f"  - id: tried\n    steps:\n{inside}      - {{id: no, fail: {{message: no}}}}\n    catch: [{{}}]\n"
+    )
+    text = f"name: p\nsteps:\n{tried}{step('a', hangs_while=str(blocker))}  - {{id: paid, wait: {{event: paid}}}}\n"
+    bundle = pipelines.bundle(f"{text}output: '{{{{ steps.paid.output }}}}'\n")
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await eventually(lambda: pipelines.effects == ["do b", "do a"])
+        await handle.signal("paid", 7)
+        await eventually_seen(handle)
+        await handle.terminate()
+        blocker.unlink()
+        resumed = await resume(pipelines, handle)
+        assert await result_of(resumed) == 7
+        report = await read_report(pipelines.client, resumed.id, resumed.run_id, "p")
+        assert report.dirty
+        assert [(record.path, record.state) for record in report.undo] == [("tried.b", "failed")]
+        stuck.unlink()
+        assert states(await undo(pipelines, resumed)) == [("a", "undone"), ("tried.b", "undone")]
+
+
+async def eventually_seen(handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait until a workflow task has taken the signal."""
+    async with asyncio.timeout(20):
+        while True:
+            kinds = [event.event_type async for event in handle.fetch_history_events()]
+            signalled = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+            if (
+                signalled in kinds
+                and EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in kinds[kinds.index(signalled) :]
+            ):
+                return
+            await asyncio.sleep(0.05)
