@@ -24,7 +24,9 @@ class Done:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """The environment without Temporal's variables, with a state folder of the test's own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TEMPORAL_", "RUN_PIPELINE"))}
+    # pytest-xdist says how wide the terminal is, which a terminal of the test's own is not.
+    others = ("TEMPORAL_", "RUN_PIPELINE", "COLUMNS", "LINES")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     root = str(Path(__file__).parents[2])
     return kept | {
         "RUN_PIPELINE_STATE": str(folder / "state"),

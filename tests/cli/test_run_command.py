@@ -243,7 +243,7 @@ BAD_FILES = {
     "two kinds": ("version: 1\nname: x\nsteps: [{id: a, set: {}, wait: 1s}]\n", "step-kind"),
     "a duration": ("version: 1\nname: x\nsteps: [{id: a, wait: PT5M}]\n", "bad-duration"),
     "not yet": (
-        "version: 1\nname: x\nsteps: [{id: a, approval: {message: ok?}}]\n",
+        "version: 1\nname: x\nsearch_attributes: {Env: x}\nsteps: [{id: a, wait: 1s}]\n",
         "not-supported-yet",
     ),
     "nesting": ("a: " + "[" * 1000 + "]" * 1000 + "\n", None),

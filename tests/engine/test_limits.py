@@ -140,7 +140,9 @@ async def test_an_expression_that_takes_too_long_fails_its_step(pipelines: Pipel
 async def test_large_results_end_a_run_before_its_history_is_full(pipelines: Pipelines) -> None:
     """At 50 MiB the server would terminate it, without its undo; and the state is too large to go on."""
     large = "".join(step(pipelines, "test.value").replace("{id: o", f"{{id: o{k}", 1) for k in range(40))
-    bundle = pipelines.bundle(pipeline(effect("a"), large))
+    # Results that nothing reads later are not kept.
+    sizes = ", ".join(f'v{k}: "{{{{ steps.o{k}.output | length }}}}"' for k in range(40))
+    bundle = pipelines.bundle(pipeline(effect("a"), large, f"  - {{id: sizes, set: {{{sizes}}}}}\n"))
     async with pipelines.worker(returns("x" * 1_500_000)):
         handle = await pipelines.start(bundle)
         cause, report = await failed(handle, 60)

@@ -13,9 +13,13 @@ REPLAYED = sorted([*(ROOT / "engine" / "workflow").rglob("*.py"), *(ROOT / "core
 INTERCEPTORS = ROOT / "engine" / "workflow" / "interceptors.py"
 
 
+# While the tests are collected: beside threads, Python 3.11 may refuse to make a tree (gh-106905).
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in REPLAYED}
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, with the names that it takes from it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -35,7 +39,7 @@ def test_a_replayed_module_uses_neither_a_client_nor_a_worker(path: Path) -> Non
 
 def test_a_replayed_module_asks_only_the_workflow_for_the_time() -> None:
     for path in REPLAYED:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(TREES[path]):
             if isinstance(node, ast.Attribute):
                 assert node.attr not in {"utcnow", "today", "perf_counter", "monotonic"}, (path, node.lineno)
                 if node.attr == "now":

@@ -90,7 +90,7 @@ steps:
     assert json.loads(attributes.input.payloads[0].data) == {"log": pipelines.log, "name": "hello Ada"}
     assert summary(scheduled) == "greet Ada"
     [timer] = await events(handle, "TIMER_STARTED")
-    assert summary(timer) == "a short rest"
+    assert summary(timer) == "pause: a short rest"
     described = await handle.describe()
     assert described.workflow_type == "shown"
     # One activity and one timer, each as cheap as by hand: nothing else is in the history.

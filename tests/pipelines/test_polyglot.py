@@ -134,7 +134,8 @@ async def test_a_killed_worker_goes_on_from_its_last_heartbeat(place: Place) -> 
     place.restart()
     done = finish(process)
     assert (done.code, done.json["counted"]) == (0, 100), done.err
-    assert "count: retrying, attempt 2: " in done.err
+    # The command looks from time to time: on a busy machine, the second attempt may be running already.
+    assert re.search(r"count: (retrying|running), .*attempt 2", done.err), done.err
     assert seen == sorted(seen)
     assert len(set(seen)) > 1
 

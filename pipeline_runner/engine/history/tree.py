@@ -149,7 +149,13 @@ class Tree:
             run.failing = True
             for name, status in (statuses or {}).items():
                 step = run.children.get(name)
-                if step is not None and step.state in ("pending", "passed"):
+                # What the steps inside one came to does not tell that its own handler took the error.
+                unsaid = (
+                    ("pending", "passed", "failed", "cancelled")
+                    if status == "caught"
+                    else ("pending", "passed")
+                )
+                if step is not None and step.state in unsaid:
                     step.state = _known(status) or step.state
         if run.undo is not None:
             self._set(run.undo, "failed" if run.undo.tally["failed"] else "completed", at)
