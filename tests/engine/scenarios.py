@@ -16,7 +16,10 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from pipeline_runner.core import model
 from pipeline_runner.core.state import WAITING_MEMO
+from pipeline_runner.engine.client import find
 from pipeline_runner.engine.messages import decide
+from pipeline_runner.engine.resuming import resuming, start_resumed
+from pipeline_runner.engine.undoing import start_undo, undoing
 from pipeline_runner.engine.workflow.approvals import APPROVE, REJECT
 from pipeline_runner.server import devserver
 from tests.conftest import Pipelines, connected
@@ -104,6 +107,8 @@ class Scenario:
     text: str
     children: dict[str, str] = field(default_factory=dict)
     act: Callable[[WorkflowHandle[Any, Any], Pipelines], Awaitable[None]] | None = None
+    then: Callable[[WorkflowHandle[Any, Any], Pipelines], Awaitable[WorkflowHandle[Any, Any]]] | None = None
+    """Begins another run when it has ended, which is recorded instead."""
     by_name: bool = False
     long: bool = False
     """Recorded on a server that suggests to continue as new after 60 events."""
@@ -129,6 +134,16 @@ async def _serve_elsewhere(handle: WorkflowHandle[Any, Any], pipelines: Pipeline
     bundle = other.bundle(SCENARIOS["by-name-elsewhere"].text)
     async with other.worker(bundles={"recorded": model.encode(bundle)}):
         await handle.result()
+
+
+async def _undo(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> WorkflowHandle[Any, Any]:
+    what = await undoing(pipelines.client, (await find(pipelines.client, handle.id))[1])
+    return await start_undo(pipelines.client, what, {})
+
+
+async def _resume(handle: WorkflowHandle[Any, Any], pipelines: Pipelines) -> WorkflowHandle[Any, Any]:
+    what = await resuming(pipelines.client, (await find(pipelines.client, handle.id))[1])
+    return await start_resumed(pipelines.client, what, {})
 
 
 PEOPLE = ("ann@desk", "bob@desk", "eve@desk")
@@ -290,6 +305,13 @@ SCENARIOS: dict[str, Scenario] = {
         HEAD + "steps:\n  - id: each\n    for_each: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
         "    max_concurrency: 3\n    steps:\n" + indented(steps("a", "b"), 4), long=True
     ),
+    "undone-by-hand": Scenario(
+        HEAD + "steps:\n" + steps("a", "b") + "  - {id: c, pipeline: ./child.yaml}\n", {"child": CHILD}, then=_undo
+    ),
+    "resumed": Scenario(
+        HEAD + "on_failure: keep\nsteps:\n" + steps("a") + "  - id: block\n    steps:\n"
+        + indented(steps("b", "c", last="fail"), 4), then=_resume,
+    ),
     "waits": Scenario(WAITS, act=_answer),
     "waits-continued": Scenario(WAITS, act=_answer, long=True),
 }  # fmt: skip
@@ -313,6 +335,12 @@ async def _record(name: str, scenario: Scenario, servers: tuple[str, str]) -> No
                 await handle.result()
             except WorkflowFailureError as error:
                 print(f"{name}: {error.cause}")
+            if scenario.then is not None:
+                handle = await scenario.then(handle, pipelines)
+                try:
+                    await handle.result()
+                except WorkflowFailureError as error:
+                    print(f"{name}: {error.cause}")
             # The newest run, and every run before it.
             run_id: str | None = None
             number = 0
