@@ -178,6 +178,26 @@ async def test_what_was_sent_is_kept_and_what_is_left_is_still_told(
         assert states(await undo(pipelines, resumed)) == [("a", "undone"), ("tried.b", "undone")]
 
 
+async def test_what_an_earlier_error_has_left_does_not_keep_it_from_going_back(
+    pipelines: Pipelines, blocker: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck").touch()
+    inside = step("b", 6).replace(
+        "name: b}}", f"name: b, blocker: {tmp_path}/stuck}}, retry: {{maximum_attempts: 1}}}}"
+    )
+    tried = (
+        f"  - id: tried\n    steps:\n{inside}      - {{id: no, fail: {{message: no}}}}\n    catch: [{{}}]\n"
+    )
+    text = f"name: p\n{KEEP}steps:\n{tried}{step('a')}{step('c', blocker=str(blocker))}"
+    bundle = pipelines.bundle(text)
+    async with pipelines.worker():
+        handle = await pipelines.start(bundle)
+        await failure(handle)
+        blocker.unlink()
+        await result_of(await resume(pipelines, handle, step="a"))
+    assert pipelines.effects == ["do b", "do a", "undo a", "do a", "do c"]
+
+
 async def eventually_seen(handle: WorkflowHandle[Any, Any]) -> None:
     """Wait until a workflow task has taken the signal."""
     async with asyncio.timeout(20):

@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 from pipeline_runner.core import errors
 from pipeline_runner.core.errors import error_names
 from pipeline_runner.core.expressions.parsing import ExpressionError
+from pipeline_runner.core.paths import Path
 from pipeline_runner.core.secrets import Secrets
 from pipeline_runner.core.state import (
     REPORT_MEMO,
@@ -169,8 +170,17 @@ class Run:
         if first is None:
             return True
         again = [step.id for step in self._pipeline.steps[first:]]
-        await self._undo.back(again)
-        bad = [record for record in state.records if record.state in ("failed", "not undone")]
+        try:
+            await self._undo.back(again)
+        except PayloadTooLargeError as error:
+            self._fail(step_error(errors.PAYLOAD_TOO_LARGE, str(error)))
+            return False
+        # What errors have left that were caught before those steps is not in the way.
+        bad = [
+            record
+            for record in state.records
+            if record.state in ("failed", "not undone") and Path.of_id(record.path).head in again
+        ]
         if bad:
             message = f"the run cannot be resumed there: {bad[0].path} was not undone"
             self._fail(step_error(errors.UNDO_FAILED, message))
