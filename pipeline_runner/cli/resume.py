@@ -39,15 +39,12 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 async def _resume(args: argparse.Namespace, where: session.Target, caught: session.Interrupts) -> ExitCode:
     from pipeline_runner.cli.following import follow
-    from pipeline_runner.engine.client import ConflictError, TooLargeError, find, is_open
+    from pipeline_runner.engine.client import ConflictError, TooLargeError, is_open
     from pipeline_runner.engine.resuming import start_resumed
 
     logs.follow(verbose=args.verbose)
     client = await session.connect(where)
-    try:
-        handle, description = await find(client, args.run)
-    except LookupError as error:
-        raise CommandError(f"{error}; ended runs are kept for a limited time", ExitCode.FAILED) from None
+    handle, description = await session.find_run(client, args.run, ended=True)
     if is_open(description):
         told = f'the run "{args.run}" is still open; to follow it: {where.command("watch", args.run)}'
         raise CommandError(told, ExitCode.FAILED)

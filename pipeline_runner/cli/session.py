@@ -37,7 +37,7 @@ from pipeline_runner.server.embedded import (
 from pipeline_runner.server.key import signing_key
 
 if TYPE_CHECKING:
-    from temporalio.client import Client
+    from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
     from temporalio.worker import Worker
 
     from pipeline_runner.activities.catalogue.providers import Provider
@@ -268,6 +268,23 @@ def _user() -> str:
     except (KeyError, OSError):  # the user has no name
         name = str(os.getuid())
     return f"{name}@{socket.gethostname()}"
+
+
+async def find_run(
+    client: "Client", run: str, *, ended: bool = False
+) -> "tuple[WorkflowHandle[Any, Any], WorkflowExecutionDescription]":
+    """Return the newest run with a workflow id; ``ended``: one that has ended is meant.
+
+    Raises:
+        CommandError: No such run exists.
+    """
+    from pipeline_runner.engine.client import find
+
+    try:
+        return await find(client, run)
+    except LookupError as error:
+        told = f"{error}; ended runs are kept for a limited time" if ended else str(error)
+        raise CommandError(told, ExitCode.FAILED) from None
 
 
 def _workers_key() -> bytes:

@@ -11,7 +11,6 @@ import msgspec
 
 from pipeline_runner.cli import console, logs, options, session, words
 from pipeline_runner.cli.exit_codes import ExitCode
-from pipeline_runner.cli.main import CommandError
 from pipeline_runner.core.errors import in_brackets
 
 if TYPE_CHECKING:
@@ -41,15 +40,11 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 async def _show(args: argparse.Namespace, where: session.Target) -> ExitCode:
     from pipeline_runner.cli.rows import rows_of
-    from pipeline_runner.engine.client import find
     from pipeline_runner.engine.showing import show
 
     logs.follow(verbose=False)
     client = await session.connect(where)
-    try:
-        _, description = await find(client, args.run)
-    except LookupError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from None
+    _, description = await session.find_run(client, args.run)
     shown, root, data = await show(client, description)
     if args.json:
         console.result_json(msgspec.to_builtins(shown))

@@ -28,14 +28,11 @@ def execute(args: argparse.Namespace) -> ExitCode:
 async def _terminate(args: argparse.Namespace, where: session.Target) -> ExitCode:
     from temporalio.service import RPCError, RPCStatusCode
 
-    from pipeline_runner.engine.client import ANSWER, find, is_open
+    from pipeline_runner.engine.client import ANSWER, is_open
 
     logs.follow(verbose=False)
     client = await session.connect(where)
-    try:
-        _, description = await find(client, args.run)
-    except LookupError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from None
+    _, description = await session.find_run(client, args.run)
     if not is_open(description):
         raise CommandError(ended(args.run, description), ExitCode.FAILED)
     info = description.raw_description.workflow_execution_info

@@ -38,14 +38,11 @@ def execute(args: argparse.Namespace) -> ExitCode:
 
 
 async def _undo(args: argparse.Namespace, where: session.Target, caught: session.Interrupts) -> ExitCode:
-    from pipeline_runner.engine.client import find, is_open
+    from pipeline_runner.engine.client import is_open
 
     logs.follow(verbose=args.verbose)
     client = await session.connect(where)
-    try:
-        handle, description = await find(client, args.run)
-    except LookupError as error:
-        raise CommandError(f"{error}; ended runs are kept for a limited time", ExitCode.FAILED) from None
+    handle, description = await session.find_run(client, args.run, ended=True)
     if is_open(description):
         told = f'the run "{args.run}" is still open: cancel it, and it undoes itself'
         raise CommandError(f"{told} ({where.command('cancel', args.run)})", ExitCode.FAILED)

@@ -43,14 +43,10 @@ async def _find_and_follow(
     args: argparse.Namespace, where: session.Target, caught: session.Interrupts
 ) -> ExitCode:
     from pipeline_runner.cli.following import follow
-    from pipeline_runner.engine.client import find
 
     logs.follow(verbose=args.verbose)
     client = await session.connect(where)
-    try:
-        handle, description = await find(client, args.run)
-    except LookupError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from None
+    handle, description = await session.find_run(client, args.run)
     await check_readable(client, handle)
     memo = await memo_of(client, description, where.embedded)
     if memo is None:
